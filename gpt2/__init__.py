@@ -1,0 +1,1 @@
+"""Prefix-tuning GPT-2 (and other decoders) for table-to-text generation."""

@@ -1,0 +1,135 @@
+"""The flags of ``run_language_modeling.py``, and which combinations mean something."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import HfArgumentParser, TrainingArguments
+
+from gpt2.data import READERS
+from prefix_tuning.base_model import DTYPES
+from prefix_tuning.errors import UserError
+from prefix_tuning.objectives import OBJECTIVE_MODES
+
+TUNING_MODES = ("prefixtune", "finetune")
+
+
+def _flag(default: Any, text: str, **more: Any) -> Any:
+    return field(default=default, metadata={"help": text, **more})
+
+
+def _yes_no(default: str, text: str) -> Any:
+    return _flag(default, f"{text} (yes or no)", choices=["yes", "no"])
+
+
+@dataclass
+class ModelArguments:
+    """The frozen model and the prefix in front of it."""
+
+    model_name_or_path: str = _flag("gpt2-medium", "hub name, local folder or GGUF file")
+    tokenizer_name: str | None = _flag(None, "tokenizer, if not the model's")
+    cache_dir: str | None = _flag(None, "where downloaded models are kept")
+    dtype: str = _flag("float32", "precision of the frozen model", choices=list(DTYPES))
+    tuning_mode: str = _flag("finetune", f"one of {', '.join(TUNING_MODES)}")
+    optim_prefix: str = _yes_no("no", "optimise a prefix; yes for prefixtune")
+    preseqlen: int = _flag(0, "prefix length")
+    mid_dim: int = _flag(512, "hidden width of the prefix's MLP")
+    prefix_dropout: float = _flag(0.0, "dropout on the generated keys and values")
+    prefix_mode: str = _flag("activation", "activation; embedding is not implemented yet")
+    format_mode: str = _flag("cat", "cat or peek (they train the same)")
+    init_random: str = _yes_no("no", "without effect, as in the original")
+    use_dropout: str = _yes_no("no", "dropout of the frozen model while training")
+    objective_mode: int = _flag(2, "how token losses are added up, 0 to 4")
+    pad_row: str = _flag(
+        "auto",
+        "a [PAD] row in the training softmax as the original has it: yes, no, or auto (GPT-2 only)",
+        choices=["yes", "no", "auto"],
+    )
+
+
+@dataclass
+class DataArguments:
+    """What is trained on, and what is decoded afterwards."""
+
+    train_data_file: str | None = _flag(None, "training file")
+    eval_data_file: str | None = _flag(None, "file of the evaluation loss; decoded afterwards")
+    test_data_file: str | None = _flag(None, "file decoded after training")
+    task_mode: str = _flag("data2text", f"one of {', '.join(READERS)}")
+    separator: str | None = _flag(None, "text between source and target, if not the model's own")
+    generate: str = _yes_no("yes", "decode the evaluation and test files after training")
+    results_dir: str = _flag(".", "where the folders of decoded texts are made")
+    line_by_line: bool = _flag(False, "accepted: examples are always lines")
+    train_embs: str = _yes_no("no", "accepted: embeddings are never trained alone")
+    model_type: str = _flag("gpt2", "accepted: the type is read from the model")
+
+
+@dataclass
+class RunArguments(TrainingArguments):
+    """Trainer's flags, with the original's names and defaults where they differ."""
+
+    save_strategy: str = _flag("steps", "when to write a checkpoint to resume from")
+    save_steps: float = _flag(1000, "steps between checkpoints")
+    save_total_limit: int | None = _flag(1, "checkpoints kept")
+    logging_steps: float = _flag(500, "steps between logged losses")
+    report_to: str | None = _flag("tensorboard", "tensorboard, wandb, none, ...")
+    logging_dir: str | None = _flag(None, "TensorBoard folder; <output_dir>/runs if not given")
+    evaluate_during_training: bool = _flag(False, "evaluate every --eval_steps steps")
+    overwrite_output_dir: bool = _flag(False, "train again where a run already is")
+    length_groups: str = _yes_no("no", "batches of examples of about one length")
+    evaluate_train_set: str = _yes_no("no", "also report the loss on the whole training set")
+
+
+Arguments = tuple[ModelArguments, DataArguments, RunArguments]
+
+
+def parse(argv: Sequence[str] | None) -> Arguments:
+    """Parse and check the command line, before anything is loaded.
+
+    Raises:
+        UserError: a flag is missing or makes no sense, naming it.
+    """
+    parser = HfArgumentParser([ModelArguments, DataArguments, RunArguments])
+    model, data, run = parser.parse_args_into_dataclasses(args=list(argv) if argv else argv)
+    check(model, data, run)
+    return model, data, run
+
+
+def check(model: ModelArguments, data: DataArguments, run: RunArguments) -> None:
+    """Refuse by name what is impossible or not implemented."""
+    if data.task_mode not in READERS:
+        raise UserError(f"--task_mode {data.task_mode}: only {', '.join(READERS)} so far")
+    if model.tuning_mode not in TUNING_MODES:
+        raise UserError(f"--tuning_mode {model.tuning_mode}: only {', '.join(TUNING_MODES)} so far")
+    if model.objective_mode not in OBJECTIVE_MODES:
+        raise UserError(f"--objective_mode {model.objective_mode}: use 0, 1, 2, 3 or 4")
+    if data.train_data_file is None:
+        raise UserError("--train_data_file is missing: name the file to train on")
+    if run.output_dir is None:
+        raise UserError("--output_dir is missing: name the folder of the run")
+    if run.evaluate_during_training and data.eval_data_file is None:
+        raise UserError("--evaluate_during_training needs --eval_data_file")
+    if run.learning_rate <= 0:
+        raise UserError(f"--learning_rate {run.learning_rate}: must be positive")
+    if run.max_steps == 0 or run.num_train_epochs <= 0:
+        raise UserError("nothing to train: --max_steps and --num_train_epochs must not be 0")
+    if model.tuning_mode == "prefixtune":
+        _check_prefix(model)
+
+
+def _check_prefix(model: ModelArguments) -> None:
+    if model.optim_prefix != "yes":
+        raise UserError("--optim_prefix no leaves prefixtune nothing to train: use yes")
+    if model.preseqlen < 1:
+        raise UserError(f"--preseqlen {model.preseqlen}: a prefix needs at least one slot")
+    if model.mid_dim < 1:
+        raise UserError(f"--mid_dim {model.mid_dim}: the MLP needs at least one unit")
+    if not 0 <= model.prefix_dropout < 1:
+        raise UserError(f"--prefix_dropout {model.prefix_dropout}: must be in [0, 1)")
+    if model.prefix_mode != "activation":
+        raise UserError(f"--prefix_mode {model.prefix_mode}: only activation so far")
+    if model.format_mode == "nopeek":
+        raise UserError("--format_mode nopeek: the model would never see the source; use cat")
+    if model.format_mode not in ("cat", "peek"):
+        raise UserError(f"--format_mode {model.format_mode}: only cat and peek so far")

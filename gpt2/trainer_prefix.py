@@ -1,0 +1,211 @@
+"""The training loop: transformers' Trainer, optimising the prefix alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+from transformers import (
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+
+class LengthGroupedSampler(Sampler[int]):
+    """A random order in which every batch holds examples of about one length.
+
+    An epoch contains every example once, as with random order. Examples are shuffled, sorted by
+    length within groups of ``batches_per_group`` batches, and the batches shuffled again.
+
+    Args:
+        lengths: tokens of every example.
+        batch_size: consecutive indices that will form a batch.
+        seed: with the epoch, decides the order.
+    """
+
+    batches_per_group = 50
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths = torch.tensor(lengths)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of this epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(len(self), generator=generator)
+        groups = order.split(self.batch_size * self.batches_per_group)
+        order = torch.cat([g[self.lengths[g].argsort(stable=True)] for g in groups])
+        batches = list(order.split(self.batch_size))
+        # A short batch stays last: anywhere else it would shift the borders of those behind it.
+        last = batches.pop() if len(batches[-1]) < self.batch_size else order[:0]
+        shuffled = torch.randperm(len(batches), generator=generator).tolist()
+        yield from torch.cat([*(batches[i] for i in shuffled), last]).tolist()
+
+
+class TableToTextTrainer(Trainer):
+    """What prefix- and fine-tuning share: example order, log and checkpoints.
+
+    Args:
+        length_groups: batches of about one length instead of purely random ones.
+        save: ``save(folder)`` writes the trained weights and what describes them.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        save: Callable[[Path], None],
+        length_groups: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        # The loss is a mean over the batch already: Trainer must divide it by the accumulation.
+        self.model_accepts_loss_kwargs = False
+        self._write = save
+        self._length_groups = length_groups
+        self.add_callback(_LogWithEveryCheckpoint())
+        self.add_callback(_KeepBest(save))
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        if not self._length_groups:
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        return LengthGroupedSampler(self.train_dataset.lengths, self.args.train_batch_size, seed)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        self._write(Path(output_dir or self.args.output_dir))
+
+
+class Trainer_Prefix(TableToTextTrainer):
+    """Optimise a prefix against a frozen model.
+
+    Args:
+        model: the prefix (``gpt2.train_control.PrefixTuning``), the only thing optimised.
+        model_gpt2: the frozen model, after ``enable_prefix``.
+        use_dropout: run the frozen model in train mode while training, so that its own dropout
+            is active. The original's default is eval mode.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        model_gpt2: PreTrainedModel,
+        args: TrainingArguments,
+        use_dropout: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self._checkpointing = args.gradient_checkpointing
+        if self._checkpointing:
+            # Trainer would ask the prefix to checkpoint; it is the frozen model that should.
+            args.gradient_checkpointing = False
+            model_gpt2.gradient_checkpointing_enable({"use_reentrant": False})
+        self.model_gpt2 = model_gpt2.requires_grad_(False).eval().to(args.device)
+        self.use_dropout = use_dropout
+        super().__init__(model=model, args=args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """One step, with the frozen model in the mode that ``use_dropout`` asks for."""
+        self.model_gpt2.train(self.use_dropout)
+        if self._checkpointing:
+            # Layers checkpoint only in train mode; their dropout modules stay as they are.
+            for module in self.model_gpt2.modules():
+                if isinstance(module, GradientCheckpointingLayer):
+                    module.training = True
+        return super().training_step(*args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate with all dropout off."""
+        self.model_gpt2.eval()
+        return super().evaluation_loop(*args, **kwargs)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The mean of what the objective mode returns (spec of the original's trainer)."""
+        output = model(**inputs, gpt2_model=self.model_gpt2, targets_only=True)
+        loss = output.loss.mean()
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+
+class _LogWithEveryCheckpoint(TrainerCallback):
+    """A resumed run logs the same losses as an uninterrupted one only if none is half collected."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        control.should_log = control.should_log or control.should_save
+        return control
+
+
+class _KeepBest(TrainerCallback):
+    """Keep the weights of the best evaluation in ``<run>/<run>-checkpoint-<step>``.
+
+    The original calls this early stopping; it never stops. The folder's name is the original's.
+    """
+
+    def __init__(self, save: Callable[[Path], None]) -> None:
+        self.save = save
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        loss = metrics.get("eval_loss")
+        if loss is None or not state.is_world_process_zero:
+            return
+        if state.best_metric is not None and loss >= state.best_metric:
+            return
+        state.best_metric = loss
+        run = Path(args.output_dir)
+        older = best_checkpoints(run)
+        self.save(run / f"{run.name}-checkpoint-{state.global_step}")
+        for folder in older:
+            if folder.name != f"{run.name}-checkpoint-{state.global_step}":
+                shutil.rmtree(folder)
+
+
+def best_checkpoints(run: Path) -> list[Path]:
+    """The folders of the best evaluation in a run (one, or none yet)."""
+    return sorted(run.glob(f"{run.name}-checkpoint-*"))
+
+
+def last_complete_checkpoint(run: Path) -> Path | None:
+    """The newest ``checkpoint-<step>`` that was written to its end.
+
+    Trainer writes ``trainer_state.json`` last: where it is whole, everything before it is.
+    """
+    found = []
+    for folder in run.glob("checkpoint-*"):
+        try:
+            state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            found.append((state["global_step"], folder))
+        except (OSError, ValueError, KeyError):
+            continue
+    return max(found)[1] if found else None

@@ -1,0 +1,7 @@
+"""Prefix-tuning: trained keys and values in front of every attention of a frozen transformer."""
+
+from prefix_tuning.attention import KeyValues, enable_prefix
+from prefix_tuning.prefix import FlatPrefix, MLPPrefix, PrefixShape
+
+__version__ = "0.1.0"
+__all__ = ["FlatPrefix", "KeyValues", "MLPPrefix", "PrefixShape", "enable_prefix"]

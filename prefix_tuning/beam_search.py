@@ -1,0 +1,291 @@
+"""The beam search of transformers 3.3 (2020), batched.
+
+It differs from today's ``generate`` in one way that changes results: a hypothesis is scored by its
+log-probability divided by the length of *prompt and* generated tokens (prefix slots not counted),
+where today's divides by generated tokens only. The old rule prefers shorter outputs, and the
+paper's numbers were obtained with it.
+
+Each prompt is read once. From then on its keys and values are, to its beams, what a prefix is: they
+stand in front, shared by all beams of the row, and are never copied when beams are reordered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from prefix_tuning.attention import KeyValues, check_length, real_positions
+from prefix_tuning.errors import UserError
+
+
+@dataclass
+class Hypotheses:
+    """The ``size`` best finished hypotheses of one prompt, best first."""
+
+    size: int
+    length_penalty: float = 1.0
+    tokens: list[list[int]] = field(default_factory=list)
+    """Generated token ids of each hypothesis, its end token included if it has one."""
+    scores: list[float] = field(default_factory=list)
+    """Log-probability (nats) / (prompt and generated tokens, without end) ** length_penalty."""
+
+    def add(self, tokens: list[int], log_prob: float, length: int) -> None:
+        """Keep ``tokens`` if it is among the best; ``length`` counts prompt and generated."""
+        score = log_prob / length**self.length_penalty
+        if len(self.scores) == self.size and score <= self.scores[-1]:
+            return
+        at = next((i for i, other in enumerate(self.scores) if score > other), len(self.scores))
+        self.scores.insert(at, score)
+        self.tokens.insert(at, tokens)
+        del self.scores[self.size :], self.tokens[self.size :]
+
+    def is_done(self, best_log_prob: float, length: int, early_stopping: bool) -> bool:
+        """Whether no live beam can still be better, by the original's optimistic bound."""
+        if len(self.scores) < self.size:
+            return False
+        return early_stopping or self.scores[-1] >= best_log_prob / length**self.length_penalty
+
+
+class _Context(KeyValues):
+    """Prefix and prompt of each row, shared by the row's beams while they are extended."""
+
+    def __init__(
+        self, keys: list[Tensor], values: list[Tensor], visible: Tensor, offset: int
+    ) -> None:
+        self.keys, self.values = keys, values
+        self.hidden = ~visible[:, None, None, :]
+        self.offset = offset
+
+    @classmethod
+    def of_prompt(cls, prefix: KeyValues, cache: Any, prompt_mask: Tensor) -> _Context:
+        """Join ``prefix`` and the cache of prompts with ``prompt_mask [B, T]`` layer by layer."""
+        batch_size = prompt_mask.shape[0]
+        keys, values = [], []
+        for pair, layer in zip(prefix.layers, cache.layers, strict=True):
+            # One row per prompt, as lookup() gives them to the attention.
+            pair = pair.to(device=layer.keys.device, dtype=layer.keys.dtype)
+            front = pair.expand(-1, batch_size, -1, -1, -1)
+            keys.append(torch.cat([front[0], layer.keys], dim=2))
+            values.append(torch.cat([front[1], layer.values], dim=2))
+        length = keys[0].shape[2] - prompt_mask.shape[1]
+        slots = prompt_mask.new_ones(batch_size, length)
+        return cls(keys, values, torch.cat([slots, prompt_mask], dim=1).bool(), prefix.offset)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep ``rows`` of the batch."""
+        self.keys = [key[rows] for key in self.keys]
+        self.values = [value[rows] for value in self.values]
+        self.hidden = self.hidden[rows]
+
+    def attend(
+        self,
+        backend: Callable[..., Any],
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        """One new token per beam, ``query [B * K, Hq, 1, d]``, over context and own tokens."""
+        if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+            raise UserError(
+                f"{type(module).__name__} caps its scores: use --beam_search transformers"
+            )
+        context_key, context_value = self.keys[module.layer_idx], self.values[module.layer_idx]
+        rows, heads, _, size = context_key.shape
+        flat, query_heads = query.shape[0], query.shape[1]
+        beams, group = flat // rows, query_heads // heads
+
+        def by_row(x: Tensor) -> Tensor:  # [B*K, H, g, n] -> [B, H, K*g, n]
+            x = x.view(rows, beams, heads, group, -1).transpose(1, 2)
+            return x.reshape(rows, heads, beams * group, -1)
+
+        def by_beam(x: Tensor) -> Tensor:  # the inverse
+            x = x.view(rows, heads, beams, group, -1).transpose(1, 2)
+            return x.reshape(flat, heads, group, -1)
+
+        query = query.reshape(flat, heads, group, size)
+        own = by_row(query @ key.transpose(2, 3))
+        shared = by_row(query) @ context_key.transpose(2, 3)
+        shared = shared.masked_fill(self.hidden, torch.finfo(shared.dtype).min)
+        scaling = kwargs.get("scaling") or size**-0.5
+        scores = torch.cat([shared, own], dim=3).float() * scaling
+        weights = scores.softmax(dim=3).to(value.dtype)
+        n_context = shared.shape[3]
+        output = by_beam(weights[..., :n_context] @ context_value)
+        output = output + by_beam(weights[..., n_context:].contiguous()) @ value
+        return output.reshape(flat, 1, query_heads, -1), None
+
+
+@dataclass
+class _Row:
+    """What the search keeps of one prompt besides tensors."""
+
+    index: int
+    n_prompt: int
+    finished: Hypotheses
+    beams: list[list[int]]
+
+
+@torch.no_grad()
+def beam_search(
+    model: PreTrainedModel,
+    prefix: KeyValues,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    *,
+    eos_token_id: int,
+    num_beams: int = 5,
+    max_new_tokens: int = 100,
+    min_length: int = 0,
+    bad_token_ids: Sequence[int] = (),
+    length_penalty: float = 1.0,
+    early_stopping: bool = False,
+) -> list[Hypotheses]:
+    """Search for the best continuation of every prompt.
+
+    A batch gives what each of its rows gives alone; ``num_beams=1`` is greedy search.
+
+    Args:
+        model: a model that has been through ``enable_prefix``, in eval mode.
+        prefix: one row for all prompts, or one row each.
+        input_ids: ``[B, T]`` int64 prompts, padded on the left.
+        attention_mask: ``[B, T]``, 0 on padding.
+        min_length: prompt and generated tokens before the end token is allowed.
+        bad_token_ids: tokens never generated (their probability is not redistributed).
+        length_penalty: exponent of the length in a hypothesis' score.
+        early_stopping: stop a row as soon as it has ``num_beams`` finished hypotheses.
+
+    Returns:
+        per prompt the finished hypotheses, best first.
+
+    Raises:
+        UserError: prefix, prompt and new tokens do not fit the model.
+    """
+    check_length(model, prefix.offset, input_ids.shape[1] + max_new_tokens)
+    _check_window(model, input_ids.shape[1] + max_new_tokens)
+    n_prompt = attention_mask.sum(dim=1)
+    output = model(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=real_positions(input_ids.shape[1], 0, attention_mask, input_ids.device),
+        prefix=prefix,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    context = _Context.of_prompt(prefix, output.past_key_values, attention_mask)
+    rows = [
+        _Row(i, n, Hypotheses(num_beams, length_penalty), [[]] * num_beams)
+        for i, n in enumerate(n_prompt.tolist())
+    ]
+    done: list[_Row] = []
+    cache = DynamicCache()
+    log_probs = torch.full((len(rows), num_beams), -1e9, device=input_ids.device)
+    log_probs[:, 0] = 0.0
+    logits = output.logits[:, -1:].expand(-1, num_beams, -1)
+    for step in range(max_new_tokens):
+        best, beam, token = _candidates(
+            logits,
+            log_probs,
+            # The end token is forbidden while prompt and generated tokens are too few.
+            too_short=n_prompt + step < min_length,
+            eos_token_id=eos_token_id,
+            bad_token_ids=bad_token_ids,
+        )
+        alive, picks = [], []
+        for i, (row, *candidates) in enumerate(
+            zip(rows, best.tolist(), beam.tolist(), token.tolist(), strict=True)
+        ):
+            picked = _advance(row, eos_token_id, *candidates)
+            if row.finished.is_done(candidates[0][0], row.n_prompt + step, early_stopping):
+                done.append(row)
+            else:
+                alive.append(i)
+                picks.append(picked)
+        if not alive:
+            rows = []
+            break
+        kept, pick = torch.tensor(alive), torch.tensor(picks)
+        kept, pick = kept.to(best.device), pick.to(best.device)
+        log_probs = best[kept].gather(1, pick)
+        beam = beam[kept].gather(1, pick)
+        token = token[kept].gather(1, pick)
+        if step + 1 == max_new_tokens:
+            rows = [rows[i] for i in alive]
+            break
+        if cache.layers:
+            cache.batch_select_indices((kept[:, None] * num_beams + beam).view(-1))
+        if len(alive) < len(rows):
+            context.select(kept)
+            n_prompt = n_prompt[kept]
+            rows = [rows[i] for i in alive]
+        positions = (n_prompt + step).repeat_interleave(num_beams)[:, None]
+        logits = model(
+            input_ids=token.view(-1, 1),
+            position_ids=positions,
+            past_key_values=cache,
+            prefix=context,
+            use_cache=True,
+        ).logits.view(len(rows), num_beams, -1)
+    for row, log_prob in zip(rows, log_probs.tolist(), strict=bool(rows)):
+        for tokens, value in zip(row.beams, log_prob, strict=True):
+            row.finished.add(tokens, value, row.n_prompt + max_new_tokens)
+    done += rows
+    return [row.finished for row in sorted(done, key=lambda row: row.index)]
+
+
+def _candidates(
+    logits: Tensor,
+    log_probs: Tensor,
+    too_short: Tensor,
+    eos_token_id: int,
+    bad_token_ids: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The ``2 K`` best continuations of each row: log-probability, beam and token ``[B, 2K]``."""
+    n_row, num_beams, _ = logits.shape
+    logits = logits.float()
+    normaliser = logits.logsumexp(dim=2, keepdim=True)
+    logits = logits.clone() if bad_token_ids or too_short.any() else logits
+    if bad_token_ids:
+        logits[:, :, list(bad_token_ids)] = -torch.inf
+    logits[too_short.nonzero()[:, 0], :, eos_token_id] = -torch.inf
+    width = min(2 * num_beams, logits.shape[2])
+    best, token = logits.topk(width, dim=2)
+    total = (best - normaliser + log_probs[:, :, None]).view(n_row, -1)
+    best, flat = total.topk(2 * num_beams, dim=1)
+    return best, flat // width, token.view(n_row, -1).gather(1, flat)
+
+
+def _advance(
+    row: _Row, eos_token_id: int, best: list[float], beam: list[int], token: list[int]
+) -> list[int]:
+    """Finish or extend the beams of one row; return which candidates are its new beams."""
+    num_beams = len(row.beams)
+    beams, picked = [], []
+    for rank, (log_prob, parent, new) in enumerate(zip(best, beam, token, strict=True)):
+        tokens = row.beams[parent]
+        if new != eos_token_id:
+            beams.append([*tokens, new])
+            picked.append(rank)
+            if len(beams) == num_beams:
+                break
+        elif rank < num_beams:
+            length = row.n_prompt + len(tokens)
+            row.finished.add([*tokens, new], log_prob, length)
+    row.beams = beams
+    return picked
+
+
+def _check_window(model: PreTrainedModel, n_token: int) -> None:
+    window = getattr(model.config.get_text_config(decoder=True), "sliding_window", None)
+    if window is not None and n_token > window:
+        raise UserError(
+            f"prompt and output of {n_token} tokens exceed the sliding window of {window} tokens "
+            f"of {model.config.model_type}: use --beam_search transformers"
+        )

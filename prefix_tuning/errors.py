@@ -1,0 +1,26 @@
+"""One kind of error for everything a user can mend, and one place that prints it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+
+class UserError(ValueError):
+    """A mistake in the input: the message is one sentence naming the file, line or flag."""
+
+
+def run_command(main: Callable[[Sequence[str] | None], None]) -> None:
+    """Run ``main(None)`` as a command line program.
+
+    A :class:`UserError` becomes one line on stderr and exit status 2, Ctrl-C exit status 130
+    (128 + SIGINT, as a shell reports it). Anything else is a bug and keeps its traceback.
+    """
+    try:
+        main(None)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; start the same command again to continue", file=sys.stderr)
+        sys.exit(130)

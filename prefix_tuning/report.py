@@ -1,0 +1,58 @@
+"""What a run says about itself: how much is trained, and a picture of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from prefix_tuning.prefix import Prefix
+
+
+def n_parameters(module: nn.Module, trainable_only: bool = False) -> int:
+    """Number of parameters, tied ones counted once."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable_only)
+
+
+def parameter_lines(base: nn.Module, prefix: Prefix | None) -> list[str]:
+    """One line each: what is trained, and what is stored for inference, beside the base model."""
+    total = n_parameters(base)
+    trained = n_parameters(prefix or base, trainable_only=True)
+    lines = [f"base model            {total:>15,} parameters{', frozen' if prefix else ''}"]
+    lines.append(f"trained parameters    {trained:>15,} ({trained / total:.2%} of the base model)")
+    if prefix is not None:
+        stored = prefix.length * prefix.shape.features
+        lines.append(
+            f"stored parameters     {stored:>15,} ({stored / total:.2%} of the base model, "
+            f"{4 * stored / 1e6:.2f} MB in fp32)"
+        )
+    return lines
+
+
+def draw_loss(history: Sequence[dict[str, Any]], path: Path) -> bool:
+    """Draw training and evaluation loss over steps; return whether there was anything to draw.
+
+    Args:
+        history: a Trainer's ``log_history``.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
+    drawn = False
+    for key, label in (("loss", "training"), ("eval_loss", "evaluation")):
+        points = [(log["step"], log[key]) for log in history if key in log]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker=".", label=label)
+            drawn = True
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss (nats)")
+    axes.legend()
+    if drawn:
+        figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+    return drawn

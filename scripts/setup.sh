@@ -1,0 +1,59 @@
+# Sourced by quickstart.sh and test.sh: `set_up EXTRAS` makes $PYTHON ready to run the project.
+#
+# Uses the virtual environment that is active, or makes .venv in the project. Installs nothing
+# outside of it and nothing twice. TORCH_INDEX_URL names another index to take torch from.
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-}" python3 python3.14 python3.13 python3.12 python3.11 python; do
+        if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+            2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "error: Python 3.11 or newer is needed; set PYTHON to its path" >&2
+    return 1
+}
+
+install_torch() {
+    local wanted pip=("$PYTHON" -m pip install --quiet --disable-pip-version-check)
+    wanted="$(grep '^torch==' "$ROOT/requirements.txt")"
+    if [ -n "${TORCH_INDEX_URL:-}" ]; then
+        echo "installing $wanted from TORCH_INDEX_URL ..."
+        "${pip[@]}" --index-url "$TORCH_INDEX_URL" "$wanted"
+    elif command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
+        echo "installing $wanted for the GPU found here (a few GB) ..."
+        "${pip[@]}" "$wanted"
+    else
+        echo "installing $wanted: the CPU build if it is offered, else the general one ..."
+        "${pip[@]}" "$wanted+cpu" 2>/dev/null || "${pip[@]}" "$wanted"
+    fi
+}
+
+set_up() {
+    local extras="$1" stamp
+    if [ -n "${VIRTUAL_ENV:-}" ]; then
+        PYTHON="$VIRTUAL_ENV/bin/python"
+    else
+        if [ ! -x "$ROOT/.venv/bin/python" ]; then
+            PYTHON="$(find_python)"
+            echo "making a virtual environment in $ROOT/.venv ..."
+            "$PYTHON" -m venv "$ROOT/.venv"
+        fi
+        PYTHON="$ROOT/.venv/bin/python"
+    fi
+    stamp="$("$PYTHON" -c 'import sys; print(sys.prefix)')/.prefix-tuning-$extras"
+    if ! cat "$ROOT/requirements.txt" "$ROOT/pyproject.toml" | cmp -s - "$stamp"; then
+        "$PYTHON" -c 'import torch' 2>/dev/null || install_torch
+        echo "installing requirements ..."
+        "$PYTHON" -m pip install --quiet --disable-pip-version-check \
+            -r "$ROOT/requirements.txt" -e "$ROOT[$extras]"
+        cat "$ROOT/requirements.txt" "$ROOT/pyproject.toml" >"$stamp"
+    fi
+    # Nothing here is worth an error message about an optional image library.
+    export TRANSFORMERS_VERBOSITY="${TRANSFORMERS_VERBOSITY:-error}"
+    export TOKENIZERS_PARALLELISM="${TOKENIZERS_PARALLELISM:-false}"
+}
