@@ -331,14 +331,21 @@ def _prove(model: Any) -> None:
     if model.config._attn_implementation not in _FUNCTIONS:
         raise _not_through_the_interface(type(model), "its implementation cannot be set")
     probe, was_training = _Probe(), model.training
-    tokens = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    inputs = {"input_ids": torch.zeros(1, 1, dtype=torch.long, device=model.device)}
+    at_head: list[Tensor] = []
+
+    def replace(_module: nn.Module, hidden: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        large = torch.linspace(-100, 100, output.numel(), device=output.device)
+        at_head.extend([hidden[0], large.view_as(output).to(output.dtype)])
+        return at_head[1]
+
+    hook = model.get_output_embeddings().register_forward_hook(replace)
     model.eval()
     try:
-        logits = model(input_ids=tokens, prefix=probe, use_cache=False).logits
-        hidden = model.base_model(
-            **prefixed_inputs(model, probe, {"input_ids": tokens, "use_cache": False})
-        ).last_hidden_state
+        logits = model(prefix=probe, use_cache=False, **inputs).logits
+        body = model.base_model(**prefixed_inputs(model, probe, inputs), use_cache=False)
     finally:
+        hook.remove()
         model.train(was_training)
     shape = PrefixShape.from_config(model.config)
     missing = sorted(set(range(shape.n_layer)) - set(probe.seen))
@@ -350,7 +357,7 @@ def _prove(model: Any) -> None:
             f"{type(model).__name__} cannot carry a prefix: layers {sorted(wrong)} have other "
             f"key/value heads than the {shape.n_head} of size {shape.head_dim} in its config"
         )
-    # Some models cap or scale their logits after the head; their losses need the whole forward.
-    model._has_plain_head = torch.equal(
-        model.get_output_embeddings()(hidden).to(logits.dtype), logits
+    # Some models scale what enters the head, or cap what leaves it: their losses need all of it.
+    model._has_plain_head = torch.equal(at_head[0], body.last_hidden_state) and torch.equal(
+        at_head[1], logits.to(at_head[1].dtype)
     )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import urllib.request
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
+from huggingface_hub import constants
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -17,6 +21,7 @@ from transformers import (
 from prefix_tuning.errors import UserError
 from prefix_tuning.prefix import PrefixShape
 
+Loaded = TypeVar("Loaded")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -46,6 +51,32 @@ def _forget_quantization(model: PreTrainedModel) -> None:
             delattr(owner, attribute)
 
 
+def hub_answers(seconds: float = 3.0) -> bool:
+    """Whether the model hub can be reached, without the minutes of retries that loading takes."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    request = urllib.request.Request(f"{constants.ENDPOINT}/gpt2/raw/main/config.json")
+    try:
+        with urllib.request.urlopen(request, timeout=seconds) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _load(name: str, load: Callable[..., Loaded]) -> Loaded:
+    """Load from the folder or the cache, and only then from the hub."""
+    failures = (OSError, ValueError, ImportError, KeyError)
+    try:
+        return load(local_files_only=True)
+    except failures as error:
+        if Path(name).is_dir() or name.endswith(".gguf") or not hub_answers():
+            raise _explain(name, error) from error
+    try:
+        return load()
+    except failures as error:
+        raise _explain(name, error) from error
+
+
 def _explain(name: str, error: Exception) -> UserError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if isinstance(error, ImportError):
@@ -54,7 +85,7 @@ def _explain(name: str, error: Exception) -> UserError:
         return UserError(f"--model_name_or_path {name}: this folder cannot be loaded ({reason})")
     return UserError(
         f"--model_name_or_path {name}: neither a local folder nor in the cache, and the model hub "
-        f"did not give it ({reason}); give the path of a downloaded model folder or a GGUF file"
+        "did not give it; give the path of a downloaded model folder or a GGUF file"
     )
 
 
@@ -64,10 +95,8 @@ def load_tokenizer(name: str, cache_dir: str | None = None) -> PreTrainedTokeniz
     Raises:
         UserError: it cannot be had, is empty, or has no end token.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(**_source(name), cache_dir=cache_dir)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise _explain(name, error) from error
+    load = partial(AutoTokenizer.from_pretrained, **_source(name), cache_dir=cache_dir)
+    tokenizer: Any = _load(name, load)
     # Given the wrong file names, transformers builds a tokenizer without a vocabulary, silently.
     if len(tokenizer) < 10 or not tokenizer("a b", add_special_tokens=False).input_ids:
         raise UserError(f"--model_name_or_path {name}: its tokenizer is empty (vocabulary missing)")
@@ -88,12 +117,14 @@ def load_causal_lm(
     Raises:
         UserError: the model cannot be had.
     """
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            **_source(name), **_dense(name), dtype=DTYPES[dtype], cache_dir=cache_dir
-        )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise _explain(name, error) from error
+    load = partial(
+        AutoModelForCausalLM.from_pretrained,
+        **_source(name),
+        **_dense(name),
+        dtype=DTYPES[dtype],
+        cache_dir=cache_dir,
+    )
+    model: Any = _load(name, load)
     if name.endswith(".gguf"):
         _forget_quantization(model)
     return model.eval()

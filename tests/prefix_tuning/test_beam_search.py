@@ -1,0 +1,247 @@
+"""The 2020 beam search: the original's outputs, identities, and a search written as plainly."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+from conftest import FAMILIES, gpt2_of_vectors, part, tiny_model, vector_folder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, MistralConfig
+
+from gpt2.train_control import PrefixTuning
+from prefix_tuning.attention import KeyValues, enable_prefix
+from prefix_tuning.beam_search import Hypotheses, beam_search
+from prefix_tuning.errors import UserError
+from prefix_tuning.prefix import MLPPrefix, PrefixShape
+
+
+def left_padded(prompts: list[list[int]], pad: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(map(len, prompts))
+    ids = [[pad] * (width - len(p)) + p for p in prompts]
+    mask = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def beam_case() -> tuple[dict[str, Any], Any, KeyValues]:
+    folder = vector_folder("gpt2_beam_mlp.safetensors")
+    models = json.loads((folder / "gpt2_beam.json").read_text(encoding="utf-8"))["models"]
+    case = next(model for model in models if model["name"] == "mlp")
+    tensors = load_file(folder / "gpt2_beam_mlp.safetensors")
+    model = enable_prefix(gpt2_of_vectors(case["config"], tensors))
+    prefix = PrefixTuning(
+        model.config, preseqlen=case["prefix_length"], mid_dim=case["config"]["mid_dim"]
+    )
+    prefix.load_state_dict(part(tensors, "prefix."))
+    return case, model, KeyValues(prefix.eval().get_prompt())
+
+
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize(("num_beams", "key"), [(5, "output"), (1, "greedy_output")])
+def test_the_originals_outputs(batched: bool, num_beams: int, key: str) -> None:
+    case, model, prefix = beam_case()
+    prompts = [example["prompt"] for example in case["cases"]]
+    found = []
+    for group in [prompts] if batched else [[prompt] for prompt in prompts]:
+        ids, mask = left_padded(group)
+        found += beam_search(
+            model,
+            prefix,
+            ids,
+            mask,
+            eos_token_id=case["eos_token_id"],
+            num_beams=num_beams,
+            max_new_tokens=20,
+            min_length=case["min_length"],
+            bad_token_ids=[ids[0] for ids in case["bad_words_ids"]],
+        )
+    for prompt, hypotheses, example in zip(prompts, found, case["cases"], strict=True):
+        assert prompt + hypotheses.tokens[0] == example[key]
+        if num_beams > 1:
+            assert hypotheses.scores == pytest.approx(example["final_hypothesis_scores"], abs=2e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_batch_equals_one_by_one_and_scores_equal_rescoring(family: str) -> None:
+    model = enable_prefix(tiny_model(family))
+    torch.manual_seed(3)
+    prefix = KeyValues(MLPPrefix(PrefixShape.from_config(model.config), 4, 8).key_values())
+    prompts = [torch.randint(3, 50, (n,)).tolist() for n in (2, 9, 5, 1)]
+    options = {"eos_token_id": 1, "num_beams": 3, "max_new_tokens": 12}
+    ids, mask = left_padded(prompts)
+    for prompt, found in zip(
+        prompts, beam_search(model, prefix, ids, mask, **options), strict=True
+    ):
+        alone = beam_search(model, prefix, *left_padded([prompt]), **options)[0]
+        assert found.tokens == alone.tokens
+        assert found.scores == pytest.approx(alone.scores, abs=1e-5)
+        for tokens, score in zip(found.tokens, found.scores, strict=True):
+            logits = model(torch.tensor([prompt + tokens]), prefix=prefix).logits[0]
+            log_probs = logits[len(prompt) - 1 : -1].log_softmax(-1)
+            total = log_probs.gather(1, torch.tensor(tokens)[:, None]).sum().item()
+            length = len(prompt) + len(tokens) - (tokens[-1] == 1)
+            assert score == pytest.approx(total / length, abs=1e-4)
+
+
+def test_rows_may_have_prefixes_of_their_own() -> None:
+    model = enable_prefix(tiny_model("llama"))
+    shape = PrefixShape.from_config(model.config)
+    torch.manual_seed(0)
+    one = [MLPPrefix(shape, 4, 8).key_values() for _ in range(2)]
+    rows = KeyValues(torch.cat(pairs, dim=1) for pairs in zip(*one, strict=True))
+    ids, mask = left_padded([[5, 6, 7], [8]])
+    options = {"eos_token_id": 1, "num_beams": 3, "max_new_tokens": 8}
+    together = beam_search(model, rows, ids, mask, **options)
+    for i, prompt in enumerate([[5, 6, 7], [8]]):
+        alone = beam_search(model, KeyValues(one[i]), *left_padded([prompt]), **options)[0]
+        assert together[i].tokens == alone.tokens
+
+
+class Table:
+    """A language model that is a table: next-token log-probabilities by last token."""
+
+    def __init__(self, seed: int, size: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        table = torch.randn(size, size, generator=generator, dtype=torch.float64) * 2
+        self.log_probs = table.log_softmax(-1).tolist()
+
+
+def plain_search(
+    table: Table, last: int, n_prompt: int, beams: int, new: int, minimum: int, bad: list[int]
+) -> list[tuple[float, list[int]]]:
+    """The specification's five steps, one prompt, no tensors."""
+    size, end = len(table.log_probs), 1
+    live: list[tuple[float, list[int]]] = [(0.0, [])] + [(-1e9, [])] * (beams - 1)
+    kept: list[tuple[float, list[int]]] = []
+
+    def keep(total: float, tokens: list[int], length: int) -> None:
+        kept.append((total / length, tokens))
+        kept.sort(key=lambda item: -item[0])
+        del kept[beams:]
+
+    for step in range(new):
+        options = []
+        for total, tokens in live:
+            row = table.log_probs[tokens[-1] if tokens else last]
+            for token in range(size):
+                banned = token in bad or (token == end and n_prompt + step < minimum)
+                options.append((total + (-math.inf if banned else row[token]), [*tokens, token]))
+        options.sort(key=lambda item: -item[0])
+        following = []
+        for rank, (total, tokens) in enumerate(options[: 2 * beams]):
+            if tokens[-1] != end:
+                following.append((total, tokens))
+            elif rank < beams:
+                keep(total, tokens, n_prompt + step)
+            if len(following) == beams:
+                break
+        if len(kept) == beams and kept[-1][0] >= options[0][0] / (n_prompt + step):
+            return kept
+        live = following
+    for total, tokens in live:
+        keep(total, tokens, n_prompt + new)
+    return kept
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    beams=st.integers(1, 5),
+    new=st.integers(1, 8),
+    minimum=st.integers(0, 6),
+    bad=st.lists(st.integers(2, 6), max_size=2, unique=True),
+    prompt=st.lists(st.integers(2, 11), min_size=1, max_size=4),
+)
+def test_against_the_rules_written_plainly(
+    seed: int, beams: int, new: int, minimum: int, bad: list[int], prompt: list[int]
+) -> None:
+    """GPT-2 whose blocks do nothing and whose head is a table reproduces any bigram model."""
+    size, table = 12, Table(seed, 12)
+    model = _bigram_model(table, size)
+    prefix = KeyValues([torch.zeros(2, 1, 1, 2, size)])
+    ids, mask = left_padded([prompt, [3]], pad=7)
+    found = beam_search(
+        model,
+        prefix,
+        ids,
+        mask,
+        eos_token_id=1,
+        num_beams=beams,
+        max_new_tokens=new,
+        min_length=minimum,
+        bad_token_ids=bad,
+    )
+    for row, hypotheses in zip([prompt, [3]], found, strict=True):
+        expected = plain_search(table, row[-1], len(row), beams, new, minimum, bad)
+        assert hypotheses.tokens[0] == expected[0][1]
+        assert hypotheses.scores == pytest.approx([s for s, _ in expected], abs=1e-4)
+
+
+def _bigram_model(table: Table, size: int) -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=size,
+        n_embd=size,
+        n_layer=1,
+        n_head=1,
+        n_positions=40,
+        bos_token_id=0,
+        eos_token_id=1,
+        tie_word_embeddings=False,
+    )
+    model = GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        # One-hot embeddings, a final norm that leaves ((one-hot) - mean) / std, and a head that
+        # undoes it: logits are the row of the table up to a constant.
+        model.transformer.wte.weight.copy_(torch.eye(size))
+        model.transformer.ln_f.weight.fill_(1.0)
+        scale = math.sqrt((1 / size) * (1 - 1 / size) + config.layer_norm_epsilon)
+        model.lm_head.weight.copy_(torch.tensor(table.log_probs).T * scale)
+        shift = model.lm_head.weight.sum(1) / size / scale
+        model.lm_head.bias = torch.nn.Parameter(shift)
+    return enable_prefix(model)
+
+
+def test_hypotheses_keep_the_best() -> None:
+    kept = Hypotheses(size=2)
+    for tokens, total in (([1], -3.0), ([2], -1.0), ([3], -2.0), ([4], -9.0)):
+        kept.add(tokens, total, length=1)
+    assert kept.tokens == [[2], [3]]
+    assert kept.scores == [-1.0, -2.0]
+    assert kept.is_done(-4.0, 2, early_stopping=False)
+    assert not kept.is_done(-3.9, 2, early_stopping=False)
+    assert kept.is_done(-3.9, 2, early_stopping=True)
+
+
+def test_too_long_is_a_clear_error() -> None:
+    model = enable_prefix(tiny_model("gpt2"))
+    prefix = KeyValues(MLPPrefix(PrefixShape.from_config(model.config), 4, 8).key_values())
+    with pytest.raises(UserError, match="do not fit into the 64"):
+        beam_search(model, prefix, *left_padded([[5]]), eos_token_id=1, max_new_tokens=60)
+
+
+def test_sliding_windows_are_refused_when_they_would_slide() -> None:
+    config = MistralConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        sliding_window=8,
+    )
+    model = enable_prefix(AutoModelForCausalLM.from_config(config).eval())
+    prefix = KeyValues(MLPPrefix(PrefixShape.from_config(config), 4, 8).key_values())
+    ids, mask = left_padded([[5, 6, 7]])
+    beam_search(model, prefix, ids, mask, eos_token_id=1, max_new_tokens=5)
+    with pytest.raises(UserError, match="sliding window"):
+        beam_search(model, prefix, ids, mask, eos_token_id=1, max_new_tokens=6)
