@@ -113,11 +113,16 @@ class Trainer_Prefix(TableToTextTrainer):
         use_dropout: bool = False,
         **kwargs: Any,
     ) -> None:
-        self._checkpointing = args.gradient_checkpointing
+        # Trainer would ask the prefix to checkpoint; it is the frozen model that should. Newer
+        # versions of transformers have a second name for the flag.
+        names = [
+            n for n in ("gradient_checkpointing", "activation_checkpointing") if hasattr(args, n)
+        ]
+        self._checkpointing = any(getattr(args, name) for name in names)
         if self._checkpointing:
-            # Trainer would ask the prefix to checkpoint; it is the frozen model that should.
-            args.gradient_checkpointing = False
             model_gpt2.gradient_checkpointing_enable({"use_reentrant": False})
+        for name in names:
+            setattr(args, name, False)
         self.model_gpt2 = model_gpt2.requires_grad_(False).eval().to(args.device)
         self.use_dropout = use_dropout
         super().__init__(model=model, args=args, **kwargs)

@@ -140,6 +140,11 @@ def tiny_folder(
         bos_token_id=0,
         eos_token_id=0,
     )
-    GPT2LMHeadModel(config).save_pretrained(folder)
+    model = GPT2LMHeadModel(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0.0, 0.2)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -1,0 +1,428 @@
+"""Whole runs on a tiny model: launch, train, resume, decode, and the mistakes of a user."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+from transformers import GPT2LMHeadModel
+
+from gpt2 import gen, run_language_modeling, train_e2e
+from gpt2.arguments import parse
+from gpt2.run_language_modeling import _train
+from prefix_tuning import checkpoint
+from prefix_tuning.base_model import load_causal_lm
+from prefix_tuning.errors import UserError
+
+DATA = ROOT / "data" / "restaurants"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small slices of the restaurants, in E2E's format."""
+    folder = tmp_path_factory.mktemp("data")
+    for split, n in (("train", 40), ("valid", 12), ("test", 9)):
+        lines = (DATA / f"src1_{split}.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+        (folder / f"src1_{split}.txt").write_text("".join(lines[:n]), encoding="utf-8")
+    return folder
+
+
+def command(base: Path, files: Path, output: Path, *more: str) -> list[str]:
+    return [
+        *("--model_name_or_path", str(base), "--output_dir", str(output), "--preseqlen", "3"),
+        *("--train_file", str(files / "src1_train.txt"), "--bsz", "4", "--mid_dim", "8"),
+        *("--eval_file", str(files / "src1_valid.txt"), "--learning_rate", "0.01"),
+        *("--test_file", str(files / "src1_test.txt"), "--epoch", "2", "--use_cpu"),
+        *("--results_dir", str(output.parent), "--report_to", "none", *more),
+    ]
+
+
+def losses(run: Path) -> list[tuple[int, float]]:
+    history = json.loads((run / "log_history.json").read_text(encoding="utf-8"))
+    return [
+        (log["step"], log[key]) for log in history for key in ("loss", "eval_loss") if key in log
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_folder: Path, files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One finished run, shared by the tests that look at different parts of it."""
+    output = tmp_path_factory.mktemp("run") / "m"
+    more = ("--logging_steps", "4", "--save_steps", "8", "--eval_steps", "10", "--length", "8")
+    train_e2e.main(command(tiny_folder, files, output, *more[:6]))
+    return output
+
+
+def test_a_run_leaves_what_it_promises(run: Path, tiny_folder: Path) -> None:
+    meta = checkpoint.read_metadata(run)
+    assert meta["base_model"]["name_or_path"] == str(tiny_folder)
+    assert meta["options"] == {"length": 3, "dropout": 0.0, "mid_dim": 8}
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    assert (config["preseqlen"], config["_my_arg_task_mode"]) == (3, "data2text")
+    assert (run / "loss.png").stat().st_size > 1000
+    assert (run / "eval_results_lm.txt").read_text(encoding="utf-8").startswith("eval_loss = ")
+    assert (run / "export" / "prefix.safetensors").is_file()
+    assert len(list(run.glob("m-checkpoint-*"))) == 1
+    script = run.with_name("m.sh").read_text(encoding="utf-8")
+    assert "run_language_modeling.py" in script
+    history = json.loads((run / "log_history.json").read_text(encoding="utf-8"))
+    evaluations = [log["eval_loss"] for log in history if "eval_loss" in log]
+    assert evaluations[-1] < evaluations[0]
+
+
+def test_the_base_model_is_untouched_and_every_slot_has_moved(
+    run: Path, tiny_folder: Path, files: Path, tmp_path: Path
+) -> None:
+    """Trained again here, to look at the frozen model that the run held."""
+    held = []
+    original = run_language_modeling.load_causal_lm
+    try:
+        run_language_modeling.load_causal_lm = lambda *a: held.append(original(*a)) or held[-1]
+        train_e2e.main(command(tiny_folder, files, tmp_path / "m", "--generate", "no"))
+    finally:
+        run_language_modeling.load_causal_lm = original
+    fresh = GPT2LMHeadModel.from_pretrained(tiny_folder).state_dict()
+    for name, value in held[0].state_dict().items():
+        assert torch.equal(value[: len(fresh[name])], fresh[name]), name
+        assert not value.requires_grad
+    trained = load_file(tmp_path / "m" / "model.safetensors")
+    assert torch.equal(trained["wte.weight"], load_file(run / "model.safetensors")["wte.weight"])
+    torch.manual_seed(0)
+    table = load_file(tmp_path / "m/export/prefix.safetensors")["past_key_values"]
+    start = _initial_prefix(tiny_folder, files, tmp_path / "start")
+    moved = (table - start).abs().amax(dim=(2, 4))
+    assert moved.min() > 0
+
+
+def _initial_prefix(base: Path, files: Path, output: Path) -> torch.Tensor:
+    """The prefix of the same seed before training: a run whose learning rate is nearly 0."""
+    train_e2e.main(
+        command(base, files, output, "--generate", "no", "--max_steps", "1")
+        + ["--learning_rate", "1e-30"]
+    )
+    return load_file(output / "export" / "prefix.safetensors")["past_key_values"]
+
+
+def test_outputs_have_the_originals_files_and_order(run: Path, files: Path) -> None:
+    folder = run.parent / "e2e_results_conv2"
+    lines = (files / "src1_test.txt").read_text(encoding="utf-8").splitlines()
+    sources = list(dict.fromkeys(line.split("||")[0] for line in lines))
+    outputs = (folder / "m_test_beam").read_text(encoding="utf-8").split("\n")[:-1]
+    prompts = (folder / "m_test_src").read_text(encoding="utf-8").split("\n")[:-1]
+    gold = (folder / "m_test_gold").read_text(encoding="utf-8").split("\n\n")[:-1]
+    assert len(outputs) == len(sources)
+    assert prompts == [f" {source} <|endoftext|>" for source in sources]
+    targets = [[x.split("||")[1] for x in lines if x.startswith(f"{s}||")] for s in sources]
+    assert [block.split("\n") for block in gold] == targets
+    assert all(outputs)
+
+
+@pytest.mark.parametrize("beams", ["1", "5"])
+def test_batches_decode_to_the_same_file_as_one_by_one(run: Path, files: Path, beams: str) -> None:
+    texts = []
+    for size in ("1", "4"):
+        results = run.parent / f"batch{size}-{beams}"
+        gen.main(
+            ["data2text", "yes", "test", str(run), "no", "--results_dir", str(results)]
+            + ["--data_file", str(files / "src1_test.txt"), "--batch_size", size]
+            + ["--num_beams", beams, "--length", "30"]
+        )
+        suffix = "greedy" if beams == "1" else "beam"
+        texts.append((results / "e2e_results_conv2" / f"m_test_{suffix}").read_text("utf-8"))
+    assert texts[0] == texts[1]
+    assert len(set(texts[0].split("\n"))) > 2
+
+
+def test_the_export_decodes_to_the_same_texts(run: Path, files: Path) -> None:
+    for folder, results in ((run, "a"), (run / "export", "b")):
+        gen.main(
+            ["data2text", "yes", "test", str(folder), "no", "--length", "12"]
+            + [
+                "--data_file",
+                str(files / "src1_test.txt"),
+                "--results_dir",
+                str(run.parent / results),
+            ]
+        )
+    one = (run.parent / "a/e2e_results_conv2/m_test_beam").read_text("utf-8")
+    assert one == (run.parent / "b/e2e_results_conv2/export_test_beam").read_text("utf-8")
+
+
+def test_a_stopped_decode_goes_on(
+    run: Path, files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt2 import run_generation
+
+    arguments = ["data2text", "yes", "test", str(run), "no", "--length", "12", "--batch_size", "1"]
+    arguments += ["--data_file", str(files / "src1_test.txt")]
+    gen.main([*arguments, "--results_dir", str(run.parent / "whole")])
+    batches = []
+    original = run_generation.decode_batch
+
+    def stop_after_two(*args: object) -> list[str]:
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        batches.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(run_generation, "decode_batch", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        gen.main([*arguments, "--results_dir", str(run.parent / "parts")])
+    partial = run.parent / "parts/e2e_results_conv2/m_test_beam.partial"
+    with partial.open("a", encoding="utf-8") as file:
+        file.write('[0, "half a li')  # as a kill in the middle of a write leaves it
+    monkeypatch.setattr(run_generation, "decode_batch", original)
+    gen.main([*arguments, "--results_dir", str(run.parent / "parts")])
+    assert "going on after 2 of 3" in capsys.readouterr().out
+    assert not partial.exists()
+    whole = (run.parent / "whole/e2e_results_conv2/m_test_beam").read_bytes()
+    assert whole == (run.parent / "parts/e2e_results_conv2/m_test_beam").read_bytes()
+
+
+KILLED = """
+import os, signal, sys
+from gpt2 import train_e2e
+from gpt2.trainer_prefix import Trainer_Prefix
+
+step = Trainer_Prefix.training_step
+
+def killed_in_step_8(self, *args, **kwargs):
+    if self.state.global_step == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *args, **kwargs)
+
+Trainer_Prefix.training_step = killed_in_step_8
+train_e2e.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("extra", [(), ("--length_groups", "yes", "--dropout", "0.2")])
+def test_killed_and_resumed_is_uninterrupted(
+    tiny_folder: Path, files: Path, tmp_path: Path, extra: tuple[str, ...]
+) -> None:
+    more = (*extra, "--logging_steps", "2", "--save_steps", "3", "--eval_steps", "5")
+    more = (*more, "--generate", "no")
+    train_e2e.main(command(tiny_folder, files, tmp_path / "whole", *more))
+
+    cut = command(tiny_folder, files, tmp_path / "cut", *more)
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED, *cut], cwd=ROOT, capture_output=True, check=False
+    )
+    assert process.returncode == -signal.SIGKILL
+    assert {p.name for p in (tmp_path / "cut").glob("checkpoint-*")} == {"checkpoint-6"}
+    # What a kill while writing the next checkpoint would leave behind.
+    (tmp_path / "cut" / "checkpoint-19").mkdir()
+    (tmp_path / "cut" / "checkpoint-19" / "trainer_state.json").write_text('{"glo')
+
+    train_e2e.main(cut)
+    whole, resumed = (load_file(tmp_path / n / "model.safetensors") for n in ("whole", "cut"))
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+    assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+
+
+def test_a_finished_run_is_not_trained_again(
+    tiny_folder: Path, files: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run / "model.safetensors").stat().st_mtime_ns
+    more = ("--logging_steps", "4", "--save_steps", "8", "--eval_steps", "10", "--generate", "no")
+    train_e2e.main(command(tiny_folder, files, run, *more))
+    assert "trained already" in capsys.readouterr().out
+    assert (run / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_fine_tuning_trains_and_decodes(tiny_folder: Path, files: Path, tmp_path: Path) -> None:
+    train_e2e.main(
+        command(tiny_folder, files, tmp_path / "ft", "--tuning_mode", "finetune")
+        + ["--max_steps", "3"]
+    )
+    assert not checkpoint.is_prefix_folder(tmp_path / "ft")
+    tuned = load_causal_lm(str(tmp_path / "ft"))
+    assert tuned.config.vocab_size == 301, "with the [PAD] row, as the original's"
+    assert (tmp_path / "e2e_results_conv2" / "ft_test_beam").is_file()
+
+
+def test_gradient_checkpointing_and_accumulation_train_the_same(
+    tiny_folder: Path, files: Path, tmp_path: Path
+) -> None:
+    more = ("--max_steps", "3", "--generate", "no")
+    weights = []
+    for name, flags in (("plain", ()), ("checkpointed", ("--gradient_checkpointing",))):
+        train_e2e.main(command(tiny_folder, files, tmp_path / name, *more, *flags))
+        weights.append(load_file(tmp_path / name / "model.safetensors"))
+    for name, value in weights[0].items():
+        assert torch.allclose(value, weights[1][name], atol=1e-6)
+
+
+def test_accumulated_batches_are_a_mean(tiny_folder: Path, files: Path, tmp_path: Path) -> None:
+    """Two batches of 4 accumulated: the step of one batch of 8 (objective 1)."""
+    weights = []
+    for name, size, accumulate in (("one", "8", "1"), ("two", "4", "2")):
+        more = ("--bsz", size, "--gradient_accumulation_steps", accumulate, "--generate", "no")
+        arguments = command(tiny_folder, files, tmp_path / name, "--max_steps", "1", *more)
+        train_e2e.main(arguments)
+        weights.append(load_file(tmp_path / name / "model.safetensors"))
+    for name, value in weights[0].items():
+        assert torch.allclose(value, weights[1][name], atol=1e-5), name
+
+
+# Names, commands, mistakes.
+
+
+def test_run_name_is_the_originals() -> None:
+    args = train_e2e._parser().parse_args("--mode webnlg --preseqlen 5 --bsz 5".split())
+    assert train_e2e.run_name(args) == (
+        "webnlgprefixtune_y_5_act_cat_b=5-e=5_d=0.0_u=no_lr=5e-05_w=0.0_s=101_r=n_m=512_o=1_o=1"
+    )
+    args = train_e2e._parser().parse_args("--tuning_mode finetune --notes x".split())
+    assert train_e2e.run_name(args).endswith("_m=512_x_uctd=no_o=1_o=1")
+
+
+def test_defaults_are_the_originals(tmp_path: Path) -> None:
+    args = train_e2e._parser().parse_args([])
+    model, data, run = parse(train_e2e.build_command(args, tmp_path / "r"))
+    assert (model.model_name_or_path, model.preseqlen, model.mid_dim) == ("gpt2-medium", 10, 512)
+    assert (model.objective_mode, model.use_dropout, model.pad_row) == (1, "no", "auto")
+    assert (run.learning_rate, run.num_train_epochs, run.per_device_train_batch_size) == (
+        5e-5,
+        5,
+        10,
+    )
+    assert (run.max_grad_norm, run.weight_decay, run.warmup_steps, run.seed) == (1.0, 0.0, 0, 101)
+    assert (run.adam_beta1, run.adam_beta2, run.adam_epsilon) == (0.9, 0.999, 1e-8)
+    assert str(run.lr_scheduler_type.value) == "linear"
+    assert (run.eval_steps, run.logging_steps) == (5000, 500)
+    assert Path(data.train_data_file).parts[-3:] == ("data", "e2e_data", "src1_train.txt")
+    args = train_e2e._parser().parse_args(["--notes", "large"])
+    assert "--model_name_or_path=gpt2-large" in train_e2e.build_command(args, tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--mode sentiment", "--mode sentiment"),
+        ("--tuning_mode adaptertune", "--tuning_mode adaptertune"),
+        ("--format_mode infix", "--format_mode infix"),
+        ("--format_mode nopeek", "never see the source"),
+        ("--prefix_mode embedding", "--prefix_mode embedding"),
+        ("--optim_prefix no", "--optim_prefix no"),
+        ("--init_shallow yes", "--init_shallow yes"),
+        ("--distill yes", "--distill yes"),
+        ("--notes lowdata_1_100", "lowdata"),
+        ("--preseqlen 0", "--preseqlen 0"),
+        ("--objective_mode 7", "--objective_mode 7"),
+        ("--dropout 1.0", "--prefix_dropout 1.0"),
+        ("--mid_dim 0", "--mid_dim 0"),
+        ("--learning_rate -1", "--learning_rate -1"),
+        ("--max_steps 0", "--max_steps"),
+        ("--submit yes", "--submit yes"),
+    ],
+)
+def test_impossible_flags_are_refused_before_anything_is_loaded(
+    tmp_path: Path, flags: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_language_modeling, "load_causal_lm", pytest.fail)
+    with pytest.raises(UserError) as caught:
+        train_e2e.main(flags.split())
+    assert message in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_print_shows_the_command_and_does_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train_e2e.main(["--submit", "print", "--notes", "a b;touch hacked"])
+    line = capsys.readouterr().out
+    assert "'--output_dir=save_e2e_models_convcheck/" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_with_run_folders(
+    tiny_folder: Path, files: Path, tmp_path: Path, run: Path
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        train_e2e.main(command(tiny_folder, files, tmp_path / "full"))
+    with pytest.raises(UserError, match="was started with --mid_dim 8, now it is 16"):
+        train_e2e.main(command(tiny_folder, files, run, "--mid_dim", "16"))
+    with pytest.raises(UserError, match="is a file"):
+        train_e2e.main(command(tiny_folder, files, tmp_path / "full" / "thesis.tex"))
+    direct = ["--train_data_file", str(files / "src1_train.txt"), "--output_dir", str(run)]
+    with pytest.raises(UserError, match="add --resume_from_checkpoint auto"):
+        run_language_modeling.main(direct)
+
+
+def test_mistakes_of_decoding(run: Path, tmp_path: Path, files: Path) -> None:
+    test_file = str(files / "src1_test.txt")
+    base = ["data2text", "yes", "test"]
+    with pytest.raises(UserError, match="no such folder"):
+        gen.main([*base, str(tmp_path / "none"), "no"])
+    with pytest.raises(UserError, match="neither a prefix nor a model"):
+        gen.main([*base, str(tmp_path), "no"])
+    with pytest.raises(UserError, match="MODE xsum"):
+        gen.main(["xsum", "yes", "test", str(run), "no"])
+    with pytest.raises(UserError, match="--batch_size 0"):
+        gen.main([*base, str(run), "no", "--data_file", test_file, "--batch_size", "0"])
+    with pytest.raises(UserError, match=r"line 1: prefix, .* exceed the model's 320 positions"):
+        gen.main([*base, str(run), "no", "--data_file", test_file, "--length", "300"])
+
+
+def test_a_record_too_long_for_the_model(tiny_folder: Path, tmp_path: Path) -> None:
+    long = tmp_path / "long.txt"
+    long.write_text(f"name : a||b \nname : {'x ' * 50_000}||c \n", encoding="utf-8")
+    arguments = parse(
+        ["--train_data_file", str(long), "--output_dir", str(tmp_path / "r"), "--preseqlen", "3"]
+        + ["--optim_prefix", "yes", "--tuning_mode", "prefixtune", "--use_cpu"]
+        + ["--model_name_or_path", str(tiny_folder)]
+    )
+    with pytest.raises(UserError, match=r"long\.txt, line 2: \d+ tokens, but 317 fit"):
+        _train(arguments, tmp_path / "r", None)
+
+
+@pytest.mark.parametrize(
+    ("way", "folder"),
+    [
+        (["gpt2/train_e2e.py"], "."),
+        (["train_e2e.py"], "gpt2"),
+        (["-m", "gpt2.train_e2e"], "."),
+        (["run_language_modeling.py"], "gpt2"),
+        (["gen.py"], "gpt2"),
+        (["gpt2/run_generation.py"], "."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_the_ways_to_start(way: list[str], folder: str) -> None:
+    # As without installation: an editable install would put the project on the path.
+    process = subprocess.run(
+        [sys.executable, *way, "--help"],
+        cwd=ROOT / folder,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "usage:" in process.stdout
+
+
+def test_a_mistake_is_one_sentence_and_a_status(tmp_path: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, str(ROOT / "gpt2/train_e2e.py"), "--train_file", "missing.txt"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 2
+    assert process.stderr.strip() == "error: missing.txt: there is no such data file"
