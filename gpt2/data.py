@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class Record:
     """File and line (or entry), for messages."""
     relations: tuple[str, ...] | None = None
     """Relation names of a set of triples; part of the identity of a WebNLG or DART input."""
+    category: str | None = None
+    """WebNLG's category, which decides whether an entry counts as seen."""
 
 
 def _read_text(path: Path) -> str:
@@ -116,7 +118,8 @@ def _read_webnlg(path: Path, good_only: bool) -> Iterator[Record]:
         # A bar in front of every triple, the first one too (the paper's text shows it without).
         source = "".join(f" | {s} : {p} : {o}" for s, p, o in triples)
         relations = tuple(p for _, p, _ in triples)
-        yield Record(_text(source, "modifiedtripleset", where), tuple(texts), where, relations)
+        source = _text(source, "modifiedtripleset", where)
+        yield Record(source, tuple(texts), where, relations, entry.get("category"))
 
 
 def read_dart(path: Path) -> Iterator[Record]:
@@ -205,12 +208,7 @@ def group_by_source(records: Iterable[Record]) -> list[Record]:
     for record in records:
         groups.setdefault((record.source, record.relations), []).append(record)
     return [
-        Record(
-            same[0].source,
-            tuple(target for record in same for target in record.targets),
-            same[0].where,
-            same[0].relations,
-        )
+        replace(same[0], targets=tuple(t for record in same for t in record.targets))
         for same in groups.values()
     ]
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as library_logging
 
+from gpt2 import scoring
 from gpt2.data import DEFAULT_FILES, READERS, Format, Record, group_by_source, read_records
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
@@ -285,6 +286,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--limit", type=int, help="decode only so many inputs")
     add("--separator", help="text between source and target, if not the checkpoint's")
     add("--dtype", choices=list(DTYPES), help="precision, if not the checkpoint's")
+    add("--no_score", action="store_true", help="do not score the texts")
     add("--no_cuda", action="store_true")
     # Flags of the original that its own runs leave without effect.
     for name in ("model_type", "tuning_mode", "control_mode", "prefix_mode", "format_mode"):
@@ -308,7 +310,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         implementation=args.beam_search,
     )
     data_file = args.data_file or DEFAULT_FILES[args.task_mode][args.eval_dataset]
-    records = group_by_source(read_records(args.task_mode, data_file, training=False))[: args.limit]
+    entries = read_records(args.task_mode, data_file, training=False)
+    records = group_by_source(entries)[: args.limit]
     run = Decoding(args, records, search)
 
     source = Path(args.prefixModel_name_or_path or args.model_name_or_path)
@@ -331,6 +334,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = write_results(stem, suffix, records, prompts, texts)
     partial.unlink()
     print(f"{len(texts)} texts in {output}")
+    if args.no_score:
+        return
+    if not all(record.targets for record in records):
+        print("not scored: some inputs have no references")
+        return
+    decoded = {(record.source, record.relations) for record in records}
+    entries = [entry for entry in entries if (entry.source, entry.relations) in decoded]
+    scores = scoring.score_outputs(args.task_mode, entries, texts)
+    scoring.publish(scores, output.with_name(output.name + "_eval.json"))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,138 @@
+"""Training a prefix: ours beside PEFT's PrefixTuning.
+
+Same model shape (random weights), prefix, MLP, precision and examples, in one process in turn.
+PEFT gets random batches with an attention mask, as its examples do. Ours is measured on the same
+batches, and with length groups, as the quick start trains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import peft
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from benchmarks.measure import LENGTHS, Step, alternate, device, peak_memory
+from gpt2.data import collate
+from gpt2.train_control import PrefixTuning
+from gpt2.trainer_prefix import LengthGroupedSampler
+from prefix_tuning.attention import enable_prefix
+
+SHAPES = {"gpt2": (12, 12, 768), "gpt2-medium": (24, 16, 1024), "tiny": (2, 2, 64)}
+PAD = 50256
+
+
+def make_model(shape: str, dtype: torch.dtype) -> GPT2LMHeadModel:
+    """A GPT-2 of the shape with random weights, frozen."""
+    n_layer, n_head, n_embd = SHAPES[shape]
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(n_layer=n_layer, n_head=n_head, n_embd=n_embd))
+    return model.to(device(), dtype).eval().requires_grad_(False)
+
+
+def make_batches(order: list[int], batch_size: int) -> list[dict[str, torch.Tensor]]:
+    """Batches of random tokens with E2E's lengths, in the given order of examples."""
+    generator = torch.Generator().manual_seed(0)
+    examples = []
+    for prompt, target in LENGTHS:
+        ids = torch.randint(0, 50_000, (prompt + target,), generator=generator).tolist()
+        examples.append({"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]})
+    batches = []
+    for start in range(0, len(order) - batch_size + 1, batch_size):
+        chosen = [examples[i] for i in order[start : start + batch_size]]
+        batch = collate(chosen, pad_id=PAD)
+        lengths = torch.tensor([len(example["input_ids"]) for example in chosen])
+        batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]) * 1
+        batches.append({name: value.to(device()) for name, value in batch.items()})
+    return batches
+
+
+def our_step(args: argparse.Namespace, batches: list[dict[str, torch.Tensor]]) -> Step:
+    """One update of our prefix."""
+    model = enable_prefix(make_model(args.shape, args.dtype))
+    prefix = PrefixTuning(model.config, preseqlen=args.preseqlen, objective_mode=0).to(device())
+    optimizer = torch.optim.AdamW(prefix.parameters(), lr=5e-5)
+
+    def step(i: int) -> None:
+        batch = batches[i % len(batches)]
+        loss = prefix(
+            batch["input_ids"], gpt2_model=model, labels=batch["labels"], targets_only=True
+        ).loss
+        update(prefix, optimizer, loss)
+
+    return step
+
+
+def peft_step(args: argparse.Namespace, batches: list[dict[str, torch.Tensor]]) -> Step:
+    """One update of PEFT's."""
+    n_layer, n_head, n_embd = SHAPES[args.shape]
+    config = peft.PrefixTuningConfig(
+        task_type="CAUSAL_LM",
+        num_virtual_tokens=args.preseqlen,
+        prefix_projection=True,
+        encoder_hidden_size=512,
+        num_layers=n_layer,
+        num_attention_heads=n_head,
+        token_dim=n_embd,
+    )
+    model = peft.get_peft_model(make_model(args.shape, args.dtype), config).to(device())
+    encoder = model.prompt_encoder["default"].float()
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=5e-5)
+
+    def step(i: int) -> None:
+        update(encoder, optimizer, model(**batches[i % len(batches)]).loss)
+
+    return step
+
+
+def update(module: torch.nn.Module, optimizer: Any, loss: torch.Tensor) -> None:
+    """Backward, clip, step."""
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def main() -> None:
+    """Print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", default="gpt2", choices=list(SHAPES))
+    parser.add_argument("--preseqlen", type=int, default=10)
+    parser.add_argument("--batch_size", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=30, help="30 is an epoch")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    args = parser.parse_args()
+    args.dtype = getattr(torch, args.dtype)
+
+    shuffled = torch.randperm(len(LENGTHS), generator=torch.Generator().manual_seed(0)).tolist()
+    random_batches = make_batches(shuffled, args.batch_size)
+    lengths = [prompt + target for prompt, target in LENGTHS]
+    grouped = make_batches([*LengthGroupedSampler(lengths, args.batch_size, 0)], args.batch_size)
+    ways = {
+        "PEFT": peft_step(args, random_batches),
+        "ours, same batches": our_step(args, random_batches),
+        "ours, length groups": our_step(args, grouped),
+    }
+    seconds = alternate(ways, args.rounds)
+    widest = max(random_batches, key=lambda batch: batch["input_ids"].shape[1])
+    memory = {
+        "PEFT": peak_memory(peft_step(args, [widest])),
+        "ours, same batches": peak_memory(our_step(args, [widest])),
+    }
+    samples = args.rounds * args.batch_size
+    print(f"\n{args.shape}, P={args.preseqlen}, batch {args.batch_size}, {args.dtype}, {device()}")
+    for name, spent in seconds.items():
+        line = f"{name:20} {samples / spent:8.2f} samples/s  {seconds['PEFT'] / spent:5.2f} x PEFT"
+        if name in memory:
+            line += f"  peak {memory[name]:7.0f} MB  {memory[name] / memory['PEFT']:5.2f} x PEFT"
+        print(line)
+
+
+if __name__ == "__main__":
+    main()

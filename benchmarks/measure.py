@@ -1,0 +1,75 @@
+"""Measuring two ways of doing the same thing side by side in one process."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+Step = Callable[[int], None]
+LENGTHS: list[list[int]] = json.loads(
+    Path(__file__).with_name("e2e_lengths.json").read_text(encoding="utf-8")
+)
+"""Tokens of prompt and target of 300 random E2E training pairs, in GPT-2's vocabulary."""
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def alternate(ways: dict[str, Step], rounds: int) -> dict[str, float]:
+    """Seconds spent in each way, run in turn so that a busy machine slows all alike.
+
+    Args:
+        ways: each is called with the number of the round; the first call is not counted.
+    """
+    seconds = dict.fromkeys(ways, 0.0)
+    for step in ways.values():
+        step(0)
+    for i in tqdm(range(rounds), desc="measuring", unit="round"):
+        for name, step in ways.items():
+            _wait()
+            start = time.perf_counter()
+            step(i)
+            _wait()
+            seconds[name] += time.perf_counter() - start
+    return seconds
+
+
+def peak_memory(step: Step) -> float:
+    """The most tensor memory (MB) allocated during a call above what there was before."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step(0)
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    step(0)
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        step(0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        profile.export_chrome_trace(str(path))
+        events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+    sizes = [e["args"]["Bytes"] for e in sorted(_allocations(events), key=lambda e: e["ts"])]
+    total = peak = 0
+    for size in sizes:
+        total += size
+        peak = max(peak, total)
+    return peak / 1e6
+
+
+def _allocations(events: Sequence[dict]) -> list[dict]:
+    return [event for event in events if event.get("name") == "[memory]"]
+
+
+def device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,232 @@
+"""SQuAD 1.1 and 2.0, ReCoRD and MultiRC, as the official scripts score them.
+
+    python -m evaluation.qa DATA PREDICTIONS --task squad|squad_v2|record|multirc
+
+DATA is the official development file. PREDICTIONS is for squad, squad_v2 and record a JSON object
+of question id -> answer text, for multirc one 0 or 1 per answer and line, in the order of DATA.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+
+from evaluation import files
+from evaluation.classification import accuracy, f1, macro_f1, read_labels
+from evaluation.report import Scores, argument_parser, publish
+from prefix_tuning.errors import UserError, run_command
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+Answers = Mapping[str, Sequence[str]]
+
+
+def normalize(text: str) -> str:
+    """Lower case, without ASCII punctuation, articles and repeated space (evaluate-v1.1.py)."""
+    text = text.lower().translate(_PUNCTUATION)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def exact_match(prediction: str, answer: str) -> float:
+    return float(normalize(prediction) == normalize(answer))
+
+
+def token_f1(prediction: str, answer: str) -> float:
+    """F1 of the two bags of normalised words; 0 if they share none, also if both are empty."""
+    predicted, expected = normalize(prediction).split(), normalize(answer).split()
+    common = (Counter(predicted) & Counter(expected)).total()
+    return 2 * common / (len(predicted) + len(expected)) if common else 0.0
+
+
+def squad(answers: Answers, predictions: Mapping[str, str]) -> Scores:
+    """SQuAD 1.1 (evaluate-v1.1.py): best over the answers, mean over the questions, 0 to 100.
+
+    Args:
+        answers: question id -> its accepted answers, at least one.
+        predictions: question id -> answer text, for every question.
+
+    Raises:
+        UserError: a question has no prediction, or has no answer.
+    """
+    exact, overlap = _best_over_answers(answers, predictions)
+    return Scores({"exact_match": 100 * _mean(exact), "f1": 100 * _mean(overlap)})
+
+
+def squad_v2(answers: Answers, predictions: Mapping[str, str]) -> Scores:
+    """SQuAD 2.0 (evaluate-v2.0.py without thresholds): all, answerable and unanswerable, 0 to 100.
+
+    Args:
+        answers: question id -> its accepted answers, none if it cannot be answered.
+        predictions: question id -> answer text, "" where no answer is given.
+
+    Raises:
+        UserError: a question has no prediction.
+    """
+    _check_predictions(answers, predictions)
+    scores = Scores()
+    results = {}
+    for question, texts in answers.items():
+        accepted = [text for text in texts if normalize(text)] or [""]
+        pairs = [(predictions[question], text) for text in accepted]
+        exact = max(exact_match(*pair) for pair in pairs)
+        # An empty answer has no words to share: right or wrong as a whole.
+        overlap = max(token_f1(*pair) if all(map(normalize, pair)) else exact for pair in pairs)
+        results[question] = (exact, overlap)
+    answerable = [question for question, texts in answers.items() if texts]
+    unanswerable = [question for question, texts in answers.items() if not texts]
+    for prefix, part in (("", list(answers)), ("HasAns_", answerable), ("NoAns_", unanswerable)):
+        if part:
+            scores.values[f"{prefix}exact"] = 100 * _mean([results[q][0] for q in part])
+            scores.values[f"{prefix}f1"] = 100 * _mean([results[q][1] for q in part])
+            scores.values[f"{prefix}total"] = len(part)
+    return scores
+
+
+def record(answers: Answers, predictions: Mapping[str, str]) -> Scores:
+    """ReCoRD: as SQuAD 1.1, but SuperGLUE's script reports from 0 to 1.
+
+    Args:
+        answers: query id -> its accepted entities, at least one.
+        predictions: query id -> entity, for every query; see :func:`best_entities`.
+
+    Raises:
+        UserError: a query has no prediction, or has no answer.
+    """
+    exact, overlap = _best_over_answers(answers, predictions)
+    return Scores({"exact_match": _mean(exact), "f1": _mean(overlap)})
+
+
+def best_entities(
+    queries: Sequence[str], entities: Sequence[str], logits: Sequence[float]
+) -> dict[str, str]:
+    """The entity with the highest logit of each query; of equal ones the last by alphabet.
+
+    Args:
+        queries: query id of each (query, entity) row.
+        entities: the entity that stands for the placeholder in each row.
+        logits: how likely the model finds each row, higher is likelier.
+    """
+    best: dict[str, tuple[float, str]] = {}
+    for query, entity, logit in zip(queries, entities, logits, strict=True):
+        best[query] = max(best.get(query, (logit, entity)), (logit, entity))
+    return {query: entity for query, (_, entity) in best.items()}
+
+
+def multirc(
+    questions: Sequence[Hashable], labels: Sequence[float], predictions: Sequence[float]
+) -> Scores:
+    """MultiRC: exact_match and f1_m are means over questions, f1_a is F1 over all answers.
+
+    P-tuning v2 reports f1_a alone, as ``f1``.
+
+    Args:
+        questions: which question each candidate answer belongs to.
+        labels: 1 if the answer is right, else 0.
+        predictions: same order.
+
+    Returns:
+        All from 0 to 1.
+
+    Raises:
+        UserError: counts differ.
+    """
+    files.check_counts(len(labels), len(predictions), "candidate answers")
+    of_question: dict[Hashable, tuple[list[float], list[float]]] = {}
+    for question, label, prediction in zip(questions, labels, predictions, strict=True):
+        group = of_question.setdefault(question, ([], []))
+        group[0].append(label)
+        group[1].append(prediction)
+    exact = [float(accuracy(*group) == 1) for group in of_question.values()]
+    f1_m = [macro_f1(*group) for group in of_question.values()]
+    values = {"exact_match": _mean(exact), "f1_m": _mean(f1_m), "f1_a": f1(labels, predictions)}
+    return Scores({**values})
+
+
+def _best_over_answers(
+    answers: Answers, predictions: Mapping[str, str]
+) -> tuple[list[float], list[float]]:
+    _check_predictions(answers, predictions)
+    for question, texts in answers.items():
+        if not texts:
+            raise UserError(f"question {question} has no answer")
+    exact = [max(exact_match(predictions[q], text) for text in answers[q]) for q in answers]
+    overlap = [max(token_f1(predictions[q], text) for text in answers[q]) for q in answers]
+    return exact, overlap
+
+
+def _check_predictions(answers: Answers, predictions: Mapping[str, str]) -> None:
+    if not answers:
+        raise UserError("nothing to score: no questions")
+    absent = [question for question in answers if question not in predictions]
+    if absent:
+        raise UserError(
+            f"{len(absent)} of {len(answers)} questions have no prediction, first {absent[0]}"
+        )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def read_squad(path: Path) -> dict[str, list[str]]:
+    """Question id -> accepted answers, from a SQuAD file."""
+    document = files.read_json(path)
+    try:
+        paragraphs = [p for article in document["data"] for p in article["paragraphs"]]
+        questions = [question for paragraph in paragraphs for question in paragraph["qas"]]
+        return {q["id"]: [answer["text"] for answer in q["answers"]] for q in questions}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a SQuAD file: no {error}") from error
+
+
+def read_record(path: Path) -> dict[str, list[str]]:
+    """Query id -> accepted entities, from SuperGLUE's ReCoRD file (JSON lines)."""
+    try:
+        queries = [query for row in files.read_json_lines(path) for query in row["qas"]]
+        return {str(q["idx"]): [answer["text"] for answer in q["answers"]] for q in queries}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a ReCoRD file: no {error}") from error
+
+
+def read_multirc(path: Path) -> tuple[list[Hashable], list[float]]:
+    """Question and label of each candidate answer, from SuperGLUE's MultiRC file (JSON lines)."""
+    questions: list[Hashable] = []
+    labels: list[float] = []
+    try:
+        for row in files.read_json_lines(path):
+            for question in row["passage"]["questions"]:
+                labels += [answer["label"] for answer in question["answers"]]
+                questions += [(row["idx"], question["idx"])] * len(question["answers"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a MultiRC file: no {error}") from error
+    return questions, labels
+
+
+def read_predictions(path: Path) -> dict[str, str]:
+    predictions = files.read_json(path)
+    if not isinstance(predictions, dict):
+        raise UserError(f"{path} is not a JSON object of question id and answer")
+    return predictions
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argument_parser(
+        __doc__, "the official data file", "JSON, or 0/1 lines for multirc", segments=False
+    )
+    parser.add_argument("--task", required=True, choices=("squad", "squad_v2", "record", "multirc"))
+    args = parser.parse_args(argv)
+    if args.task == "multirc":
+        scores = multirc(*read_multirc(args.references), read_labels(args.hypotheses))
+    elif args.task == "record":
+        scores = record(read_record(args.references), read_predictions(args.hypotheses))
+    else:
+        scorer = squad if args.task == "squad" else squad_v2
+        scores = scorer(read_squad(args.references), read_predictions(args.hypotheses))
+    publish({args.task: scores}, args)
+
+
+if __name__ == "__main__":
+    run_command(main)

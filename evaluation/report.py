@@ -1,0 +1,84 @@
+"""What every scorer returns, and the one place that prints it or writes it to a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prefix_tuning.errors import UserError
+
+
+class Unavailable(Exception):
+    """A column cannot be computed on this machine; the message says why and what to install."""
+
+
+@dataclass
+class Scores:
+    """The scores of one set of outputs.
+
+    Attributes:
+        values: column -> score, in printing order; None where there is none.
+        missing: column -> why there is none.
+        segments: column -> one score per instance, where they were asked for.
+        note: what the reader has to know to compare the numbers, such as the test set meant.
+    """
+
+    values: dict[str, float | None] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    segments: dict[str, list[float | None]] = field(default_factory=dict)
+    note: str = ""
+
+    def __getitem__(self, column: str) -> float | None:
+        return self.values[column]
+
+    def add_missing(self, column: str, reason: object) -> None:
+        self.values[column] = None
+        self.missing[column] = str(reason)
+
+
+def format_table(rows: Mapping[str, Scores]) -> str:
+    """Lay out one line per row, four decimals, then the notes and why columns are missing."""
+    columns = list(dict.fromkeys(column for scores in rows.values() for column in scores.values))
+    cells = [["", *columns]]
+    for name, scores in rows.items():
+        values = (scores.values.get(column) for column in columns)
+        cells.append([name, *("-" if value is None else f"{value:.4f}" for value in values)])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in cells]
+    remarks = [scores.note for scores in rows.values() if scores.note]
+    remarks += [f"{c}: {why}" for scores in rows.values() for c, why in scores.missing.items()]
+    return "\n".join([*lines, *dict.fromkeys(remarks)])
+
+
+def argument_parser(
+    description: str | None, references: str, hypotheses: str, segments: bool = True
+) -> argparse.ArgumentParser:
+    """The arguments that all scorers share; the two texts say which file formats they read."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("references", metavar="REFERENCES", type=Path, help=references)
+    parser.add_argument("hypotheses", metavar="HYPOTHESES", type=Path, help=hypotheses)
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the scores, all digits")
+    if segments:
+        parser.add_argument("--segments", action="store_true", help="and of each instance")
+    return parser
+
+
+def publish(rows: Mapping[str, Scores], args: argparse.Namespace) -> None:
+    """Print the table of ``rows`` and write ``args.json`` if it was asked for."""
+    print(format_table(rows))
+    if args.json is None:
+        return
+    document = {
+        "references": str(args.references),
+        "hypotheses": str(args.hypotheses),
+        "scores": {name: vars(scores) for name, scores in rows.items()},
+    }
+    try:
+        args.json.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {args.json}: {error.strerror}") from error

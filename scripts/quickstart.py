@@ -1,0 +1,138 @@
+"""From nothing to text and a score: train a prefix on restaurants, and show what it changed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch
+
+from gpt2 import gen, run_generation, train_e2e
+from gpt2.data import Record, group_by_source, read_records
+from prefix_tuning.errors import UserError, run_command
+from scripts.base_model import find_base_model
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data_dir", type=Path, default=ROOT / "data" / "restaurants", help="src1_*.txt files")
+    add("--output_dir", type=Path, default=ROOT / "quickstart", help="everything is written here")
+    add("--model_name_or_path", help="base model (default: gpt2, or SmolLM2-135M without a hub)")
+    add("--steps", type=int, default=120, help="training steps of 8 pairs")
+    add("--preseqlen", type=int, default=10, help="prefix length")
+    add("--inputs", type=int, default=60, help="inputs that are decoded and scored")
+    add("--split", default="valid", choices=["valid", "test"], help="where they are taken from")
+    return parser
+
+
+def best_dtype() -> str:
+    """bfloat16 where the machine multiplies it faster than fp32."""
+    if torch.cuda.is_available():
+        return "bfloat16"
+    return "bfloat16" if torch.cpu._is_amx_tile_supported() else "float32"
+
+
+def pick_inputs(path: Path, count: int, folder: Path) -> tuple[Path, Path, list[Record]]:
+    """Write ``count`` evenly spaced inputs of a file: with all references, and with one each."""
+    grouped = group_by_source(read_records("data2text", path, training=True))
+    count = min(count, len(grouped))
+    picked = [grouped[i * len(grouped) // count] for i in range(count)]
+    folder.mkdir(parents=True, exist_ok=True)
+    every, first = folder / "inputs.txt", folder / "inputs_one_reference.txt"
+    lines = [f"{r.source}||{t}\n" for r in picked for t in r.targets]
+    every.write_text("".join(lines), encoding="utf-8")
+    lines = [f"{r.source}||{r.targets[0]}\n" for r in picked]
+    first.write_text("".join(lines), encoding="utf-8")
+    return every, first, picked
+
+
+def rouge_l(references: Sequence[Sequence[str]], outputs: Sequence[str]) -> float:
+    """ROUGE-L F1 of the rouge-score package, best reference: it needs no Java."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"])
+    best = [
+        max(scorer.score(r, o)["rougeL"].fmeasure for r in refs)
+        for refs, o in zip(references, outputs, strict=True)
+    ]
+    return sum(best) / len(best)
+
+
+def read_outputs(stem: Path) -> tuple[list[str], float]:
+    """The texts and their BLEU (0 to 100) from the files that decoding wrote."""
+    texts = stem.read_text(encoding="utf-8").split("\n")[:-1]
+    scores = json.loads(stem.with_name(stem.name + "_eval.json").read_text(encoding="utf-8"))
+    return texts, 100 * scores["E2E"]["values"]["BLEU"]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train, decode with and without the prefix, and compare."""
+    args = _parser().parse_args(argv)
+    start = time.monotonic()
+    for split in ("train", args.split):
+        if not (args.data_dir / f"src1_{split}.txt").is_file():
+            raise UserError(f"--data_dir {args.data_dir} holds no src1_{split}.txt")
+    print("== 1. The base model", flush=True)
+    base = args.model_name_or_path or find_base_model()
+    dtype = best_dtype()
+    work = args.output_dir / f"{args.data_dir.resolve().name}-{Path(base).name}"
+    every, first, picked = pick_inputs(
+        args.data_dir / f"src1_{args.split}.txt", args.inputs, work / "data"
+    )
+    decode = ["--data_file", str(every), "--dtype", dtype, "--length", "60"]
+
+    print(f"\n== 2. What {Path(base).name} writes without a prefix", flush=True)
+    run_generation.main(["--model_name_or_path", base, "--gen_dir", str(work / "without"), *decode])
+    print(f"\n== 3. Training a prefix of {args.preseqlen} vectors a layer", flush=True)
+    run = work / f"prefix-{args.preseqlen}-{args.steps}"
+    train_e2e.main(
+        ["--model_name_or_path", base, "--output_dir", str(run), "--dtype", dtype]
+        + ["--train_file", str(args.data_dir / "src1_train.txt"), "--eval_file", str(first)]
+        + ["--preseqlen", str(args.preseqlen), "--max_steps", str(args.steps), "--bsz", "8"]
+        + ["--learning_rate", "1e-3", "--warmup_steps", "10", "--objective_mode", "0"]
+        + ["--length_groups", "yes", "--logging_steps", "10", "--eval_steps", "60"]
+        + ["--save_steps", "60", "--generate", "no"]
+    )
+    print("\n== 4. What it writes with the prefix", flush=True)
+    gen.main(
+        ["data2text", "yes", args.split, str(run / "export"), "no", *decode]
+        + ["--model_name_or_path", base, "--results_dir", str(work / "with")]
+    )
+    shutil.copyfile(run / "loss.png", args.output_dir / "loss.png")
+
+    references = [record.targets for record in picked]
+    stems = {
+        "without": work / "without" / f"{Path(base).name}_valid_beam",
+        "with": work / "with" / "e2e_results_conv2" / f"export_{args.split}_beam",
+    }
+    outputs, rows = {}, []
+    for name, stem in stems.items():
+        outputs[name], bleu = read_outputs(stem)
+        rouge = 100 * rouge_l(references, outputs[name])
+        rows.append(f"{name + ' prefix':>16} {bleu:8.1f} {rouge:9.1f}")
+    print(f"\n== Result ({len(picked)} inputs, {time.monotonic() - start:.0f} seconds)\n")
+    for i in range(0, len(picked), max(1, len(picked) // 5)):
+        print(f"input    {picked[i].source}")
+        print(f"without  {outputs['without'][i]}")
+        print(f"with     {outputs['with'][i]}\n")
+    print("\n".join([f"{'':16} {'BLEU':>8} {'ROUGE-L':>9}", *rows]))
+    size = (run / "export" / "prefix.safetensors").stat().st_size
+    print(f"\nThe prefix: {size / 1e6:.2f} MB in {run / 'export'}")
+    print(f"The loss:   {args.output_dir / 'loss.png'}")
+    print("Next, the same on real E2E files (src1_train.txt, src1_valid.txt) in a folder:")
+    print("  ./scripts/quickstart.sh --data_dir FOLDER")
+
+
+if __name__ == "__main__":
+    run_command(main)

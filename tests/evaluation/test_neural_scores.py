@@ -1,0 +1,55 @@
+"""BERTScore with a tiny model against official numbers; what is said where a model is missing."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+
+from evaluation import neural
+from evaluation.report import Unavailable
+
+
+def test_official_bertscore(vectors, shared):
+    pytest.importorskip("bert_score")
+    file = vectors("bertscore_tiny")
+    model = str(shared / "vectors/metrics/tiny_bert")
+    for run in file["runs"]:
+        if not run["idf"]:
+            f1 = neural.bertscore(file["refs"], file["hyps"], model, run["num_layers"])
+            assert f1 == pytest.approx(run["F"], abs=1e-5)
+
+
+def test_a_model_that_is_not_here(monkeypatch):
+    pytest.importorskip("bert_score")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(Unavailable, match="no/such-model, which is not on this machine"):
+        neural.bertscore([["a"]], ["a"], "no/such-model", 1)
+
+
+def test_packages_that_are_not_here(monkeypatch, tmp_path):
+    for package in ("bert_score", "moverscore_v2", "bleurt_pytorch"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(Unavailable, match="pip install bert-score"):
+        neural.bertscore([["a"]], ["a"], str(tmp_path), 1)
+    with pytest.raises(Unavailable, match=r"needs moverscore 1\.0\.3"):
+        neural.moverscore(["a"], ["a"])
+    with pytest.raises(Unavailable, match="needs bleurt-pytorch"):
+        neural.bleurt(["a"], ["a"], str(tmp_path))
+    with pytest.raises(Unavailable, match="no checkpoint named"):
+        neural.bleurt(["a"], ["a"], None)
+
+
+def test_moverscore_is_called_as_its_authors_do(monkeypatch):
+    package = types.ModuleType("moverscore_v2")
+    package.get_idf_dict = lambda texts: {"of": list(texts)}
+
+    def word_mover_score(refs, hyps, idf_ref, idf_hyp, stop_words, n_gram):
+        assert (idf_ref["of"], idf_hyp["of"]) == (refs, hyps)
+        assert (stop_words, n_gram) == ([], 1)
+        return [0.5] * len(hyps)
+
+    package.word_mover_score = word_mover_score
+    monkeypatch.setitem(sys.modules, "moverscore_v2", package)
+    assert neural.moverscore(["a", "b"], ["c", "d"]) == [0.5, 0.5]
