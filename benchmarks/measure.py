@@ -23,14 +23,15 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def alternate(ways: dict[str, Step], rounds: int) -> dict[str, float]:
+def alternate(ways: dict[str, Step], rounds: int, warm_up: bool = True) -> dict[str, float]:
     """Seconds spent in each way, run in turn so that a busy machine slows all alike.
 
     Args:
-        ways: each is called with the number of the round; the first call is not counted.
+        ways: each is called with the number of the round.
+        warm_up: call each once before counting.
     """
     seconds = dict.fromkeys(ways, 0.0)
-    for step in ways.values():
+    for step in ways.values() if warm_up else ():
         step(0)
     for i in tqdm(range(rounds), desc="measuring", unit="round"):
         for name, step in ways.items():
@@ -49,7 +50,6 @@ def peak_memory(step: Step) -> float:
         before = torch.cuda.memory_allocated()
         step(0)
         return (torch.cuda.max_memory_allocated() - before) / 1e6
-    step(0)
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
     ) as profile:

@@ -59,6 +59,7 @@ class DataArguments:
     task_mode: str = _flag("data2text", f"one of {', '.join(READERS)}")
     separator: str | None = _flag(None, "text between source and target, if not the model's own")
     generate: str = _yes_no("yes", "decode the evaluation and test files after training")
+    score: str = _yes_no("yes", "score the decoded texts")
     results_dir: str = _flag(".", "where the folders of decoded texts are made")
     line_by_line: bool = _flag(False, "accepted: examples are always lines")
     train_embs: str = _yes_no("no", "accepted: embeddings are never trained alone")

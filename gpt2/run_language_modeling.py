@@ -9,6 +9,7 @@ export (``export/``), the best evaluation (``<run>-checkpoint-<step>/``), ``log_
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,7 +25,12 @@ from transformers.utils import logging as library_logging
 from gpt2.arguments import Arguments, ModelArguments, RunArguments, parse
 from gpt2.data import Format, TableToTextDataset, collate, read_records
 from gpt2.train_control import PrefixTuning, add_pad_row
-from gpt2.trainer_prefix import TableToTextTrainer, Trainer_Prefix, last_complete_checkpoint
+from gpt2.trainer_prefix import (
+    TableToTextTrainer,
+    Trainer_Prefix,
+    best_checkpoints,
+    last_complete_checkpoint,
+)
 from prefix_tuning import checkpoint, report
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.base_model import load_causal_lm, load_tokenizer
@@ -65,17 +71,13 @@ def _prepare_run(arguments: Arguments, output_dir: Path) -> Path | None:
                 f"--output_dir {output_dir} is not empty and holds no run of this project: name "
                 "another folder, or add --overwrite_output_dir"
             )
-        output_dir.mkdir(parents=True, exist_ok=True)
-        for name in ("log_history.json", "loss.png"):
-            (output_dir / name).unlink(missing_ok=True)
-        write_json(path, settings)
         return None
     if not asked:
         raise UserError(
             f"--output_dir {output_dir} holds a run: add --resume_from_checkpoint auto to go on "
             "with it, or --overwrite_output_dir to train again"
         )
-    before = checkpoint._read_json(path)
+    before = checkpoint.read_json(path)
     for name, value in settings.items():
         if before.get(name) != value:
             raise UserError(
@@ -87,6 +89,16 @@ def _prepare_run(arguments: Arguments, output_dir: Path) -> Path | None:
     if not Path(asked, "trainer_state.json").is_file():
         raise UserError(f"--resume_from_checkpoint {asked} holds no complete checkpoint")
     return Path(asked)
+
+
+def _start_run(output_dir: Path, settings: dict[str, Any]) -> None:
+    """Make the folder, without what a new run would take for its own: an old one's checkpoints."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for name in ("log_history.json", "loss.png"):
+        (output_dir / name).unlink(missing_ok=True)
+    for folder in [*output_dir.glob("checkpoint-*"), *best_checkpoints(output_dir)]:
+        shutil.rmtree(folder)
+    write_json(output_dir / SETTINGS, settings)
 
 
 def _settings(arguments: Arguments) -> dict[str, Any]:
@@ -147,6 +159,8 @@ def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> 
 
     if resume_from:
         print(f"going on from {resume_from}")
+    else:
+        _start_run(output_dir, _settings(arguments))
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     save(output_dir)
     _finish(trainer, output_dir, run_args.evaluate_train_set == "yes")
@@ -243,7 +257,10 @@ def _finish(trainer: TableToTextTrainer, output_dir: Path, evaluate_train_set: b
     """Final losses, the log and its picture."""
     results = {}
     if trainer.eval_dataset is not None:
-        results["eval_loss"] = trainer.evaluate()["eval_loss"]
+        logs = (log for log in reversed(trainer.state.log_history) if "eval_loss" in log)
+        last = next(logs, {"step": -1})
+        fresh = last["step"] == trainer.state.global_step
+        results["eval_loss"] = (last if fresh else trainer.evaluate())["eval_loss"]
     if evaluate_train_set:
         # The original writes this number as "perplexity".
         results["train_set_loss"] = trainer.evaluate(trainer.train_dataset)["eval_loss"]
@@ -265,6 +282,8 @@ def _generate(arguments: Arguments, output_dir: Path) -> None:
         command += ["--data_file", path, "--results_dir", data_args.results_dir]
         command += ["--model_name_or_path", model_args.model_name_or_path]
         command += ["--dtype", model_args.dtype]
+        if data_args.score == "no":
+            command.append("--no_score")
         if model_args.cache_dir:
             command += ["--cache_dir", model_args.cache_dir]
         gen.main(command)

@@ -89,7 +89,8 @@ def export(folder: Path, prefix: Prefix, meta: dict[str, Any]) -> int:
     return (folder / EXPORT[0]).stat().st_size
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, or raise :class:`UserError` saying what is wrong with the file."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -114,7 +115,7 @@ def is_prefix_folder(folder: Path) -> bool:
         return True
     if not (folder / CHECKPOINT[1]).is_file():
         return False
-    config = _read_json(folder / CHECKPOINT[1])
+    config = read_json(folder / CHECKPOINT[1])
     if META in config:
         return (folder / CHECKPOINT[0]).is_file()
     return "preseqlen" in config and (folder / ORIGINAL[0]).is_file()
@@ -132,8 +133,8 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         kinds = ", or ".join(" and ".join(pair) for pair in (CHECKPOINT, EXPORT, ORIGINAL))
         raise UserError(f"{folder} holds no prefix: expected {kinds}")
     if (folder / EXPORT[1]).is_file():
-        return _read_json(folder / EXPORT[1])
-    config = _read_json(folder / CHECKPOINT[1])
+        return read_json(folder / EXPORT[1])
+    config = read_json(folder / CHECKPOINT[1])
     return config[META] if META in config else _original_metadata(config, folder)
 
 

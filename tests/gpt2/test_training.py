@@ -41,7 +41,8 @@ def command(base: Path, files: Path, output: Path, *more: str) -> list[str]:
         *("--train_file", str(files / "src1_train.txt"), "--bsz", "4", "--mid_dim", "8"),
         *("--eval_file", str(files / "src1_valid.txt"), "--learning_rate", "0.01"),
         *("--test_file", str(files / "src1_test.txt"), "--epoch", "2", "--use_cpu"),
-        *("--results_dir", str(output.parent), "--report_to", "none", *more),
+        *("--results_dir", str(output.parent), "--report_to", "none"),
+        *("--score", "no", *more),
     ]
 
 
@@ -133,7 +134,7 @@ def test_batches_decode_to_the_same_file_as_one_by_one(run: Path, files: Path, b
         gen.main(
             ["data2text", "yes", "test", str(run), "no", "--results_dir", str(results)]
             + ["--data_file", str(files / "src1_test.txt"), "--batch_size", size]
-            + ["--num_beams", beams, "--length", "30"]
+            + ["--num_beams", beams, "--length", "30", "--no_score"]
         )
         suffix = "greedy" if beams == "1" else "beam"
         texts.append((results / "e2e_results_conv2" / f"m_test_{suffix}").read_text("utf-8"))
@@ -144,7 +145,7 @@ def test_batches_decode_to_the_same_file_as_one_by_one(run: Path, files: Path, b
 def test_the_export_decodes_to_the_same_texts(run: Path, files: Path) -> None:
     for folder, results in ((run, "a"), (run / "export", "b")):
         gen.main(
-            ["data2text", "yes", "test", str(folder), "no", "--length", "12"]
+            ["data2text", "yes", "test", str(folder), "no", "--length", "12", "--no_score"]
             + [
                 "--data_file",
                 str(files / "src1_test.txt"),
@@ -162,6 +163,7 @@ def test_a_stopped_decode_goes_on(
     from gpt2 import run_generation
 
     arguments = ["data2text", "yes", "test", str(run), "no", "--length", "12", "--batch_size", "1"]
+    arguments.append("--no_score")
     arguments += ["--data_file", str(files / "src1_test.txt")]
     gen.main([*arguments, "--results_dir", str(run.parent / "whole")])
     batches = []
@@ -237,6 +239,22 @@ def test_a_finished_run_is_not_trained_again(
     train_e2e.main(command(tiny_folder, files, run, *more))
     assert "trained already" in capsys.readouterr().out
     assert (run / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_overwriting_forgets_the_old_run_but_not_for_a_mistake(
+    tiny_folder: Path, files: Path, tmp_path: Path
+) -> None:
+    """An overwritten run that is killed early must not go on from the old one's checkpoint."""
+    again = command(tiny_folder, files, tmp_path / "m", "--generate", "no", "--save_steps", "8")
+    train_e2e.main(again)
+    old = sorted(p.name for p in (tmp_path / "m").rglob("*"))
+    with pytest.raises(UserError, match="no such data file"):
+        train_e2e.main([*again, "--resume", "no", "--train_file", str(tmp_path / "gone")])
+    assert sorted(p.name for p in (tmp_path / "m").rglob("*")) == old
+    arguments = [sys.executable, "-c", KILLED, *again, "--resume", "no"]
+    killed = subprocess.run(arguments, cwd=ROOT, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert list((tmp_path / "m").glob("*checkpoint-*")) == []
 
 
 def test_fine_tuning_trains_and_decodes(tiny_folder: Path, files: Path, tmp_path: Path) -> None:

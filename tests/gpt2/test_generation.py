@@ -1,0 +1,137 @@
+"""Texts and scores: post-processing by hand, the split of WebNLG, one line per record of DART."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import BPE, tiny_model
+from transformers import GPT2Tokenizer, PreTrainedTokenizerFast
+
+from gpt2 import run_generation
+from gpt2.data import Record, group_by_source
+from gpt2.run_generation import Search, clean_up, decode_batch, newline_ids, no_prefix, output_text
+from gpt2.scoring import score_outputs
+from prefix_tuning.attention import enable_prefix
+
+
+def test_clean_up_is_that_of_2020() -> None:
+    """The ten replacements, in an order that matters for the apostrophe."""
+    text = "It 's a pub , is n't it ? Yes ! They 've said they 're open . I 'm in ' the ' pub"
+    expected = "It's a pub, isn't it? Yes! They've said they're open. I'm in'the'pub"
+    assert clean_up(text) == expected
+
+
+def test_output_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False).input_ids
+
+    prompt = ids(" name : x , y <|endoftext|>")
+    assert (
+        output_text(tokenizer, prompt, ids(" It is a pub .  <|endoftext|> more")) == "It is a pub."
+    )
+    assert output_text(tokenizer, prompt, ids(" two\nlines")) == "two lines"
+    assert output_text(tokenizer, prompt, ids("  <|endoftext|>")) == "Error"
+
+
+def test_line_breaks_of_gpt2_are_forbidden() -> None:
+    if not (BPE / "merges.txt").is_file():
+        pytest.skip("GPT-2's vocabulary is not here: scripts/test.sh fetches it")
+    assert newline_ids(GPT2Tokenizer.from_pretrained(BPE)) == [628, 198]
+
+
+def test_no_prefix_is_the_model_by_itself(tokenizer: PreTrainedTokenizerFast) -> None:
+    stock, model = tiny_model("gpt2"), enable_prefix(tiny_model("gpt2"))
+    ids = torch.randint(3, 50, (2, 6))
+    assert torch.allclose(model(ids, prefix=no_prefix(model)).logits, stock(ids).logits, atol=1e-5)
+
+
+def test_transformers_own_search_is_the_other_choice(
+    tiny_folder: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    from prefix_tuning.base_model import load_causal_lm
+
+    model = enable_prefix(load_causal_lm(str(tiny_folder)))
+    prompts = tokenizer(["name : a b c", "name : d"]).input_ids
+    search = Search(num_beams=3, max_new_tokens=6, implementation="transformers")
+    texts = decode_batch(model, tokenizer, no_prefix(model), prompts, search)
+    for prompt, text in zip(prompts, texts, strict=True):
+        generated = model.generate(
+            torch.tensor([prompt]),
+            num_beams=3,
+            max_new_tokens=6,
+            do_sample=False,
+            bad_words_ids=[[i] for i in newline_ids(tokenizer)] or None,
+            eos_token_id=0,
+            pad_token_id=0,
+        )[0, len(prompt) :].tolist()
+        assert text == output_text(tokenizer, prompt, generated)
+
+
+def record(source: str, targets: list[str], relation: str, category: str) -> Record:
+    return Record(source, tuple(targets), "", (relation,), category)
+
+
+def test_dart_and_webnlg_are_scored_one_line_per_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two entries with the same triples get the same output; the scorer sees both."""
+    records = [
+        record("a", ["x one"], "r", "Airport"),
+        record("b", ["y two"], "r", "Artist"),
+        record("a", ["x three"], "r", "Airport"),
+    ]
+    seen: dict[str, Any] = {}
+
+    def fake(name: str) -> Any:
+        return lambda *args, **kwargs: seen.setdefault(name, args) and {}
+
+    monkeypatch.setattr("evaluation.webnlg.score", fake("webnlg"))
+    monkeypatch.setattr("evaluation.dart.score", fake("dart"))
+    assert len(group_by_source(records)) == 2
+    score_outputs("webnlg", records, ["A", "B"])
+    score_outputs("triples", records, ["A", "B"])
+    references = [("x one",), ("y two",), ("x three",)]
+    assert seen["webnlg"] == (references, ["A", "B", "A"], ["Airport", "Artist", "Airport"])
+    assert seen["dart"] == (references, ["A", "B", "A"])
+
+
+def test_e2e_is_scored_per_input() -> None:
+    """By hand: an output equal to a reference of its own input has BLEU 1."""
+    records = [
+        Record("a", ("this is a good pub",), ""),
+        Record("b", ("there is another pub nearby",), ""),
+        Record("a", ("it is a very good pub",), ""),
+    ]
+    (scores,) = score_outputs(
+        "data2text", records, ["it is a very good pub", "there is another pub nearby"]
+    ).values()
+    assert scores["BLEU -p"] == pytest.approx(1.0)
+
+
+def test_inputs_without_references_are_decoded_and_not_scored(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "own.jsonl"
+    data.write_text('{"source": "a"}\n{"source": "b", "target": "c"}\n', encoding="utf-8")
+    arguments = ["--model_name_or_path", str(tiny_folder), "--data_file", str(data)]
+    arguments += ["--gen_dir", str(tmp_path / "out"), "--length", "4", "--no_cuda"]
+    run_generation.main(arguments)
+    assert "not scored" in capsys.readouterr().out
+    assert len((tmp_path / "out/tiny-gpt2_valid_beam").read_text("utf-8").splitlines()) == 2
+    assert not (tmp_path / "out/tiny-gpt2_valid_beam_eval.json").exists()
+
+
+def test_scores_are_written_with_all_digits(tiny_folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "own.jsonl"
+    data.write_text('{"source": "b", "target": "c d e f"}\n', encoding="utf-8")
+    arguments = ["--model_name_or_path", str(tiny_folder), "--data_file", str(data)]
+    arguments += ["--gen_dir", str(tmp_path), "--length", "4", "--no_cuda"]
+    run_generation.main(arguments)
+    path = tmp_path / "tiny-gpt2_valid_beam_eval.json"
+    scores = json.loads(path.read_text("utf-8"))["E2E"]["values"]
+    assert {"BLEU", "NIST", "BLEU -p", "NIST -p"} <= set(scores)
+    path.unlink()
+    run_generation.main([*arguments, "--no_score"])
+    assert not path.exists()
