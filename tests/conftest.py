@@ -15,12 +15,15 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
     GPT2Config,
     GPT2LMHeadModel,
     GPTBigCodeConfig,
     GPTNeoXConfig,
     LlamaConfig,
+    MistralConfig,
     OPTConfig,
+    PretrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -54,10 +57,17 @@ FAMILIES = {
 }
 
 
-def tiny_model(family: str, attention: str = "sdpa", seed: int = 0) -> Any:
+SLIDING = MistralConfig(**{**_GROUPED, "sliding_window": 8})
+"""Every token sees itself and the seven before it."""
+CAPPED = Gemma2Config(**{**_GROUPED, "head_dim": 8, "final_logit_softcapping": 0.5})
+"""Logits stay within half a nat."""
+
+
+def tiny_model(family: str | PretrainedConfig, attention: str = "sdpa", seed: int = 0) -> Any:
     """A random model of a family, in eval mode, with weights large enough to tell tokens apart."""
     torch.manual_seed(seed)
-    config = FAMILIES[family].__class__.from_dict(FAMILIES[family].to_dict())
+    config = FAMILIES[family] if isinstance(family, str) else family
+    config = config.__class__.from_dict(config.to_dict())
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FAMILIES, tiny_model
+from conftest import CAPPED, FAMILIES, SLIDING, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
@@ -15,10 +15,8 @@ from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     DynamicCache,
-    Gemma2Config,
     GPTJConfig,
     MambaConfig,
-    MistralConfig,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -368,48 +366,23 @@ def test_registrations_of_others_do_not_matter() -> None:
 
 
 def test_sliding_windows_slide_over_real_tokens_only() -> None:
-    """By hand: a mask in which every token sees the prefix and the last three real tokens."""
-    config = MistralConfig(
-        vocab_size=50,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        sliding_window=3,
-    )
-    torch.manual_seed(0)
-    stock = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
-    model.load_state_dict(stock.state_dict())
-    enable_prefix(model)
-    layers, ids = prefix_of(model).key_values(), tokens(1, 8)
-    real = torch.ones(8, 8).tril().triu(-2).bool()
-    visible = torch.cat([torch.ones(8, P).bool(), real], dim=1)[None, None]
+    """By hand: a mask in which every token sees the prefix and the last eight real tokens."""
+    stock, model = tiny_model(SLIDING), enable_prefix(tiny_model(SLIDING))
+    layers, ids = prefix_of(model).key_values(), tokens(1, 20)
+    real = torch.ones(20, 20).tril().triu(-7).bool()
+    visible = torch.cat([torch.ones(20, P).bool(), real], dim=1)[None, None]
     cache = DynamicCache([tuple(pair) for pair in layers])
     expected = stock(
         ids,
         past_key_values=cache,
         attention_mask=visible,
-        position_ids=torch.arange(P, P + 8)[None],
+        position_ids=torch.arange(P, P + 20)[None],
     ).logits
     assert torch.allclose(model(ids, prefix=KeyValues(layers)).logits, expected, atol=1e-5)
 
 
 def test_models_that_cap_their_logits_are_known() -> None:
-    config = Gemma2Config(
-        vocab_size=50,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=64,
-    )
-    capped = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    assert not enable_prefix(capped)._has_plain_head
+    assert not enable_prefix(tiny_model(CAPPED, "eager"))._has_plain_head
     assert enable_prefix(tiny_model("gpt2"))._has_plain_head
 
 

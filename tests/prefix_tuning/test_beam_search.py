@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FAMILIES, gpt2_of_vectors, part, tiny_model, vector_folder
+from conftest import FAMILIES, SLIDING, gpt2_of_vectors, part, tiny_model, vector_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, MistralConfig
 
 from gpt2.train_control import PrefixTuning
 from prefix_tuning.attention import KeyValues, enable_prefix
@@ -229,18 +228,8 @@ def test_too_long_is_a_clear_error() -> None:
 
 
 def test_sliding_windows_are_refused_when_they_would_slide() -> None:
-    config = MistralConfig(
-        vocab_size=50,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        sliding_window=8,
-    )
-    model = enable_prefix(AutoModelForCausalLM.from_config(config).eval())
-    prefix = KeyValues(MLPPrefix(PrefixShape.from_config(config), 4, 8).key_values())
+    model = enable_prefix(tiny_model(SLIDING))
+    prefix = KeyValues(MLPPrefix(PrefixShape.from_config(model.config), 4, 8).key_values())
     ids, mask = left_padded([[5, 6, 7]])
     beam_search(model, prefix, ids, mask, eos_token_id=1, max_new_tokens=5)
     with pytest.raises(UserError, match="sliding window"):

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
-from prefix_tuning.base_model import load_causal_lm, load_tokenizer
 from prefix_tuning.errors import UserError
 from prefix_tuning.prefix import FlatPrefix, MLPPrefix, PrefixShape
 
@@ -150,27 +149,3 @@ def test_pickles_that_run_code_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="damaged"):
         checkpoint.load(tmp_path)
     assert not (tmp_path / "owned").exists()
-
-
-# Base models.
-
-
-def test_a_base_model_that_cannot_be_had(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such GGUF file"):
-        load_causal_lm(str(tmp_path / "x.gguf"))
-    with pytest.raises(UserError, match=r"--model_name_or_path .*cannot be loaded"):
-        load_causal_lm(str(tmp_path))
-    with pytest.raises(UserError, match="model hub"):
-        load_causal_lm("nobody/no-such-model")
-    with pytest.raises(UserError, match="model hub"):
-        load_tokenizer("nobody/no-such-model")
-
-
-def test_an_empty_tokenizer_is_an_error(tmp_path: Path) -> None:
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), eos_token="</s>")
-    empty.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="tokenizer is empty"):
-        load_tokenizer(str(tmp_path))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import CAPPED, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, Gemma2Config
 
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.objectives import IGNORE, objective, target_nll
@@ -75,23 +74,8 @@ def test_head_on_targets_only_is_the_same_number_with_the_same_gradient() -> Non
 
 
 def test_models_that_cap_their_logits_get_the_capped_loss() -> None:
-    config = Gemma2Config(
-        vocab_size=50,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=64,
-        final_logit_softcapping=0.5,
-    )
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    with torch.no_grad():
-        model.get_input_embeddings().weight.normal_()
-    enable_prefix(model)
-    prefix = KeyValues(MLPPrefix(PrefixShape.from_config(config), 4).key_values())
+    model = enable_prefix(tiny_model(CAPPED, "eager"))
+    prefix = KeyValues(MLPPrefix(PrefixShape.from_config(model.config), 4).key_values())
     ids, labels = batch([(4, 5), (2, 3)])
     logits = model(ids, prefix=prefix).logits[:, :-1]
     assert logits.abs().max() <= 0.5

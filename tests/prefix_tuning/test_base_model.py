@@ -1,0 +1,101 @@
+"""Base models: what cannot be had is said in a sentence; GGUF files are read as plain weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from prefix_tuning.attention import KeyValues, enable_prefix
+from prefix_tuning.base_model import load_causal_lm, load_tokenizer
+from prefix_tuning.errors import UserError
+from prefix_tuning.prefix import MLPPrefix, PrefixShape
+
+
+def test_a_base_model_that_cannot_be_had(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such GGUF file"):
+        load_causal_lm(str(tmp_path / "x.gguf"))
+    with pytest.raises(UserError, match=r"--model_name_or_path .*cannot be loaded"):
+        load_causal_lm(str(tmp_path))
+    with pytest.raises(UserError, match="model hub"):
+        load_causal_lm("nobody/no-such-model")
+    with pytest.raises(UserError, match="model hub"):
+        load_tokenizer("nobody/no-such-model")
+
+
+def test_an_empty_tokenizer_is_an_error(tmp_path: Path) -> None:
+    empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), eos_token="</s>")
+    empty.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="tokenizer is empty"):
+        load_tokenizer(str(tmp_path))
+
+
+def write_gguf(path: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """A Llama and its tokenizer as llama.cpp would store them, in fp32."""
+    config, writer = model.config, gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_vocab_size(config.vocab_size)
+    content = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(sorted(content["vocab"], key=content["vocab"].get))
+    writer.add_token_types([3] + [1] * (len(content["vocab"]) - 1))
+    writer.add_token_merges([" ".join(merge) for merge in content["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, value in model.state_dict().items():
+        stem, suffix = name.rsplit(".", 1)
+        array = value.numpy().astype(np.float32)
+        for part, heads in (("q_proj", config.num_attention_heads), ("k_proj", 2)):
+            if part in name:  # llama.cpp interleaves the two halves of every rotary head
+                halves = array.reshape(heads, 2, -1, array.shape[1])
+                array = halves.swapaxes(1, 2).reshape(array.shape)
+        writer.add_tensor(f"{names.get_name(stem)}.{suffix}", np.ascontiguousarray(array))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_file_is_a_base_model(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """Same logits as the model it was written from, with a prefix that gets its gradient."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        tie_word_embeddings=False,
+    )
+    stock = LlamaForCausalLM(config).eval()
+    path = tmp_path / "tiny.gguf"
+    write_gguf(path, stock, tokenizer)
+    model = load_causal_lm(str(path))
+    text = "name : The Merry Barrel | area : old town"
+    ids = torch.tensor([load_tokenizer(str(path))(text, add_special_tokens=False).input_ids])
+    assert ids.tolist()[0] == tokenizer(text, add_special_tokens=False).input_ids
+    assert torch.allclose(model(ids).logits, stock(ids).logits, atol=1e-4)
+    model = enable_prefix(model).requires_grad_(False)
+    prefix = MLPPrefix(PrefixShape.from_config(model.config), 3, mid_dim=8)
+    model(ids, prefix=KeyValues(prefix.key_values())).logits.square().sum().backward()
+    assert prefix.wte.weight.grad.abs().min() > 0
+    model.save_pretrained(tmp_path / "plain")
+    again = load_causal_lm(str(tmp_path / "plain"))
+    assert torch.equal(again(ids).logits, model(ids).logits)
