@@ -42,7 +42,10 @@ def _read_text(path: Path) -> str:
     if path.is_dir():
         raise UserError(f"{path} is a directory: give a data file")
     if not path.is_file():
-        raise UserError(f"{path}: there is no such data file")
+        raise UserError(
+            f"{path}: there is no such data file; README.md says where files go and which flags "
+            "name them"
+        )
     raw = path.read_bytes()
     try:
         return raw.decode("utf-8")

@@ -214,7 +214,8 @@ class Decoding:
         self.prefix = no_prefix(self.model)
         if self.meta:
             prefix, _ = checkpoint.load(folder, self.model)
-            self.prefix = KeyValues(pair.detach() for pair in prefix.key_values())
+            layers = [pair.detach() for pair in prefix.key_values()]
+            self.prefix = KeyValues(layers, self.meta.get("position_offset"))
         task = (self.meta or {}).get("task", {})
         self.format = Format(self.tokenizer, args.separator or task.get("separator"))
         self.prompts = self.format.encode_prompts([record.source for record in records])

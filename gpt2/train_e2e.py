@@ -25,6 +25,19 @@ RUN_FOLDERS = {
     "webnlg": "webnlg_models",
     "triples": "triples_models",
 }
+LATER: tuple[tuple[str, type, object], ...] = (
+    ("lowdata_token", str, "summarize"),
+    ("use_lowdata_token", str, "yes"),
+    ("init_shallow_word", str, "summarize"),
+    ("parametrize_emb", str, "MLP"),
+    ("adapter_design", int, 1),
+    ("adapter_bottleneck", int, 100),
+    ("top_layers", int, 1),
+    ("finetuned_model_path", str, None),
+    ("matching_objective", str, "kl"),
+    ("prefix_model_path", str, None),
+)
+"""Flags of the original that matter only together with a mode that is refused so far."""
 SCRIPT = Path(__file__).with_name("run_language_modeling.py")
 
 
@@ -62,12 +75,17 @@ def _parser() -> argparse.ArgumentParser:
     yes_no("--distill", "no", "distil from a fine-tuned teacher (not implemented yet)")
     yes_no("--use_custom_teacher_dropout", "no", "not implemented yet")
     add("--cache_dir", help="where downloaded models are kept")
+    add("--dir_name", help="folder of the run's folder, instead of the mode's")
+    later = parser.add_argument_group("for variants and baselines that are not implemented yet")
+    for name, kind, default in LATER:
+        later.add_argument(f"--{name}", type=kind, default=default, help="%(default)s")
+    add("--use_big", choices=["yes", "no"], default="no", help="of the original's cluster: ignored")
     add("--submit", default="no", help="no: run; print (or anything else): only show the command")
     add("--model_name_or_path", help="base model (default: gpt2-medium, or gpt2-large by --notes)")
     add("--train_file", help="training file (default: the mode's, in data/)")
     add("--eval_file", help="file of the evaluation loss (default: the mode's, in data/)")
     add("--test_file", help="file decoded after training (default: the mode's, in data/)")
-    add("--output_dir", help="folder of the run (default: <mode's folder>/<run name>)")
+    add("--output_dir", help="folder of the run (default: <folder>/<run name>)")
     yes_no("--resume", "yes", "go on with an interrupted run; no: train again")
     return parser
 
@@ -81,6 +99,8 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("init_shallow", "distill", "use_custom_teacher_dropout"):
         if getattr(args, name) == "yes":
             raise UserError(f"--{name} yes is not implemented yet")
+    if args.prefix_model_path is not None:
+        raise UserError(f"--prefix_model_path {args.prefix_model_path} is not implemented yet")
     for word in ("lowdata", "datalevels"):
         if word in (args.notes or ""):
             raise UserError(f"--notes {args.notes}: {word} runs are not implemented yet")
@@ -151,7 +171,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Launch what ``argv`` describes."""
     args, rest = _parser().parse_known_args(argv)
     _check(args)
-    output_dir = Path(args.output_dir or Path(RUN_FOLDERS[args.mode]) / run_name(args))
+    folder = Path(args.dir_name or RUN_FOLDERS[args.mode])
+    output_dir = Path(args.output_dir or folder / run_name(args))
     command = [*build_command(args, output_dir), *rest]
     line = shlex.join([sys.executable, str(SCRIPT), *command])
     print(line, flush=True)

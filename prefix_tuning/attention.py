@@ -195,7 +195,10 @@ def prefixed_inputs(
 
     Raises:
         UserError: prefix and tokens do not fit into the model's position table.
+        RuntimeError: the model was changed since ``enable_prefix`` so that the prefix would be
+            ignored, or get no gradient.
     """
+    _check_usable(model)
     tokens = inputs.get("input_ids")
     tokens = inputs["inputs_embeds"] if tokens is None else tokens
     n_query, mask = tokens.shape[1], inputs.get("attention_mask")
@@ -246,7 +249,6 @@ def _prefixed_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
     def forward(self: Any, *args: Any, prefix: KeyValues | None = None, **kwargs: Any) -> Any:
         if prefix is None:
             return base.forward(self, *args, **kwargs)
-        _check_usable(self)
         inputs = {**dict(zip(names, args, strict=False)), **kwargs}
         return base.forward(self, **prefixed_inputs(self, prefix, inputs))
 

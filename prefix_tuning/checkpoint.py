@@ -59,6 +59,8 @@ def metadata(prefix: Prefix, model: PreTrainedModel, name: str, **more: Any) -> 
     return {
         "parametrization": prefix.parametrization,
         "options": prefix.options(),
+        # Real tokens are numbered from here.
+        "position_offset": prefix.length,
         "base_model": base_model.describe(model, name),
         **more,
     }

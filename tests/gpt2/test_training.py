@@ -18,6 +18,7 @@ from transformers import GPT2LMHeadModel
 from gpt2 import gen, run_language_modeling, train_e2e
 from gpt2.arguments import parse
 from gpt2.run_language_modeling import _train
+from gpt2.train_control import PrefixTuning
 from prefix_tuning import checkpoint
 from prefix_tuning.base_model import load_causal_lm
 from prefix_tuning.errors import UserError
@@ -342,6 +343,7 @@ def test_defaults_are_the_originals(tmp_path: Path) -> None:
         ("--learning_rate -1", "--learning_rate -1"),
         ("--max_steps 0", "--max_steps"),
         ("--submit yes", "--submit yes"),
+        ("--prefix_model_path x", "--prefix_model_path x"),
     ],
 )
 def test_impossible_flags_are_refused_before_anything_is_loaded(
@@ -353,6 +355,50 @@ def test_impossible_flags_are_refused_before_anything_is_loaded(
         train_e2e.main(flags.split())
     assert message in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_flag_of_the_original_is_known(tmp_path: Path) -> None:
+    """Its defaults, given explicitly, change nothing."""
+    flags = (
+        "--mode data2text --tuning_mode prefixtune --optim_prefix yes --preseqlen 10 "
+        "--prefix_mode activation --format_mode cat --lowdata_token summarize "
+        "--use_lowdata_token yes --parametrize_emb MLP --adapter_design 1 "
+        "--adapter_bottleneck 100 --top_layers 1 --objective_mode 1 --init_shallow no "
+        "--init_shallow_word summarize --use_dropout no --seed 101 --bsz 10 --use_big no "
+        "--epoch 5 --gradient_accumulation_steps 1 --learning_rate 5e-5 --weight_decay 0.0 "
+        "--dropout 0.0 --mid_dim 512 --init_random no --submit no --distill no "
+        "--matching_objective kl --use_custom_teacher_dropout no"
+    )
+    parser = train_e2e._parser()
+    args, rest = parser.parse_known_args(flags.split())
+    assert rest == []
+    assert train_e2e.build_command(args, tmp_path) == train_e2e.build_command(
+        parser.parse_args([]), tmp_path
+    )
+    for flag in ("notes", "dir_name", "max_steps", "eval_steps", "warmup_steps", "cache_dir"):
+        assert parser.parse_known_args([f"--{flag}", "1"])[1] == []
+
+
+@pytest.mark.parametrize("use_dropout", ["yes", "no"])
+def test_dropout_of_the_frozen_model_is_a_choice(
+    tiny_folder: Path,
+    files: Path,
+    tmp_path: Path,
+    use_dropout: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In train mode while training if asked for, never while evaluating."""
+    seen: dict[bool, set[bool]] = {True: set(), False: set()}
+    original = PrefixTuning.forward
+
+    def spy(self: PrefixTuning, *args: object, **kwargs: object) -> object:
+        seen[self.training].add(kwargs["gpt2_model"].transformer.drop.training)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(PrefixTuning, "forward", spy)
+    more = ("--max_steps", "2", "--generate", "no", "--use_dropout", use_dropout)
+    train_e2e.main(command(tiny_folder, files, tmp_path / "m", *more))
+    assert seen == {True: {use_dropout == "yes"}, False: {False}}
 
 
 def test_print_shows_the_command_and_does_nothing(
@@ -443,4 +489,7 @@ def test_a_mistake_is_one_sentence_and_a_status(tmp_path: Path) -> None:
         check=False,
     )
     assert process.returncode == 2
-    assert process.stderr.strip() == "error: missing.txt: there is no such data file"
+    assert process.stderr.strip() == (
+        "error: missing.txt: there is no such data file; README.md says where files go and which "
+        "flags name them"
+    )

@@ -24,6 +24,7 @@ from transformers import (
 from prefix_tuning import attention
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
+from prefix_tuning.objectives import target_nll
 from prefix_tuning.prefix import MLPPrefix, PrefixShape
 
 P = 5
@@ -348,6 +349,8 @@ def test_an_attention_switched_behind_our_back_is_noticed() -> None:
     model.set_attn_implementation("sdpa")
     with pytest.raises(RuntimeError, match="would be ignored"):
         model(tokens(1, 3), prefix=prefix)
+    with pytest.raises(RuntimeError, match="would be ignored"):
+        target_nll(model, prefix, tokens(1, 3), tokens(1, 3))
     enable_prefix(model)(tokens(1, 3), prefix=prefix)
 
 
