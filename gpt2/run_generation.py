@@ -90,7 +90,7 @@ def newline_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def no_prefix(model: PreTrainedModel) -> KeyValues:
     """A prefix of length 0: the model by itself."""
     shape = PrefixShape.from_config(model.config)
-    empty = torch.empty(2, 1, shape.n_head, 0, shape.head_dim)
+    empty = torch.empty(2, 1, shape.n_head, 0, shape.head_dim, device=model.device)
     return KeyValues([empty] * shape.n_layer)
 
 
@@ -214,7 +214,7 @@ class Decoding:
         self.prefix = no_prefix(self.model)
         if self.meta:
             prefix, _ = checkpoint.load(folder, self.model)
-            layers = [pair.detach() for pair in prefix.key_values()]
+            layers = [pair.detach().to(self.model.device) for pair in prefix.key_values()]
             self.prefix = KeyValues(layers, self.meta.get("position_offset"))
         task = (self.meta or {}).get("task", {})
         self.format = Format(self.tokenizer, args.separator or task.get("separator"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -391,6 +392,7 @@ def test_dropout_of_the_frozen_model_is_a_choice(
     seen: dict[bool, set[bool]] = {True: set(), False: set()}
     original = PrefixTuning.forward
 
+    @functools.wraps(original)  # Trainer reads the signature
     def spy(self: PrefixTuning, *args: object, **kwargs: object) -> object:
         seen[self.training].add(kwargs["gpt2_model"].transformer.drop.training)
         return original(self, *args, **kwargs)
