@@ -13,161 +13,26 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as library_logging
 
 from gpt2 import scoring
 from gpt2.data import DEFAULT_FILES, READERS, Format, Record, group_by_source, read_records
+from gpt2.decoding import Search, decode, no_prefix
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.base_model import DTYPES, load_causal_lm, load_tokenizer
-from prefix_tuning.beam_search import beam_search
 from prefix_tuning.errors import UserError, run_command
-from prefix_tuning.prefix import PrefixShape
-
-EMPTY = "Error"
-"""What the original writes for an empty output, so that no line of the file is empty."""
-
-CLEAN_UP = (
-    (" .", "."),
-    (" ?", "?"),
-    (" !", "!"),
-    (" ,", ","),
-    (" ' ", "'"),
-    (" n't", "n't"),
-    (" 'm", "'m"),
-    (" 's", "'s"),
-    (" 've", "'ve"),
-    (" 're", "'re"),
-)
-"""What ``clean_up_tokenization_spaces`` did in 2020; today's GPT-2 tokenizer ignores that flag."""
-
-
-@dataclass(frozen=True)
-class Search:
-    """How texts are searched for; the defaults are the original's for table-to-text."""
-
-    num_beams: int = 5
-    max_new_tokens: int = 100
-    min_length: int = 5
-    length_penalty: float = 1.0
-    implementation: str = "legacy"
-    """``legacy`` (2020's length normaliser, the paper's) or ``transformers`` (today's)."""
-
-
-def clean_up(text: str) -> str:
-    """Remove the spaces that tokenised English has before punctuation and clitics."""
-    for old, new in CLEAN_UP:
-        text = text.replace(old, new)
-    return text
-
-
-def output_text(tokenizer: PreTrainedTokenizerBase, prompt: list[int], generated: list[int]) -> str:
-    """The output alone: what follows the prompt, up to the end token, on one line."""
-
-    def decode(ids: list[int]) -> str:
-        return clean_up(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
-
-    text = decode([*prompt, *generated])[len(decode(prompt)) :]
-    text = text.split(tokenizer.eos_token)[0]
-    return " ".join(text.split("\n")).strip() or EMPTY
-
-
-def newline_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens for one and two line breaks, which outputs must not contain (628, 198)."""
-    encoded = [tokenizer(text, add_special_tokens=False).input_ids for text in ("\n\n", "\n")]
-    return [ids[0] for ids in encoded if len(ids) == 1]
-
-
-def no_prefix(model: PreTrainedModel) -> KeyValues:
-    """A prefix of length 0: the model by itself."""
-    shape = PrefixShape.from_config(model.config)
-    empty = torch.empty(2, 1, shape.n_head, 0, shape.head_dim, device=model.device)
-    return KeyValues([empty] * shape.n_layer)
-
-
-def decode_batch(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prefix: KeyValues,
-    prompts: Sequence[list[int]],
-    search: Search,
-) -> list[str]:
-    """Decode prompts (token ids) together, each as if alone."""
-    width = max(map(len, prompts))
-    eos = tokenizer.eos_token_id
-    ids = torch.tensor([[eos] * (width - len(p)) + p for p in prompts], device=model.device)
-    lengths = torch.tensor([len(p) for p in prompts], device=model.device)
-    mask = (torch.arange(width, device=model.device) >= width - lengths[:, None]).long()
-    bad = newline_ids(tokenizer)
-    if search.implementation == "legacy":
-        found = beam_search(
-            model,
-            prefix,
-            ids,
-            mask,
-            eos_token_id=eos,
-            num_beams=search.num_beams,
-            max_new_tokens=search.max_new_tokens,
-            min_length=search.min_length,
-            bad_token_ids=bad,
-            length_penalty=search.length_penalty,
-        )
-        generated = [hypotheses.tokens[0] for hypotheses in found]
-    else:
-        output = model.generate(
-            ids,
-            attention_mask=mask,
-            prefix=prefix,
-            do_sample=False,
-            num_beams=search.num_beams,
-            max_new_tokens=search.max_new_tokens,
-            min_length=search.min_length,
-            bad_words_ids=[[i] for i in bad] or None,
-            length_penalty=search.length_penalty,
-            eos_token_id=eos,
-            pad_token_id=eos,
-        )
-        generated = output[:, width:].tolist()
-    return [output_text(tokenizer, p, g) for p, g in zip(prompts, generated, strict=True)]
-
-
-def decode(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prefix: KeyValues,
-    prompts: Sequence[list[int]],
-    search: Search,
-    batch_size: int,
-    skip: Sequence[int] = (),
-) -> Iterator[tuple[int, str]]:
-    """Decode prompts in batches of about one length, longest first, with a progress bar.
-
-    Yields:
-        the index of a prompt and its output, not in order.
-    """
-    done = set(skip)
-    order = sorted(
-        (i for i in range(len(prompts)) if i not in done), key=lambda i: (-len(prompts[i]), i)
-    )
-    with tqdm(total=len(prompts), initial=len(done), desc="decoding", unit="text") as bar:
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            texts = decode_batch(model, tokenizer, prefix, [prompts[i] for i in batch], search)
-            yield from zip(batch, texts, strict=True)
-            bar.update(len(batch))
 
 
 def _decode_resumably(
-    path: Path, settings: dict[str, object], n_text: int, run: Decoding
+    path: Path, settings: dict[str, object], n_text: int, run: Decoder
 ) -> list[str]:
     """All texts, those in the file at ``path`` first; the file grows with every text."""
     texts = _read_partial(path, settings)
@@ -197,7 +62,7 @@ def _read_partial(path: Path, settings: dict[str, object]) -> dict[int, str]:
     return texts
 
 
-class Decoding:
+class Decoder:
     """``run(skip)`` decodes every prompt whose index is not in ``skip``."""
 
     def __init__(self, args: argparse.Namespace, records: Sequence[Record], search: Search) -> None:
@@ -313,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     data_file = args.data_file or DEFAULT_FILES[args.task_mode][args.eval_dataset]
     entries = read_records(args.task_mode, data_file, training=False)
     records = group_by_source(entries)[: args.limit]
-    run = Decoding(args, records, search)
+    run = Decoder(args, records, search)
 
     source = Path(args.prefixModel_name_or_path or args.model_name_or_path)
     suffix = "beam" if search.num_beams > 1 else "greedy"

@@ -127,7 +127,6 @@ class _Context(KeyValues):
 class _Row:
     """What the search keeps of one prompt besides tensors."""
 
-    index: int
     n_prompt: int
     finished: Hypotheses
     beams: list[list[int]]
@@ -170,7 +169,51 @@ def beam_search(
     """
     check_length(model, prefix.offset, input_ids.shape[1] + max_new_tokens)
     _check_window(model, input_ids.shape[1] + max_new_tokens)
+    context, logits = _read_prompts(model, prefix, input_ids, attention_mask)
     n_prompt = attention_mask.sum(dim=1)
+    rows = [
+        _Row(n, Hypotheses(num_beams, length_penalty), [[]] * num_beams) for n in n_prompt.tolist()
+    ]
+    finished = [row.finished for row in rows]
+    cache = DynamicCache()
+    # All beams start equal: only the first may be extended, or they would stay equal.
+    logits = logits[:, None].repeat(1, num_beams, 1)
+    log_probs = torch.full((len(rows), num_beams), -1e9, device=input_ids.device)
+    log_probs[:, 0] = 0.0
+    for step in range(max_new_tokens):
+        # The end token is forbidden while prompt and generated tokens are too few.
+        too_short = n_prompt + step < min_length
+        best, beam, token = _candidates(logits, log_probs, too_short, eos_token_id, bad_token_ids)
+        alive, picked = _advance_rows(rows, best, beam, token, step, eos_token_id, early_stopping)
+        if not alive:
+            return finished
+        kept = torch.tensor(alive, device=best.device)
+        pick = torch.tensor(picked, device=best.device)
+        log_probs, beam, token = (x[kept].gather(1, pick) for x in (best, beam, token))
+        if cache.layers:
+            cache.batch_select_indices((kept[:, None] * num_beams + beam).view(-1))
+        if len(alive) < len(rows):
+            context.select(kept)
+            n_prompt = n_prompt[kept]
+            rows = [rows[i] for i in alive]
+        if step + 1 < max_new_tokens:
+            logits = model(
+                input_ids=token.view(-1, 1),
+                position_ids=(n_prompt + step).repeat_interleave(num_beams)[:, None],
+                past_key_values=cache,
+                prefix=context,
+                use_cache=True,
+            ).logits.view(len(rows), num_beams, -1)
+    for row, values in zip(rows, log_probs.tolist(), strict=True):
+        for tokens, log_prob in zip(row.beams, values, strict=True):
+            row.finished.add(tokens, log_prob, row.n_prompt + max_new_tokens)
+    return finished
+
+
+def _read_prompts(
+    model: PreTrainedModel, prefix: KeyValues, input_ids: Tensor, attention_mask: Tensor
+) -> tuple[_Context, Tensor]:
+    """What the beams of each prompt share, and the logits ``[B, V]`` behind each prompt."""
     output = model(
         input_ids=input_ids,
         attention_mask=attention_mask,
@@ -180,64 +223,7 @@ def beam_search(
         logits_to_keep=1,
     )
     context = _Context.of_prompt(prefix, output.past_key_values, attention_mask)
-    rows = [
-        _Row(i, n, Hypotheses(num_beams, length_penalty), [[]] * num_beams)
-        for i, n in enumerate(n_prompt.tolist())
-    ]
-    done: list[_Row] = []
-    cache = DynamicCache()
-    log_probs = torch.full((len(rows), num_beams), -1e9, device=input_ids.device)
-    log_probs[:, 0] = 0.0
-    logits = output.logits[:, -1:].repeat(1, num_beams, 1)
-    for step in range(max_new_tokens):
-        best, beam, token = _candidates(
-            logits,
-            log_probs,
-            # The end token is forbidden while prompt and generated tokens are too few.
-            too_short=n_prompt + step < min_length,
-            eos_token_id=eos_token_id,
-            bad_token_ids=bad_token_ids,
-        )
-        alive, picks = [], []
-        for i, (row, *candidates) in enumerate(
-            zip(rows, best.tolist(), beam.tolist(), token.tolist(), strict=True)
-        ):
-            picked = _advance(row, eos_token_id, *candidates)
-            if row.finished.is_done(candidates[0][0], row.n_prompt + step, early_stopping):
-                done.append(row)
-            else:
-                alive.append(i)
-                picks.append(picked)
-        if not alive:
-            rows = []
-            break
-        kept, pick = torch.tensor(alive), torch.tensor(picks)
-        kept, pick = kept.to(best.device), pick.to(best.device)
-        log_probs = best[kept].gather(1, pick)
-        beam = beam[kept].gather(1, pick)
-        token = token[kept].gather(1, pick)
-        if step + 1 == max_new_tokens:
-            rows = [rows[i] for i in alive]
-            break
-        if cache.layers:
-            cache.batch_select_indices((kept[:, None] * num_beams + beam).view(-1))
-        if len(alive) < len(rows):
-            context.select(kept)
-            n_prompt = n_prompt[kept]
-            rows = [rows[i] for i in alive]
-        positions = (n_prompt + step).repeat_interleave(num_beams)[:, None]
-        logits = model(
-            input_ids=token.view(-1, 1),
-            position_ids=positions,
-            past_key_values=cache,
-            prefix=context,
-            use_cache=True,
-        ).logits.view(len(rows), num_beams, -1)
-    for row, log_prob in zip(rows, log_probs.tolist(), strict=bool(rows)):
-        for tokens, value in zip(row.beams, log_prob, strict=True):
-            row.finished.add(tokens, value, row.n_prompt + max_new_tokens)
-    done += rows
-    return [row.finished for row in sorted(done, key=lambda row: row.index)]
+    return context, output.logits[:, -1]
 
 
 def _candidates(
@@ -262,6 +248,26 @@ def _candidates(
     total = (best - normaliser + log_probs[:, :, None]).view(n_row, -1)
     best, flat = total.topk(2 * num_beams, dim=1)
     return best, flat // width, token.view(n_row, -1).gather(1, flat)
+
+
+def _advance_rows(
+    rows: list[_Row],
+    best: Tensor,
+    beam: Tensor,
+    token: Tensor,
+    step: int,
+    eos_token_id: int,
+    early_stopping: bool,
+) -> tuple[list[int], list[list[int]]]:
+    """Advance every row; return which go on, and which candidates are their new beams."""
+    alive, picked = [], []
+    candidates = zip(best.tolist(), beam.tolist(), token.tolist(), strict=True)
+    for i, (row, candidate) in enumerate(zip(rows, candidates, strict=True)):
+        pick = _advance(row, eos_token_id, *candidate)
+        if not row.finished.is_done(candidate[0][0], row.n_prompt + step, early_stopping):
+            alive.append(i)
+            picked.append(pick)
+    return alive, picked
 
 
 def _advance(

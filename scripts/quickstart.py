@@ -40,7 +40,8 @@ def best_dtype() -> str:
     """bfloat16 where the machine multiplies it faster than fp32."""
     if torch.cuda.is_available():
         return "bfloat16"
-    return "bfloat16" if torch.cpu._is_amx_tile_supported() else "float32"
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return "bfloat16" if has_amx() else "float32"
 
 
 def pick_inputs(path: Path, count: int, folder: Path) -> tuple[Path, Path, list[Record]]:

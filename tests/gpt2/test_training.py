@@ -16,7 +16,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from transformers import GPT2LMHeadModel
 
-from gpt2 import gen, run_language_modeling, train_e2e
+from gpt2 import decoding, gen, run_language_modeling, train_e2e
 from gpt2.arguments import parse
 from gpt2.run_language_modeling import _train
 from gpt2.train_control import PrefixTuning
@@ -162,14 +162,12 @@ def test_the_export_decodes_to_the_same_texts(run: Path, files: Path) -> None:
 def test_a_stopped_decode_goes_on(
     run: Path, files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpt2 import run_generation
-
     arguments = ["data2text", "yes", "test", str(run), "no", "--length", "12", "--batch_size", "1"]
     arguments.append("--no_score")
     arguments += ["--data_file", str(files / "src1_test.txt")]
     gen.main([*arguments, "--results_dir", str(run.parent / "whole")])
     batches = []
-    original = run_generation.decode_batch
+    original = decoding.decode_batch
 
     def stop_after_two(*args: object) -> list[str]:
         if len(batches) == 2:
@@ -177,13 +175,13 @@ def test_a_stopped_decode_goes_on(
         batches.append(args)
         return original(*args)
 
-    monkeypatch.setattr(run_generation, "decode_batch", stop_after_two)
+    monkeypatch.setattr(decoding, "decode_batch", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         gen.main([*arguments, "--results_dir", str(run.parent / "parts")])
     partial = run.parent / "parts/e2e_results_conv2/m_test_beam.partial"
     with partial.open("a", encoding="utf-8") as file:
         file.write('[0, "half a li')  # as a kill in the middle of a write leaves it
-    monkeypatch.setattr(run_generation, "decode_batch", original)
+    monkeypatch.setattr(decoding, "decode_batch", original)
     gen.main([*arguments, "--results_dir", str(run.parent / "parts")])
     assert "going on after 2 of 3" in capsys.readouterr().out
     assert not partial.exists()

@@ -1,0 +1,146 @@
+"""Turning prompts into texts: search, post-processing, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from prefix_tuning.attention import KeyValues
+from prefix_tuning.beam_search import beam_search
+from prefix_tuning.prefix import PrefixShape
+
+EMPTY = "Error"
+"""What the original writes for an empty output, so that no line of the file is empty."""
+
+CLEAN_UP = (
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+)
+"""What ``clean_up_tokenization_spaces`` did in 2020; today's GPT-2 tokenizer ignores that flag."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How texts are searched for; the defaults are the original's for table-to-text."""
+
+    num_beams: int = 5
+    max_new_tokens: int = 100
+    min_length: int = 5
+    length_penalty: float = 1.0
+    implementation: str = "legacy"
+    """``legacy`` (2020's length normaliser, the paper's) or ``transformers`` (today's)."""
+
+
+def clean_up(text: str) -> str:
+    """Remove the spaces that tokenised English has before punctuation and clitics."""
+    for old, new in CLEAN_UP:
+        text = text.replace(old, new)
+    return text
+
+
+def output_text(tokenizer: PreTrainedTokenizerBase, prompt: list[int], generated: list[int]) -> str:
+    """The output alone: what follows the prompt, up to the end token, on one line."""
+
+    def decode(ids: list[int]) -> str:
+        return clean_up(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
+    text = decode([*prompt, *generated])[len(decode(prompt)) :]
+    text = text.split(tokenizer.eos_token)[0]
+    return " ".join(text.split("\n")).strip() or EMPTY
+
+
+def newline_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens for one and two line breaks, which outputs must not contain (628, 198)."""
+    encoded = [tokenizer(text, add_special_tokens=False).input_ids for text in ("\n\n", "\n")]
+    return [ids[0] for ids in encoded if len(ids) == 1]
+
+
+def no_prefix(model: PreTrainedModel) -> KeyValues:
+    """A prefix of length 0: the model by itself."""
+    shape = PrefixShape.from_config(model.config)
+    empty = torch.empty(2, 1, shape.n_head, 0, shape.head_dim, device=model.device)
+    return KeyValues([empty] * shape.n_layer)
+
+
+def decode_batch(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prefix: KeyValues,
+    prompts: Sequence[list[int]],
+    search: Search,
+) -> list[str]:
+    """Decode prompts (token ids) together, each as if alone."""
+    width = max(map(len, prompts))
+    eos = tokenizer.eos_token_id
+    ids = torch.tensor([[eos] * (width - len(p)) + p for p in prompts], device=model.device)
+    lengths = torch.tensor([len(p) for p in prompts], device=model.device)
+    mask = (torch.arange(width, device=model.device) >= width - lengths[:, None]).long()
+    bad = newline_ids(tokenizer)
+    if search.implementation == "legacy":
+        found = beam_search(
+            model,
+            prefix,
+            ids,
+            mask,
+            eos_token_id=eos,
+            num_beams=search.num_beams,
+            max_new_tokens=search.max_new_tokens,
+            min_length=search.min_length,
+            bad_token_ids=bad,
+            length_penalty=search.length_penalty,
+        )
+        generated = [hypotheses.tokens[0] for hypotheses in found]
+    else:
+        output = model.generate(
+            ids,
+            attention_mask=mask,
+            prefix=prefix,
+            do_sample=False,
+            num_beams=search.num_beams,
+            max_new_tokens=search.max_new_tokens,
+            min_length=search.min_length,
+            bad_words_ids=[[i] for i in bad] or None,
+            length_penalty=search.length_penalty,
+            eos_token_id=eos,
+            pad_token_id=eos,
+        )
+        generated = output[:, width:].tolist()
+    return [output_text(tokenizer, p, g) for p, g in zip(prompts, generated, strict=True)]
+
+
+def decode(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prefix: KeyValues,
+    prompts: Sequence[list[int]],
+    search: Search,
+    batch_size: int,
+    skip: Sequence[int] = (),
+) -> Iterator[tuple[int, str]]:
+    """Decode prompts in batches of about one length, longest first, with a progress bar.
+
+    Yields:
+        the index of a prompt and its output, not in order.
+    """
+    done = set(skip)
+    order = sorted(
+        (i for i in range(len(prompts)) if i not in done), key=lambda i: (-len(prompts[i]), i)
+    )
+    with tqdm(total=len(prompts), initial=len(done), desc="decoding", unit="text") as bar:
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            texts = decode_batch(model, tokenizer, prefix, [prompts[i] for i in batch], search)
+            yield from zip(batch, texts, strict=True)
+            bar.update(len(batch))
