@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from prefix_tuning.base_model import load_causal_lm, load_tokenizer
 from prefix_tuning.checkpoint import write_json
 from prefix_tuning.errors import UserError, run_command
 
+AGAIN = "add --overwrite_output_dir (to train_e2e.py: --resume no)"
 SETTINGS = "run_settings.json"
 """What must not change when a run is resumed."""
 
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output_dir = Path(run_args.output_dir)
     resume_from = _prepare_run(arguments, output_dir)
     if (output_dir / "log_history.json").is_file() and not run_args.overwrite_output_dir:
-        print(f"{output_dir} is trained already; --overwrite_output_dir trains it again")
+        print(f"{output_dir} is trained already; to train it again {AGAIN}")
     else:
         _train(arguments, output_dir, resume_from)
     if data_args.generate == "yes":
@@ -69,20 +71,20 @@ def _prepare_run(arguments: Arguments, output_dir: Path) -> Path | None:
         if output_dir.is_dir() and any(output_dir.iterdir()) and not run_args.overwrite_output_dir:
             raise UserError(
                 f"--output_dir {output_dir} is not empty and holds no run of this project: name "
-                "another folder, or add --overwrite_output_dir"
+                f"another folder, or {AGAIN}"
             )
         return None
     if not asked:
         raise UserError(
             f"--output_dir {output_dir} holds a run: add --resume_from_checkpoint auto to go on "
-            "with it, or --overwrite_output_dir to train again"
+            f"with it; to train it again {AGAIN}"
         )
     before = checkpoint.read_json(path)
     for name, value in settings.items():
         if before.get(name) != value:
             raise UserError(
                 f"{output_dir} was started with --{name} {before.get(name)}, now it is {value}: "
-                "use the old value, or add --overwrite_output_dir"
+                f"use the old value; to train it again {AGAIN}"
             )
     if asked == "auto":
         return last_complete_checkpoint(output_dir)
@@ -275,10 +277,14 @@ def _generate(arguments: Arguments, output_dir: Path) -> None:
     from gpt2 import gen
 
     model_args, data_args, _ = arguments
-    for split, path in (("valid", data_args.eval_data_file), ("test", data_args.test_data_file)):
+    folders = [output_dir]
+    if "earlystop" in output_dir.name:  # the original's word for: the best evaluation as well
+        folders += best_checkpoints(output_dir)
+    splits = (("valid", data_args.eval_data_file), ("test", data_args.test_data_file))
+    for folder, (split, path) in product(folders, splits):
         if path is None:
             continue
-        command = [data_args.task_mode, "yes", split, str(output_dir), "no"]
+        command = [data_args.task_mode, "yes", split, str(folder), "no"]
         command += ["--data_file", path, "--results_dir", data_args.results_dir]
         command += ["--model_name_or_path", model_args.model_name_or_path]
         command += ["--dtype", model_args.dtype]

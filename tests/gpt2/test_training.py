@@ -257,6 +257,16 @@ def test_overwriting_forgets_the_old_run_but_not_for_a_mistake(
     assert list((tmp_path / "m").glob("*checkpoint-*")) == []
 
 
+def test_earlystop_decodes_the_best_evaluation_too(
+    tiny_folder: Path, files: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "earlystop"
+    train_e2e.main(command(tiny_folder, files, run, "--max_steps", "4", "--eval_steps", "2"))
+    (best,) = run.glob("earlystop-checkpoint-*")
+    found = {path.name for path in (tmp_path / "e2e_results_conv2").glob("*_beam")}
+    assert found == {f"{n}_{s}_beam" for n in (run.name, best.name) for s in ("valid", "test")}
+
+
 def test_fine_tuning_trains_and_decodes(tiny_folder: Path, files: Path, tmp_path: Path) -> None:
     train_e2e.main(
         command(tiny_folder, files, tmp_path / "ft", "--tuning_mode", "finetune")
