@@ -17,7 +17,7 @@ from scipy import stats
 from sklearn import metrics
 
 from evaluation import files
-from evaluation.report import Scores, argument_parser, publish
+from evaluation.report import Scores, argument_parser, naming_files, publish
 from prefix_tuning.errors import UserError, run_command
 
 Metric = Callable[[Sequence[float], Sequence[float]], float]
@@ -120,7 +120,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     kind = float if args.task == "stsb" else int
     labels, predictions = (read_labels(path, kind) for path in (args.references, args.hypotheses))
-    publish({args.task: score(args.task, labels, predictions)}, args)
+    with naming_files(args):
+        scores = score(args.task, labels, predictions)
+    publish({args.task: scores}, args)
 
 
 if __name__ == "__main__":

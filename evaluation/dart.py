@@ -17,7 +17,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from evaluation import files, neural
-from evaluation.report import Scores, Unavailable, argument_parser, publish
+from evaluation.report import Scores, Unavailable, argument_parser, naming_files, publish
 from evaluation.triples import MAX_REFERENCES, score_parts
 from evaluation.webnlg import tokenize
 from prefix_tuning.errors import UserError, run_command
@@ -158,15 +158,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     hypotheses = files.read_lines(args.hypotheses)
     if len(hypotheses) == len(set(triple_sets)):
         hypotheses = expand(triple_sets, hypotheses)
-    scores = score(
-        references,
-        hypotheses,
-        segments=args.segments,
-        models=not args.no_models,
-        bertscore_model=args.bertscore_model,
-        bertscore_layers=args.bertscore_layers,
-        bleurt_checkpoint=args.bleurt_checkpoint,
-    )
+    with naming_files(args):
+        scores = score(
+            references,
+            hypotheses,
+            segments=args.segments,
+            models=not args.no_models,
+            bertscore_model=args.bertscore_model,
+            bertscore_layers=args.bertscore_layers,
+            bleurt_checkpoint=args.bleurt_checkpoint,
+        )
     publish({"DART": scores}, args)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from evaluation import files, java
 from evaluation.mteval import Mteval
-from evaluation.report import Scores, Unavailable, argument_parser, publish
+from evaluation.report import Scores, Unavailable, argument_parser, naming_files, publish
 from prefix_tuning.errors import UserError, run_command
 
 SOURCE_COLUMNS = {"mr", "src", "source", "da"}
@@ -211,7 +211,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "blank-line separated groups, MR/ref .csv or .tsv, or source||reference lines",
         "one output per line, or MR/output .csv or .tsv",
     ).parse_args(argv)
-    publish({"E2E": score(*read(args.references, args.hypotheses), args.segments)}, args)
+    references, hypotheses = read(args.references, args.hypotheses)
+    with naming_files(args):
+        scores = score(references, hypotheses, args.segments)
+    publish({"E2E": scores}, args)
 
 
 if __name__ == "__main__":

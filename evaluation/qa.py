@@ -16,7 +16,7 @@ from pathlib import Path
 
 from evaluation import files
 from evaluation.classification import accuracy, f1, macro_f1, read_labels
-from evaluation.report import Scores, argument_parser, publish
+from evaluation.report import Scores, argument_parser, naming_files, publish
 from prefix_tuning.errors import UserError, run_command
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -219,12 +219,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", required=True, choices=("squad", "squad_v2", "record", "multirc"))
     args = parser.parse_args(argv)
     if args.task == "multirc":
-        scores = multirc(*read_multirc(args.references), read_labels(args.hypotheses))
-    elif args.task == "record":
-        scores = record(read_record(args.references), read_predictions(args.hypotheses))
+        questions, labels = read_multirc(args.references)
+        predictions = read_labels(args.hypotheses)
+        with naming_files(args):
+            scores = multirc(questions, labels, predictions)
     else:
-        scorer = squad if args.task == "squad" else squad_v2
-        scores = scorer(read_squad(args.references), read_predictions(args.hypotheses))
+        answers = (read_record if args.task == "record" else read_squad)(args.references)
+        texts = read_predictions(args.hypotheses)
+        with naming_files(args):
+            scores = {"squad": squad, "squad_v2": squad_v2, "record": record}[args.task](
+                answers, texts
+            )
     publish({args.task: scores}, args)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +67,15 @@ def argument_parser(
     if segments:
         parser.add_argument("--segments", action="store_true", help="and of each instance")
     return parser
+
+
+@contextmanager
+def naming_files(args: argparse.Namespace) -> Iterator[None]:
+    """Say in a mistake found while scoring, which counts lines, which files they are lines of."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{args.hypotheses} against {args.references}: {error}") from error
 
 
 def publish(rows: Mapping[str, Scores], args: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ from rouge_score.scoring import BootstrapAggregator
 from tqdm import tqdm
 
 from evaluation import files
-from evaluation.report import Scores, argument_parser, publish
+from evaluation.report import Scores, argument_parser, naming_files, publish
 from prefix_tuning.errors import run_command
 
 COLUMNS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
@@ -88,13 +88,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sentence_separator", metavar="TEXT", help="also print ROUGE-Lsum")
     parser.add_argument("--bootstrap", type=int, metavar="SEED", help="medians, not means")
     args = parser.parse_args(argv)
-    scores = score(
-        files.read_lines(args.references),
-        files.read_lines(args.hypotheses),
-        sentence_separator=args.sentence_separator,
-        bootstrap_seed=args.bootstrap,
-        segments=args.segments,
-    )
+    references, hypotheses = files.read_lines(args.references), files.read_lines(args.hypotheses)
+    with naming_files(args):
+        scores = score(
+            references,
+            hypotheses,
+            sentence_separator=args.sentence_separator,
+            bootstrap_seed=args.bootstrap,
+            segments=args.segments,
+        )
     publish({"summaries": scores}, args)
 
 

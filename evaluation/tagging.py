@@ -15,7 +15,7 @@ from pathlib import Path
 from seqeval import metrics
 
 from evaluation import files
-from evaluation.report import Scores, argument_parser, publish
+from evaluation.report import Scores, argument_parser, naming_files, publish
 from prefix_tuning.errors import UserError, run_command
 
 Tags = Sequence[str]
@@ -75,7 +75,10 @@ def read_tags(path: Path) -> list[list[str]]:
 def main(argv: Sequence[str] | None = None) -> None:
     file_format = "CoNLL columns with the tag last, or 'words ||| tags' lines"
     args = argument_parser(__doc__, file_format, file_format, segments=False).parse_args(argv)
-    publish(score(read_tags(args.references), read_tags(args.hypotheses)), args)
+    references, hypotheses = read_tags(args.references), read_tags(args.hypotheses)
+    with naming_files(args):
+        scores = score(references, hypotheses)
+    publish(scores, args)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 from unidecode import unidecode
 
 from evaluation import files
-from evaluation.report import Scores, argument_parser, publish
+from evaluation.report import Scores, argument_parser, naming_files, publish
 from evaluation.triples import MAX_REFERENCES, score_parts
 from prefix_tuning.errors import UserError, run_command
 
@@ -95,7 +95,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     ).parse_args(argv)
     references, categories = read_references(args.references)
     hypotheses = files.read_lines(args.hypotheses)
-    publish(score(references, hypotheses, categories, args.segments), args)
+    with naming_files(args):
+        scores = score(references, hypotheses, categories, args.segments)
+    publish(scores, args)
 
 
 if __name__ == "__main__":

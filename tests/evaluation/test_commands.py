@@ -75,7 +75,8 @@ def test_counts_are_both_named(tmp_path, name):
     references = save(tmp_path / ("refs.txt" if isinstance(content, str) else "r.json"), content)
     hypotheses = save(tmp_path / "hyps.txt", "a\n" * 5)
     count = 1 if name == "webnlg" else 2
-    with pytest.raises(UserError, match=f"references have {count} instances, the hypotheses 5"):
+    message = rf"hyps\.txt against .*: the references have {count} instances, the hypotheses 5"
+    with pytest.raises(UserError, match=message):
         run(name, references, hypotheses)
 
 
@@ -123,7 +124,8 @@ def test_one_line_and_status_2(tmp_path):
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stdout == ""
-    assert result.stderr.startswith("error: hypothesis 2 is empty")
+    expected = f"error: {hypotheses} against {references}: hypothesis 2 is empty"
+    assert result.stderr.startswith(expected)
     assert len(result.stderr.splitlines()) == 1
 
 
