@@ -13,7 +13,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues
 from prefix_tuning.errors import UserError
-from prefix_tuning.objectives import objective, scatter_nll, target_nll
+from prefix_tuning.objectives import IGNORE, objective, scatter_nll, target_nll
 from prefix_tuning.prefix import MLPPrefix, PrefixShape
 
 END_OF_TEXT = 50256
@@ -125,7 +125,7 @@ class PrefixTuning(MLPPrefix):
             ).logits
             if labels is None:
                 return CausalLMOutputWithPast(logits=logits)
-            nll = scatter_nll(logits[:, :-1][labels[:, 1:] != -100], labels)
+            nll = scatter_nll(logits[:, :-1][labels[:, 1:] != IGNORE], labels)
         loss = objective(self.objective_mode, nll, labels, input_ids, self.end_id)
         return CausalLMOutputWithPast(loss=loss, logits=logits)
 

@@ -94,12 +94,6 @@ def _widen(mask: Tensor, length: int, visible: bool | float) -> Tensor:
     return torch.cat([mask.new_full((*mask.shape[:-1], length), visible), mask], dim=-1)
 
 
-def _sdpa(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **kwargs: Any
-) -> tuple[Tensor, Tensor | None]:
-    return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
-
-
 def _eager(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
@@ -163,7 +157,7 @@ def _explicit_sdpa_mask(*args: Any, **kwargs: Any) -> Tensor | None:
 
 # None of our names may contain "flash": transformers would take it for a kernel to download.
 _BACKENDS = {
-    "sdpa": ("prefix_tuning_sdpa", _with_prefix(_sdpa), _explicit_sdpa_mask),
+    "sdpa": ("prefix_tuning_sdpa", _with_prefix(sdpa_attention_forward), _explicit_sdpa_mask),
     "eager": ("prefix_tuning_eager", _with_prefix(_eager), eager_mask),
     "flash_attention_2": ("prefix_tuning_fa2", _with_prefix(_flash), flash_attention_mask),
 }
@@ -270,10 +264,10 @@ class _Probe(KeyValues):
 
     def __init__(self) -> None:
         self.offset = 0
-        self.seen: dict[int, tuple[int, int, int]] = {}
+        self.seen: dict[int, tuple[int, int]] = {}
 
     def lookup(self, module: Any, key: Tensor) -> tuple[Tensor, Tensor]:
-        self.seen[module.layer_idx] = (key.shape[1], key.shape[3], key.shape[0])
+        self.seen[module.layer_idx] = (key.shape[1], key.shape[3])
         slot = key.new_zeros(key.shape[0], key.shape[1], 1, key.shape[3])
         return slot, slot
 
@@ -353,7 +347,7 @@ def _prove(model: Any) -> None:
     missing = sorted(set(range(shape.n_layer)) - set(probe.seen))
     if missing:
         raise _not_through_the_interface(type(model), f"layers {missing}")
-    wrong = {i: s for i, s in probe.seen.items() if s[:2] != (shape.n_head, shape.head_dim)}
+    wrong = {i: s for i, s in probe.seen.items() if s != (shape.n_head, shape.head_dim)}
     if wrong:
         raise UserError(
             f"{type(model).__name__} cannot carry a prefix: layers {sorted(wrong)} have other "
