@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -29,26 +29,36 @@ from transformers.masking_utils import (
 from transformers.modeling_flash_attention_utils import _flash_attention_forward
 
 from prefix_tuning.errors import UserError
+from prefix_tuning.positions import position_inputs
 from prefix_tuning.prefix import PrefixShape
+
+_CROSS_ATTENTIONS = ("encoder_attn", "EncDecAttention")
+"""What the families of BART and T5 call the decoder's attention to the encoder."""
 
 
 class KeyValues:
     """Keys and values for one forward call.
 
     Args:
-        layers: per layer a tensor ``[2, rows, H, P, d]``. One row is shared by the whole batch;
-            ``B`` rows serve a batch of ``B``, or of ``B * k`` when each row has ``k`` beams.
+        layers: per layer a tensor ``[2, rows, H, P, d]``, or such a sequence for each site of an
+            encoder-decoder (:func:`site_of`). One row is shared by the whole batch; ``B`` rows
+            serve a batch of ``B``, or of ``B * k`` when each row has ``k`` beams.
         offset: how far the positions of real tokens are shifted; ``P`` when not given, as in the
-            original, where real tokens are numbered from the end of the prefix.
+            original, where real tokens are numbered from the end of the prefix. Encoder-decoders
+            number them from 0 in any case.
 
     Not a tensor on purpose: ``generate`` repeats every tensor it is given for its beams.
     """
 
-    def __init__(self, layers: Iterable[Tensor], offset: int | None = None) -> None:
-        self.layers = tuple(layers)
-        self.offset = self.layers[0].shape[3] if offset is None else offset
+    def __init__(
+        self, layers: Iterable[Tensor] | Mapping[str, Iterable[Tensor]], offset: int | None = None
+    ) -> None:
+        sites = layers if isinstance(layers, Mapping) else {"self": layers}
+        self.sites = {site: tuple(pairs) for site, pairs in sites.items()}
+        first = next(iter(self.sites.values()))
+        self.offset = first[0].shape[3] if offset is None else offset
 
-    def lookup(self, module: Any, key: Tensor) -> tuple[Tensor, Tensor]:
+    def lookup(self, module: Any, key: Tensor) -> tuple[Tensor, Tensor] | None:
         """The keys and values of one attention for the batch of ``key``, in its dtype.
 
         Args:
@@ -56,9 +66,13 @@ class KeyValues:
             key: that attention's own keys ``[B, H, T, d]``.
 
         Returns:
-            two tensors ``[B, H, P, d]``, views of the shared row where there is only one.
+            two tensors ``[B, H, P, d]``, views of the shared row where there is only one; None
+            where this prefix does not stand in front of this attention.
         """
-        pair = self.layers[module.layer_idx].to(device=key.device, dtype=key.dtype)
+        layers = self.sites.get(site_of(module))
+        if layers is None:
+            return None
+        pair = layers[module.layer_idx].to(device=key.device, dtype=key.dtype)
         rows, batch_size = pair.shape[1], key.shape[0]
         if rows == 1:
             pair = pair.expand(-1, batch_size, -1, -1, -1)
@@ -79,14 +93,28 @@ class KeyValues:
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Run ``backend`` with the prefix in front of ``key [B, H, T, d]`` and ``value``."""
-        prefix_key, prefix_value = self.lookup(module, key)
+        pair = self.lookup(module, key)
+        if pair is None:
+            return backend(module, query, key, value, mask, **kwargs)
+        prefix_key, prefix_value = pair
         key = torch.cat([prefix_key, key], dim=2)
         value = torch.cat([prefix_value, value], dim=2)
         if mask is not None:
             # A boolean or 0/1 mask says what is visible, a float mask is added to the scores.
             visible = 0.0 if mask.is_floating_point() else True
             mask = _widen(mask, prefix_key.shape[2], visible)
+        if kwargs.get("position_bias") is not None:  # T5: a slot is at no distance from a token
+            kwargs["position_bias"] = _widen(kwargs["position_bias"], prefix_key.shape[2], 0.0)
         return backend(module, query, key, value, mask, **kwargs)
+
+
+def site_of(module: Any) -> str:
+    """Which attention a module is: ``self``, ``encoder`` or ``encoder_decoder``.
+
+    The names are the original's; ``self`` is the only one of a decoder or an encoder, and the
+    decoder's own in BART.
+    """
+    return getattr(module, "_prefix_site", "self")
 
 
 def _widen(mask: Tensor, length: int, visible: bool | float) -> Tensor:
@@ -113,6 +141,8 @@ def _flash(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
+    if kwargs.get("position_bias") is not None:
+        raise UserError("flash attention knows no position bias: use attn_implementation='sdpa'")
     # A causal mask of flash attention is aligned at the last key, so all queries see the prefix.
     output = _flash_attention_forward(
         query.transpose(1, 2),
@@ -120,7 +150,7 @@ def _flash(
         value.transpose(1, 2),
         mask,
         query_length=query.shape[2],
-        is_causal=True,
+        is_causal=getattr(module, "is_causal", True),
         dropout=dropout,
         softmax_scale=scaling,
         softcap=kwargs.get("softcap"),
@@ -167,25 +197,10 @@ for _name, _attention, _mask in _BACKENDS.values():
 _FUNCTIONS = {name: attention for name, attention, _ in _BACKENDS.values()}
 
 
-def real_positions(
-    n_query: int,
-    n_past: int | Tensor,
-    attention_mask: Tensor | None,
-    device: torch.device,
-) -> Tensor:
-    """Positions ``[B or 1, n_query]`` that count real tokens from 0, padding on either side."""
-    if attention_mask is not None and attention_mask.ndim == 2:
-        return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -n_query:]
-    return (torch.arange(n_query, device=device) + n_past).unsqueeze(0)
-
-
 def prefixed_inputs(
     model: PreTrainedModel, prefix: KeyValues, inputs: dict[str, Any]
 ) -> dict[str, Any]:
     """The keyword arguments of a forward call with the prefix and the shifted positions added.
-
-    ``position_ids`` in ``inputs`` count real tokens from 0; without them they come from a 2-D
-    ``attention_mask`` or from the length of the cache.
 
     Raises:
         UserError: prefix and tokens do not fit into the model's position table.
@@ -193,27 +208,7 @@ def prefixed_inputs(
             ignored, or get no gradient.
     """
     _check_usable(model)
-    tokens = inputs.get("input_ids")
-    tokens = inputs["inputs_embeds"] if tokens is None else tokens
-    n_query, mask = tokens.shape[1], inputs.get("attention_mask")
-    positions = inputs.get("position_ids")
-    if positions is None:
-        cache = inputs.get("past_key_values")
-        n_past = 0 if cache is None else cache.get_seq_length()
-        positions = real_positions(n_query, n_past, mask, tokens.device)
-    n_token = mask.shape[1] if isinstance(mask, Tensor) and mask.ndim == 2 else n_query
-    check_length(model, prefix.offset, n_token)
-    return {**inputs, "position_ids": positions + prefix.offset, "prefix": prefix}
-
-
-def check_length(model: PreTrainedModel, offset: int, n_token: int) -> None:
-    """Raise :class:`UserError` if ``offset + n_token`` positions are more than the model has."""
-    limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if limit is not None and offset + n_token > limit:
-        raise UserError(
-            f"a prefix of {offset} positions and {n_token} tokens do not fit into the {limit} "
-            f"positions of {model.config.model_type}: shorten the text or the prefix"
-        )
+    return {**inputs, **position_inputs(model, prefix.offset, inputs), "prefix": prefix}
 
 
 def _check_usable(model: PreTrainedModel) -> None:
@@ -264,18 +259,19 @@ class _Probe(KeyValues):
 
     def __init__(self) -> None:
         self.offset = 0
-        self.seen: dict[int, tuple[int, int]] = {}
+        self.seen: dict[tuple[str, int], tuple[int, int]] = {}
 
     def lookup(self, module: Any, key: Tensor) -> tuple[Tensor, Tensor]:
-        self.seen[module.layer_idx] = (key.shape[1], key.shape[3])
+        self.seen[site_of(module), module.layer_idx] = (key.shape[1], key.shape[3])
         slot = key.new_zeros(key.shape[0], key.shape[1], 1, key.shape[3])
         return slot, slot
 
 
 def enable_prefix(model: PreTrainedModel) -> PreTrainedModel:
-    """Let a decoder-only model take ``prefix=KeyValues(...)`` in ``forward`` and ``generate``.
+    """Let a model take ``prefix=KeyValues(...)`` in ``forward`` and ``generate``.
 
-    The model keeps its weights and its behaviour without a prefix; its class becomes a subclass
+    Decoders (GPT-2, Llama), encoders (BERT, RoBERTa) and encoder-decoders (BART, T5) alike. The
+    model keeps its weights and its behaviour without a prefix; its class becomes a subclass
     that names the parameter, and its attention implementation one registered here. A forward
     pass of one token proves that every layer reads its prefix.
 
@@ -299,7 +295,9 @@ def enable_prefix(model: PreTrainedModel) -> PreTrainedModel:
             "attn_implementation='sdpa'"
         )
     if config.is_encoder_decoder:
-        raise UserError(f"{base.__name__} is an encoder-decoder, not a decoder-only model")
+        _name_sites(model)
+    elif "position_ids" not in inspect.signature(base.forward).parameters:
+        raise UserError(f"{base.__name__} cannot carry a prefix: it takes no position_ids to shift")
     model.__class__ = _prefixed_class(base)
     model._prefix_backend = backend  # type: ignore[assignment]
     try:
@@ -321,13 +319,68 @@ def _not_through_the_interface(base: type, detail: str) -> UserError:
     )
 
 
+def _name_sites(model: Any) -> None:
+    """Label the attentions of an encoder-decoder, whose layers alone do not tell them apart."""
+    for module in model.get_encoder().modules():
+        if hasattr(module, "layer_idx"):
+            module._prefix_site = "encoder"
+    for name, module in model.get_decoder().named_modules():
+        if name.rpartition(".")[2] in _CROSS_ATTENTIONS:
+            module._prefix_site = "encoder_decoder"
+
+
 @torch.no_grad()
 def _prove(model: Any) -> None:
     """Run one token and check that every layer asked for its prefix, in the expected shape."""
     if model.config._attn_implementation not in _FUNCTIONS:
         raise _not_through_the_interface(type(model), "its implementation cannot be set")
     probe, was_training = _Probe(), model.training
-    inputs = {"input_ids": torch.zeros(1, 1, dtype=torch.long, device=model.device)}
+    token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    inputs = {"input_ids": token}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = token
+    model.eval()
+    try:
+        if model.get_output_embeddings() is None or model.config.is_encoder_decoder:
+            model(prefix=probe, **inputs)
+            model._has_plain_head = False
+        else:
+            model._has_plain_head = _has_plain_head(model, probe, inputs)
+    finally:
+        model.train(was_training)
+    _check_probe(model, probe)
+
+
+def _check_probe(model: Any, probe: _Probe) -> None:
+    shape = PrefixShape.from_config(model.config)
+    wanted = {("self", layer) for layer in range(shape.n_layer)}
+    if model.config.is_encoder_decoder:
+        wanted |= {("encoder_decoder", layer) for layer in range(shape.n_layer)}
+        n_encoder_layer = model.config.num_hidden_layers
+        wanted |= {("encoder", layer) for layer in range(n_encoder_layer)}
+        if n_encoder_layer > shape.n_layer:
+            raise UserError(
+                f"{type(model).__name__} cannot carry a prefix: it has {n_encoder_layer} encoder "
+                f"layers, more than the {shape.n_layer} decoder layers whose shape a prefix has"
+            )
+    missing = sorted(wanted - probe.seen.keys())
+    if missing:
+        layers = ", ".join(f"{site} {layer}" for site, layer in missing)
+        raise _not_through_the_interface(type(model), f"layers {layers}")
+    wrong = {i: s for i, s in probe.seen.items() if s != (shape.n_head, shape.head_dim)}
+    if wrong:
+        layers = ", ".join(f"{site} {layer}" for site, layer in sorted(wrong))
+        raise UserError(
+            f"{type(model).__name__} cannot carry a prefix: layers {layers} have other "
+            f"key/value heads than the {shape.n_head} of size {shape.head_dim} in its config"
+        )
+
+
+def _has_plain_head(model: Any, probe: _Probe, inputs: dict[str, Tensor]) -> bool:
+    """Whether the head gets the last hidden state as it is, and its output is the logits.
+
+    Some models scale what enters the head, or cap what leaves it: their losses need all of it.
+    """
     at_head: list[Tensor] = []
 
     def replace(_module: nn.Module, hidden: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -336,24 +389,11 @@ def _prove(model: Any) -> None:
         return at_head[1]
 
     hook = model.get_output_embeddings().register_forward_hook(replace)
-    model.eval()
     try:
         logits = model(prefix=probe, use_cache=False, **inputs).logits
         body = model.base_model(**prefixed_inputs(model, probe, inputs), use_cache=False)
     finally:
         hook.remove()
-        model.train(was_training)
-    shape = PrefixShape.from_config(model.config)
-    missing = sorted(set(range(shape.n_layer)) - set(probe.seen))
-    if missing:
-        raise _not_through_the_interface(type(model), f"layers {missing}")
-    wrong = {i: s for i, s in probe.seen.items() if s != (shape.n_head, shape.head_dim)}
-    if wrong:
-        raise UserError(
-            f"{type(model).__name__} cannot carry a prefix: layers {sorted(wrong)} have other "
-            f"key/value heads than the {shape.n_head} of size {shape.head_dim} in its config"
-        )
-    # Some models scale what enters the head, or cap what leaves it: their losses need all of it.
-    model._has_plain_head = torch.equal(at_head[0], body.last_hidden_state) and torch.equal(
+    return torch.equal(at_head[0], body.last_hidden_state) and torch.equal(
         at_head[1], logits.to(at_head[1].dtype)
     )

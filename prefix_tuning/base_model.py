@@ -89,45 +89,59 @@ def _explain(name: str, error: Exception) -> UserError:
     )
 
 
-def load_tokenizer(name: str, cache_dir: str | None = None) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a base model.
+def load_tokenizer(name: str, cache_dir: str | None = None, **more: Any) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a base model; ``more`` goes to ``from_pretrained``.
 
     Raises:
-        UserError: it cannot be had, is empty, or has no end token.
+        UserError: it cannot be had, is empty, or has neither an end token nor a separator.
     """
-    load = partial(AutoTokenizer.from_pretrained, **_source(name), cache_dir=cache_dir)
+    load = partial(AutoTokenizer.from_pretrained, **_source(name), cache_dir=cache_dir, **more)
     tokenizer: Any = _load(name, load)
     # Given the wrong file names, transformers builds a tokenizer without a vocabulary, silently.
     if len(tokenizer) < 10 or not tokenizer("a b", add_special_tokens=False).input_ids:
         raise UserError(f"--model_name_or_path {name}: its tokenizer is empty (vocabulary missing)")
-    if tokenizer.eos_token_id is None:
+    if tokenizer.eos_token_id is None and tokenizer.sep_token_id is None:
         raise UserError(f"--model_name_or_path {name}: its tokenizer has no end-of-text token")
     return tokenizer
 
 
-def load_causal_lm(
-    name: str, dtype: str = "float32", cache_dir: str | None = None
+def load_model(
+    name: str,
+    auto_class: Any,
+    dtype: str = "float32",
+    cache_dir: str | None = None,
+    **more: Any,
 ) -> PreTrainedModel:
-    """Load a decoder-only model, in eval mode.
+    """Load a model, in eval mode.
 
     Args:
         name: a hub name (``gpt2-medium``), a local folder, or the path of a ``.gguf`` file.
+        auto_class: transformers' class for its kind, which names its head.
         dtype: one of :data:`DTYPES`.
+        more: goes to ``from_pretrained`` (``config``, ``revision``, ...).
 
     Raises:
         UserError: the model cannot be had.
     """
     load = partial(
-        AutoModelForCausalLM.from_pretrained,
+        auto_class.from_pretrained,
         **_source(name),
         **_dense(name),
         dtype=DTYPES[dtype],
         cache_dir=cache_dir,
+        **more,
     )
     model: Any = _load(name, load)
     if name.endswith(".gguf"):
         _forget_quantization(model)
     return model.eval()
+
+
+def load_causal_lm(
+    name: str, dtype: str = "float32", cache_dir: str | None = None
+) -> PreTrainedModel:
+    """:func:`load_model` for a decoder-only model with its head."""
+    return load_model(name, AutoModelForCausalLM, dtype, cache_dir)
 
 
 def fingerprint(model: PreTrainedModel) -> dict[str, list[float]]:

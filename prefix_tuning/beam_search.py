@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from prefix_tuning.attention import KeyValues, check_length, real_positions
+from prefix_tuning.attention import KeyValues
 from prefix_tuning.errors import UserError
+from prefix_tuning.positions import check_length, real_positions
 
 
 @dataclass
@@ -66,7 +67,7 @@ class _Context(KeyValues):
         """Join ``prefix`` and the cache of prompts with ``prompt_mask [B, T]`` layer by layer."""
         batch_size = prompt_mask.shape[0]
         keys, values = [], []
-        for pair, layer in zip(prefix.layers, cache.layers, strict=True):
+        for pair, layer in zip(prefix.sites["self"], cache.layers, strict=True):
             # One row per prompt, as lookup() gives them to the attention.
             pair = pair.to(device=layer.keys.device, dtype=layer.keys.dtype)
             front = pair.expand(-1, batch_size, -1, -1, -1)

@@ -11,8 +11,9 @@ the original's        ``pytorch_model.bin``, ``config.json``      MLP, names as 
 ====================  ==========================================  ============================
 
 The export is what people keep: one fp32 tensor ``past_key_values [L, 2, H, P, d]``, 0.98 MB for
-GPT-2 medium at ``P = 5``, where a checkpoint takes 103 MB. Nothing is unpickled but an original
-``pytorch_model.bin``, and that with ``weights_only=True``.
+GPT-2 medium at ``P = 5``, where a checkpoint takes 103 MB. An encoder-decoder has two more, for its
+other attentions: ``past_key_values.encoder`` and ``past_key_values.encoder_decoder``. Nothing is
+unpickled but an original ``pytorch_model.bin``, and that with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from transformers import CONFIG_MAPPING, PreTrainedModel
 
 from prefix_tuning import base_model
 from prefix_tuning.errors import UserError
-from prefix_tuning.prefix import PARAMETRIZATIONS, FlatPrefix, Prefix, PrefixShape
+from prefix_tuning.prefix import PARAMETRIZATIONS, SUFFIXES, FlatPrefix, Prefix, PrefixShape
 
 CHECKPOINT = ("model.safetensors", "config.json")
 EXPORT = ("prefix.safetensors", "prefix.json")
@@ -60,7 +61,7 @@ def metadata(prefix: Prefix, model: PreTrainedModel, name: str, **more: Any) -> 
         "parametrization": prefix.parametrization,
         "options": prefix.options(),
         # Real tokens are numbered from here.
-        "position_offset": prefix.length,
+        "position_offset": 0 if model.config.is_encoder_decoder else prefix.length,
         "base_model": base_model.describe(model, name),
         **more,
     }
@@ -83,12 +84,19 @@ def export(folder: Path, prefix: Prefix, meta: dict[str, Any]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     was_training = prefix.training
     with torch.no_grad():
-        table = torch.stack(prefix.eval().key_values())[:, :, 0]
+        tables = {
+            _export_name(site): torch.stack(layers)[:, :, 0].float()
+            for site, layers in prefix.eval().all_key_values().items()
+        }
     prefix.train(was_training)
-    write_tensors(folder / EXPORT[0], {"past_key_values": table.float()})
-    options = {"length": prefix.length, "dropout": 0.0}
+    write_tensors(folder / EXPORT[0], tables)
+    options = {"length": prefix.length, "dropout": 0.0, "sites": [*prefix.sites]}
     write_json(folder / EXPORT[1], {**meta, "parametrization": "flat", "options": options})
     return (folder / EXPORT[0]).stat().st_size
+
+
+def _export_name(site: str) -> str:
+    return "past_key_values" if site == "self" else f"past_key_values.{site}"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -144,8 +152,11 @@ def _original_metadata(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     kind = config.get("model_type", "gpt2")
     if kind not in CONFIG_MAPPING:
         raise UserError(f"{folder / 'config.json'}: unknown model_type {kind!r}")
-    shape = PrefixShape.from_config(CONFIG_MAPPING[kind].from_dict(config))
+    base_config = CONFIG_MAPPING[kind].from_dict(config)
+    shape = PrefixShape.from_config(base_config)
     options = {
+        "sites": [*SUFFIXES] if base_config.is_encoder_decoder else ["self"],
+        "deep": config.get("use_deep") in ("yes", True),
         "length": config["preseqlen"],
         "dropout": config.get("prefix_dropout", 0.0),
         "mid_dim": config.get("mid_dim", 512),
@@ -202,11 +213,13 @@ def _load_state(prefix: Prefix, state: dict[str, Tensor], path: Path) -> None:
 
 def _load_export(folder: Path, shape: PrefixShape, meta: dict[str, Any]) -> FlatPrefix:
     path = folder / EXPORT[0]
-    table = _read_tensors(path).get("past_key_values")
-    length = meta["options"]["length"]
+    tensors, values = _read_tensors(path), {}
+    length, sites = meta["options"]["length"], meta["options"].get("sites", ["self"])
     wanted = [shape.n_layer, 2, shape.n_head, length, shape.head_dim]
-    if table is None or [*table.shape] != wanted:
-        found = None if table is None else [*table.shape]
-        raise UserError(f"{path}: past_key_values {found}, but {EXPORT[1]} says {wanted}")
-    values = table.permute(3, 0, 1, 2, 4)
-    return FlatPrefix(shape, length, values=values)
+    for site in sites:
+        table = tensors.get(_export_name(site))
+        if table is None or [*table.shape] != wanted:
+            found = None if table is None else [*table.shape]
+            raise UserError(f"{path}: {_export_name(site)} {found}, but {EXPORT[1]} says {wanted}")
+        values[site] = table.permute(3, 0, 1, 2, 4)
+    return FlatPrefix(shape, length, sites=sites, values=values)

@@ -9,7 +9,9 @@ the N(0, 0.02) that a ``PreTrainedModel`` would apply.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +31,15 @@ class PrefixShape:
 
     @classmethod
     def from_config(cls, config: PretrainedConfig) -> PrefixShape:
-        """Read the geometry of a decoder from its transformers configuration."""
+        """Read the geometry from a transformers configuration; of BART and T5, the decoder's."""
         text = config.get_text_config(decoder=True)
-        n_query_head = text.num_attention_heads
+        n_layer, n_query_head = text.num_hidden_layers, text.num_attention_heads
+        if config.is_encoder_decoder:
+            # Names of BART's and T5's configurations; those above are their encoders'.
+            n_layer = getattr(config, "decoder_layers", None) or config.num_decoder_layers
+            n_query_head = getattr(config, "decoder_attention_heads", None) or n_query_head
         return cls(
-            n_layer=text.num_hidden_layers,
+            n_layer=n_layer,
             n_head=getattr(text, "num_key_value_heads", None) or n_query_head,
             head_dim=getattr(text, "head_dim", None) or text.hidden_size // n_query_head,
             width=text.hidden_size,
@@ -45,34 +51,51 @@ class PrefixShape:
         return 2 * self.n_layer * self.n_head * self.head_dim
 
 
-class Prefix(nn.Module):
-    """What the parametrisations share: a slot-major table split into layers, with dropout."""
+SUFFIXES = {"self": "", "encoder": "_enc", "encoder_decoder": "2"}
+"""Attention -> what its parameters' names end with, as in the original."""
 
-    def __init__(self, shape: PrefixShape, length: int, dropout: float) -> None:
+
+class Prefix(nn.Module):
+    """What the parametrisations share: slot-major tables split into layers, with dropout.
+
+    Args:
+        shape: of the model.
+        length: ``P``.
+        dropout: on the generated keys and values, while training.
+        sites: the attentions that have a prefix, each with parameters of its own.
+    """
+
+    def __init__(
+        self, shape: PrefixShape, length: int, dropout: float, sites: Sequence[str]
+    ) -> None:
         super().__init__()
         if length < 1:
             raise ValueError(f"a prefix needs at least one slot, not {length}")
+        if not sites or not set(sites) <= SUFFIXES.keys():
+            raise ValueError(f"a prefix stands at one or more of {[*SUFFIXES]}, not at {sites}")
         self.shape = shape
         self.length = length
+        self.sites = tuple(site for site in SUFFIXES if site in sites)
         self.dropout = nn.Dropout(dropout)
 
     parametrization: str
     """The name under which checkpoints know the class."""
 
-    def options(self) -> dict[str, int | float]:
-        """The constructor's arguments besides the shape."""
-        return {"length": self.length, "dropout": self.dropout.p}
+    def options(self) -> dict[str, Any]:
+        """The constructor's arguments besides the shape, as JSON values."""
+        return {"length": self.length, "dropout": self.dropout.p, "sites": [*self.sites]}
 
-    def slots(self) -> Tensor:
-        """The prefix before dropout, fp32 ``[P, 2 * L * H * d]``."""
+    def slots(self, site: str = "self") -> Tensor:
+        """The prefix of one attention before dropout, fp32 ``[P, 2 * L * H * d]``."""
         raise NotImplementedError
 
-    def key_values(self, batch_size: int = 1) -> tuple[Tensor, ...]:
+    def key_values(self, batch_size: int = 1, site: str = "self") -> tuple[Tensor, ...]:
         """Keys and values of every layer.
 
         Args:
             batch_size: rows to produce when dropout gives every row a mask of its own. Without
                 active dropout all rows are equal and one row is returned, to be broadcast.
+            site: which attention's.
 
         Returns:
             ``L`` tensors ``[2, rows, H, P, d]`` (index 0 keys, 1 values), ``rows`` being
@@ -80,47 +103,68 @@ class Prefix(nn.Module):
         """
         rows = batch_size if self.training and self.dropout.p > 0 else 1
         shape = self.shape
-        table = self.slots().view(self.length, 2 * shape.n_layer, shape.n_head, shape.head_dim)
+        table = self.slots(site).view(self.length, 2 * shape.n_layer, shape.n_head, shape.head_dim)
         table = self.dropout(table.expand(rows, *table.shape))
         return table.permute(2, 0, 3, 1, 4).split(2)
+
+    def all_key_values(self, batch_size: int = 1) -> dict[str, tuple[Tensor, ...]]:
+        """:meth:`key_values` of every site, as ``KeyValues`` takes them."""
+        return {site: self.key_values(batch_size, site) for site in self.sites}
 
     def flatten(self) -> FlatPrefix:
         """The same prefix without its parametrisation: what inference needs and exports keep."""
         with torch.no_grad():
-            return FlatPrefix(self.shape, self.length, values=self.slots())
+            values = {site: self.slots(site) for site in self.sites}
+        return FlatPrefix(self.shape, self.length, sites=self.sites, values=values)
 
 
 class MLPPrefix(Prefix):
     """The paper's reparametrisation: ``P[i] = MLP(P'[i])`` (equation 3 of section 4.3).
 
     Parameters: ``wte.weight [P, D]``, ``control_trans.0.{weight [M, D], bias [M]}``,
-    ``control_trans.2.{weight [2LHd, M], bias [2LHd]}``, with a tanh between.
+    ``control_trans.2.{weight [2LHd, M], bias [2LHd]}``, with a tanh between; ``deep`` adds a hidden
+    layer ``[M, M]`` and another tanh. BART's encoder and cross-attention have the same under the
+    names ``wte_enc``, ``control_trans_enc``, ``wte2`` and ``control_trans2``.
     """
 
     parametrization = "mlp"
 
     def __init__(
-        self, shape: PrefixShape, length: int, mid_dim: int = 512, dropout: float = 0.0
+        self,
+        shape: PrefixShape,
+        length: int,
+        mid_dim: int = 512,
+        dropout: float = 0.0,
+        deep: bool = False,
+        sites: Sequence[str] = ("self",),
     ) -> None:
-        super().__init__(shape, length, dropout)
+        super().__init__(shape, length, dropout, sites)
         self.mid_dim = mid_dim
-        self.wte = nn.Embedding(length, shape.width)
-        self.control_trans = nn.Sequential(
-            nn.Linear(shape.width, mid_dim), nn.Tanh(), nn.Linear(mid_dim, shape.features)
-        )
+        self.deep = deep
+        for site in self.sites:
+            hidden = [nn.Linear(mid_dim, mid_dim), nn.Tanh()] if deep else []
+            self.add_module("wte" + SUFFIXES[site], nn.Embedding(length, shape.width))
+            mlp = nn.Sequential(
+                nn.Linear(shape.width, mid_dim),
+                nn.Tanh(),
+                *hidden,
+                nn.Linear(mid_dim, shape.features),
+            )
+            self.add_module("control_trans" + SUFFIXES[site], mlp)
 
-    def options(self) -> dict[str, int | float]:
-        return {**super().options(), "mid_dim": self.mid_dim}
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "mid_dim": self.mid_dim, "deep": self.deep}
 
-    def slots(self) -> Tensor:
-        return self.control_trans(self.wte.weight)
+    def slots(self, site: str = "self") -> Tensor:
+        embedding = self.get_submodule("wte" + SUFFIXES[site])
+        return self.get_submodule("control_trans" + SUFFIXES[site])(embedding.weight)
 
 
 class FlatPrefix(Prefix):
     """Keys and values as the parameters themselves.
 
-    One parameter, ``control_trans [P * 2LHd]``, drawn from N(0, 1) unless ``values`` is given:
-    the original's ``init_shallow`` without a word.
+    One parameter per site, ``control_trans [P * 2LHd]``, drawn from N(0, 1) unless ``values`` has
+    it: the original's ``init_shallow`` without a word.
     """
 
     parametrization = "flat"
@@ -130,15 +174,17 @@ class FlatPrefix(Prefix):
         shape: PrefixShape,
         length: int,
         dropout: float = 0.0,
-        values: Tensor | None = None,
+        sites: Sequence[str] = ("self",),
+        values: Mapping[str, Tensor] | None = None,
     ) -> None:
-        super().__init__(shape, length, dropout)
-        if values is None:
-            values = torch.randn(length * shape.features)
-        self.control_trans = nn.Parameter(values.detach().clone().reshape(-1))
+        super().__init__(shape, length, dropout, sites)
+        for site in self.sites:
+            flat = torch.randn(length * shape.features) if values is None else values[site]
+            parameter = nn.Parameter(flat.detach().clone().reshape(-1))
+            self.register_parameter("control_trans" + SUFFIXES[site], parameter)
 
-    def slots(self) -> Tensor:
-        return self.control_trans.view(self.length, -1)
+    def slots(self, site: str = "self") -> Tensor:
+        return self.get_parameter("control_trans" + SUFFIXES[site]).view(self.length, -1)
 
 
 PARAMETRIZATIONS: dict[str, type[MLPPrefix] | type[FlatPrefix]] = {

@@ -23,7 +23,7 @@ def parameter_lines(base: nn.Module, prefix: Prefix | None) -> list[str]:
     lines = [f"base model            {total:>15,} parameters{', frozen' if prefix else ''}"]
     lines.append(f"trained parameters    {trained:>15,} ({trained / total:.2%} of the base model)")
     if prefix is not None:
-        stored = prefix.length * prefix.shape.features
+        stored = len(prefix.sites) * prefix.length * prefix.shape.features
         lines.append(
             f"stored parameters     {stored:>15,} ({stored / total:.2%} of the base model, "
             f"{4 * stored / 1e6:.2f} MB in fp32)"

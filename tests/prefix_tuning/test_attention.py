@@ -17,8 +17,6 @@ from transformers import (
     DynamicCache,
     GPTJConfig,
     MambaConfig,
-    T5Config,
-    T5ForConditionalGeneration,
 )
 
 from prefix_tuning import attention
@@ -328,12 +326,6 @@ def test_other_architectures_are_refused_by_name(config: Any) -> None:
     assert type(model).__name__ == name
     assert not hasattr(type(model), "_prefix_base")
     assert torch.equal(model(ids).logits, before)
-
-
-def test_encoder_decoders_are_refused() -> None:
-    config = T5Config(vocab_size=50, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
-    with pytest.raises(UserError, match="encoder-decoder"):
-        enable_prefix(T5ForConditionalGeneration(config))
 
 
 def test_unknown_attention_is_refused() -> None:

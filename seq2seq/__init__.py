@@ -1,0 +1,1 @@
+"""Summarisation with BART: prefixes on its three kinds of attention."""

@@ -1,0 +1,106 @@
+"""The class people know from the original: three prefixes for BART, called together with BART."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import Seq2SeqLMOutput
+
+from prefix_tuning import checkpoint
+from prefix_tuning.attention import KeyValues
+from prefix_tuning.errors import UserError
+from prefix_tuning.prefix import SUFFIXES, MLPPrefix, PrefixShape
+
+
+class PrefixTuning(MLPPrefix):
+    """MLP prefixes for encoder self-, decoder self- and cross-attention.
+
+    Args:
+        config: the base model's. Like the original, ``preseqlen``, ``mid_dim``,
+            ``prefix_dropout`` and ``use_deep`` are taken from it if they are there (5, 512, 0.0,
+            no otherwise).
+        model: the frozen model; the prefix does not need it.
+        preseqlen, mid_dim, prefix_dropout, use_deep: instead of those in ``config``.
+        sites: the attentions that have a prefix (``encoder``, ``self``, ``encoder_decoder``).
+    """
+
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        model: PreTrainedModel | None = None,
+        preseqlen: int | None = None,
+        mid_dim: int | None = None,
+        prefix_dropout: float | None = None,
+        use_deep: bool | None = None,
+        sites: Sequence[str] = tuple(SUFFIXES),
+    ) -> None:
+        def choose(value: Any, name: str, default: Any) -> Any:
+            return getattr(config, name, default) if value is None else value
+
+        super().__init__(
+            PrefixShape.from_config(config),
+            choose(preseqlen, "preseqlen", 5),
+            mid_dim=choose(mid_dim, "mid_dim", 512),
+            dropout=choose(prefix_dropout, "prefix_dropout", 0.0),
+            deep=choose(use_deep, "use_deep", False) in ("yes", True),
+            sites=sites,
+        )
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, config: PretrainedConfig) -> PrefixTuning:
+        """Load a checkpoint of ours or of the original (``checkpointepoch=N.ckpt``).
+
+        Raises:
+            UserError: the folder holds no MLP prefix.
+        """
+        prefix, _ = checkpoint.load(folder)
+        if not isinstance(prefix, MLPPrefix):
+            raise UserError(f"{folder} is an export, without the MLP that training needs")
+        model = cls(
+            config, None, prefix.length, prefix.mid_dim, prefix.dropout.p, prefix.deep, prefix.sites
+        )
+        model.load_state_dict(prefix.state_dict())
+        return model.eval()
+
+    def get_prompt(self, bsz: int = 1, sample_size: int = 1) -> list[dict[str, dict[str, Tensor]]]:
+        """The prefixes in the original's form: one dictionary per layer.
+
+        Args:
+            bsz: rows of the batch.
+            sample_size: beams per row; the encoder, which runs once a row, has ``bsz`` rows.
+
+        Returns:
+            per layer a dictionary with a key for each site, each with ``prev_key`` and
+            ``prev_value [rows, H, P, d]`` and ``prev_key_padding_mask``, bool ``[rows, P]`` that
+            says that nothing is padding.
+        """
+        layers: list[dict[str, dict[str, Tensor]]] = [{} for _ in range(self.shape.n_layer)]
+        for site in self.sites:
+            rows = bsz if site == "encoder" else bsz * sample_size
+            for layer, pair in zip(layers, self.key_values(rows, site), strict=True):
+                pair = pair.expand(-1, rows, -1, -1, -1)
+                padding = torch.zeros(rows, self.length, dtype=torch.bool, device=pair.device)
+                layer[site] = {
+                    "prev_key": pair[0],
+                    "prev_value": pair[1],
+                    "prev_key_padding_mask": padding,
+                }
+        return layers
+
+    def forward(
+        self, input_ids: Tensor, gpt2_model: PreTrainedModel, **kwargs: Any
+    ) -> Seq2SeqLMOutput:
+        """Run the frozen model behind the prefixes.
+
+        Args:
+            input_ids: ``[B, S]`` int64 source tokens.
+            gpt2_model: the frozen BART, after ``enable_prefix``; the original's name for it.
+            kwargs: of BART's ``forward``: ``attention_mask``, ``decoder_input_ids``, ...
+        """
+        prefix = KeyValues(self.all_key_values(input_ids.shape[0]))
+        return gpt2_model(input_ids=input_ids, prefix=prefix, **kwargs)
