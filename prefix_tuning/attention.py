@@ -341,7 +341,7 @@ def _prove(model: Any) -> None:
         inputs["decoder_input_ids"] = token
     model.eval()
     try:
-        if model.get_output_embeddings() is None or model.config.is_encoder_decoder:
+        if model.get_output_embeddings() is None or model.base_model is model:
             model(prefix=probe, **inputs)
             model._has_plain_head = False
         else:
@@ -379,7 +379,8 @@ def _check_probe(model: Any, probe: _Probe) -> None:
 def _has_plain_head(model: Any, probe: _Probe, inputs: dict[str, Tensor]) -> bool:
     """Whether the head gets the last hidden state as it is, and its output is the logits.
 
-    Some models scale what enters the head, or cap what leaves it: their losses need all of it.
+    Some models scale what enters the head, or cap what leaves it, or keep head and body in one
+    (T5): their losses need all of it.
     """
     at_head: list[Tensor] = []
 

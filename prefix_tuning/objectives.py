@@ -6,9 +6,11 @@ need it: hidden states are selected before the head, which gives the same number
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 from transformers import PreTrainedModel
 
 from prefix_tuning.attention import KeyValues, prefixed_inputs
@@ -35,6 +37,27 @@ def scatter_nll(logits: Tensor, labels: Tensor) -> Tensor:
     return losses.new_zeros(shifted.shape).masked_scatter(is_target, losses)
 
 
+def target_logits(
+    model: PreTrainedModel, prefix: KeyValues, inputs: dict[str, Any], is_target: Tensor
+) -> Tensor:
+    """Logits at the positions that have a loss, with the head on these alone.
+
+    Models that change their logits after the head (soft caps, scales, biases) run it everywhere.
+
+    Args:
+        model: after ``enable_prefix``.
+        inputs: keyword arguments of its ``forward``.
+        is_target: bool ``[B, T]``, T being the (decoder's) tokens.
+
+    Returns:
+        ``[N, V]``, in row-major order of ``is_target``.
+    """
+    if not model._has_plain_head:
+        return model(prefix=prefix, **inputs).logits[is_target]
+    body = model.base_model(**prefixed_inputs(model, prefix, inputs))
+    return model.get_output_embeddings()(body.last_hidden_state[is_target])
+
+
 def target_nll(
     model: PreTrainedModel,
     prefix: KeyValues,
@@ -42,19 +65,10 @@ def target_nll(
     labels: Tensor,
     attention_mask: Tensor | None = None,
 ) -> Tensor:
-    """Token losses ``[B, T - 1]`` of :func:`scatter_nll`, with the head on targets only.
-
-    ``model`` has been through ``enable_prefix``. Models that change their logits after the head
-    (soft caps, scales) run it on every position.
-    """
+    """Token losses ``[B, T - 1]`` of :func:`scatter_nll`, with the head on targets only."""
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
-    is_target = labels[:, 1:] != IGNORE
-    if model._has_plain_head:
-        body = model.base_model(**prefixed_inputs(model, prefix, inputs))
-        logits = model.get_output_embeddings()(body.last_hidden_state[:, :-1][is_target])
-    else:
-        logits = model(prefix=prefix, **inputs).logits[:, :-1][is_target]
-    return scatter_nll(logits, labels)
+    before_target = pad(labels[:, 1:] != IGNORE, (0, 1), value=False)
+    return scatter_nll(target_logits(model, prefix, inputs, before_target), labels)
 
 
 def objective(mode: int, nll: Tensor, labels: Tensor, input_ids: Tensor, end_id: int) -> Tensor:

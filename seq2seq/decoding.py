@@ -70,9 +70,10 @@ PRESETS = {
     "paper": Search(),
     "original-code": Search(length_penalty=1.0),
     "cnn_dm": Search(num_beams=4, length_penalty=2.0, min_length=56, max_length=142),
+    "translation": Search(5, 1.0, min_length=0, max_length=142, no_repeat_ngram_size=0),
 }
 """``paper``: section 5.3. ``original-code``: the penalty of the released code, for any data.
-``cnn_dm``: BART's own for CNN/DailyMail."""
+``cnn_dm``: BART's own for CNN/DailyMail. ``translation``: plain beam search."""
 
 
 @torch.no_grad()
