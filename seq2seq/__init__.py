@@ -1,0 +1,1 @@
+"""Prefix-tuning BART (and other encoder-decoders) for summarisation."""
