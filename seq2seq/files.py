@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from prefix_tuning.errors import UserError
 
 HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
@@ -142,7 +144,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             yield row, where
             line = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
+        raise UserError(f"{path}, line {line}: not CSV ({error})") from error
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
@@ -178,7 +180,7 @@ def hub_rows(name: str, config: str | None, split: str) -> Iterator[Row]:
         raise UserError(
             f"{name} is neither a file or folder here nor to be had from the hub ({reason})"
         ) from error
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(tqdm(rows, name, leave=False, disable=None), 1):
         yield row, f"{name}, {HUB_SPLITS[split]} row {number}"
 
 
@@ -198,6 +200,7 @@ def write_splits(
     """Write a new folder of ``<split>.source`` and ``<split>.target``: all of it, or nothing.
 
     Args:
+        splits: records by split; without a ``.target`` where one of them has none.
         further: texts of other files to write there, by name.
 
     Raises:
@@ -208,7 +211,8 @@ def write_splits(
     texts = dict(further or {})
     for split, records in splits.items():
         texts[f"{split}.source"] = "".join(f"{record.source}\n" for record in records)
-        texts[f"{split}.target"] = "".join(f"{record.target}\n" for record in records)
+        if all(record.target is not None for record in records):
+            texts[f"{split}.target"] = "".join(f"{record.target}\n" for record in records)
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
