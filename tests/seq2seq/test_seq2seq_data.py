@@ -51,7 +51,9 @@ def test_lines_of_two_files(tmp_path: Path) -> None:
 def test_sources_alone_can_be_decoded(tmp_path: Path) -> None:
     path = write(tmp_path / "test.source", "a\nb\n")
     assert read(tmp_path, "test", training=False) == [("a", None), ("b", None)]
-    with pytest.raises(UserError, match=r"test\.target cannot be read \(No such file"):
+    with pytest.raises(
+        UserError, match=r"test\.target: there is no such file, and nothing to train"
+    ):
         read(tmp_path, "test")
     write(path, "a\n\nb\n")
     with pytest.raises(UserError, match=r"test\.source, line 2: the source is missing or empty"):
