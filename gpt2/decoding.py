@@ -12,23 +12,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prefix_tuning.attention import KeyValues
 from prefix_tuning.beam_search import beam_search
 from prefix_tuning.prefix import PrefixShape
+from prefix_tuning.text import clean_up
 
 EMPTY = "Error"
 """What the original writes for an empty output, so that no line of the file is empty."""
-
-CLEAN_UP = (
-    (" .", "."),
-    (" ?", "?"),
-    (" !", "!"),
-    (" ,", ","),
-    (" ' ", "'"),
-    (" n't", "n't"),
-    (" 'm", "'m"),
-    (" 's", "'s"),
-    (" 've", "'ve"),
-    (" 're", "'re"),
-)
-"""What ``clean_up_tokenization_spaces`` did in 2020; today's GPT-2 tokenizer ignores that flag."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +28,6 @@ class Search:
     length_penalty: float = 1.0
     implementation: str = "legacy"
     """``legacy`` (2020's length normaliser, the paper's) or ``transformers`` (today's)."""
-
-
-def clean_up(text: str) -> str:
-    """Remove the spaces that tokenised English has before punctuation and clitics."""
-    for old, new in CLEAN_UP:
-        text = text.replace(old, new)
-    return text
 
 
 def output_text(tokenizer: PreTrainedTokenizerBase, prompt: list[int], generated: list[int]) -> str:

@@ -13,9 +13,10 @@ from transformers import GPT2Tokenizer, PreTrainedTokenizerFast
 
 from gpt2 import run_generation
 from gpt2.data import Record, group_by_source
-from gpt2.decoding import Search, clean_up, decode_batch, newline_ids, no_prefix, output_text
+from gpt2.decoding import Search, decode_batch, newline_ids, no_prefix, output_text
 from gpt2.scoring import score_outputs
 from prefix_tuning.attention import enable_prefix
+from prefix_tuning.text import clean_up
 
 
 def test_clean_up_is_that_of_2020() -> None:
