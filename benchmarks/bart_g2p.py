@@ -1,0 +1,132 @@
+"""A real pretrained BART learns British pronunciation from prefixes: each attention alone, and all.
+
+    python benchmarks/bart_g2p.py FOLDER --output_dir g2p
+
+FOLDER holds the small networks and dictionaries of the MisakiSwift project: ``us_bart.safetensors``
+and ``us_bart_config.json`` (one layer a stack, 63 characters, 751,488 parameters, from spelling to
+American pronunciation) and ``gb_gold.json`` (British pronunciations of 87,398 words). The network
+is frozen; prefixes are trained, and 1,000 words that they never saw are decoded, by ``seq2seq/`` as
+a user would. What is counted are exact pronunciations.
+
+Spelling and sound have alphabets of their own with the same ids: files spell ids as characters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from safetensors.torch import load_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
+
+from prefix_tuning.errors import UserError, run_command
+from seq2seq import finetune
+
+SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
+AMERICAN = str.maketrans({"a": "æ", "Q": "O", "ɒ": "ʔ", "ː": None})
+"""British sounds in the symbols that the American network has for them."""
+SITES = ("encoder", "self", "encoder_decoder", "encoder,self,encoder_decoder")
+
+
+def spell(text: str, alphabet: str) -> str | None:
+    """The ids of ``text`` as characters; None where a character has no id."""
+    ids = [alphabet.find(character) for character in text]
+    return None if min(ids, default=-1) < len(SPECIAL) else "".join(chr(0x4E00 + i) for i in ids)
+
+
+def write_model(source: Path, out: Path) -> dict[str, str]:
+    """The American network as a model folder; returns the two alphabets."""
+    config = json.loads((source / "us_bart_config.json").read_text(encoding="utf-8"))
+    alphabets = {name: config.pop(name) for name in ("grapheme_chars", "phoneme_chars")}
+    model = BartForConditionalGeneration(BartConfig(**config))
+    model.load_state_dict(load_file(source / "us_bart.safetensors"), strict=False)
+    model.tie_weights()
+    model.save_pretrained(out)
+    words = {word: i for i, word in enumerate(SPECIAL)}
+    words |= {chr(0x4E00 + i): i for i in range(len(SPECIAL), model.config.vocab_size)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    # A target has no <s> of its own: it is what the decoder starts from. A source's is in the file.
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 2)]
+    )
+    tokenizer.decoder = decoders.Fuse()
+    names = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), SPECIAL, strict=True))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(out)
+    return alphabets
+
+
+def write_data(source: Path, out: Path, alphabets: dict[str, str]) -> None:
+    """British words: 1,000 to test, 200 to validate, the rest to train on."""
+    gold = json.loads((source / "gb_gold.json").read_text(encoding="utf-8"))
+    pairs = []
+    for word, sound in gold.items():
+        if not isinstance(sound, str) or len(word) > 30 or len(sound) > 30:
+            continue
+        spelt = spell(word, alphabets["grapheme_chars"])
+        heard = spell(sound.translate(AMERICAN), alphabets["phoneme_chars"])
+        if spelt and heard:
+            pairs.append((f"<s>{spelt}", heard))
+    random.Random(0).shuffle(pairs)
+    out.mkdir(parents=True, exist_ok=True)
+    for split, part in (("test", pairs[:1000]), ("val", pairs[1000:1200]), ("train", pairs[1200:])):
+        for kind, lines in zip(("source", "target"), zip(*part, strict=True), strict=True):
+            text = "".join(f"{line}\n" for line in lines)
+            (out / f"{split}.{kind}").write_text(text, encoding="utf-8")
+
+
+def exact(work: Path, output: Path) -> float:
+    """Share of outputs that are the reference."""
+    references = (work / "data" / "test.target").read_text(encoding="utf-8").splitlines()
+    outputs = output.read_text(encoding="utf-8").splitlines()
+    return sum(a == b for a, b in zip(references, outputs, strict=True)) / len(references)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Decode without a prefix, then train and decode with one on each site and on all."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("folder", type=Path, help="holds us_bart.safetensors, us_bart_config.json, gb_gold.json")
+    add("--output_dir", type=Path, default=Path("g2p"))
+    add("--steps", type=int, default=1500)
+    add("--preseqlen", type=int, default=16)
+    add("--learning_rate", type=float, default=3e-3)
+    add("--sites", nargs="+", default=list(SITES), help="comma lists")
+    args = parser.parse_args(argv)
+    for name in ("us_bart.safetensors", "us_bart_config.json", "gb_gold.json"):
+        if not (args.folder / name).is_file():
+            raise UserError(f"{args.folder} holds no {name}")
+    work = args.output_dir
+    write_data(args.folder, work / "data", write_model(args.folder, work / "us"))
+    common = ["--data_dir", str(work / "data"), "--num_workers", "0", "--eval_beams", "5"]
+    common += ["--max_source_length", "40", "--max_target_length", "40", "--length_penalty", "1"]
+    common += ["--val_max_target_length", "40", "--test_max_target_length", "40"]
+    common += ["--eval_min_gen_length", "0", "--eval_max_gen_length", "40"]
+    common += ["--no_repeat_ngram_size", "0", "--decode_batch_size", "100"]
+    base = ["--model_name_or_path", str(work / "us")]
+    finetune.main(["--do_predict", "--tuning_mode", "finetune", *base, *common])
+    shares = {"frozen, no prefix": exact(work, work / "us" / "test_beam_1.0")}
+    for sites in args.sites:
+        run = work / sites.replace(",", "-")
+        finetune.main(
+            ["--do_train", "--do_predict", *base, *common, "--output_dir", str(run)]
+            + ["--preseqlen", str(args.preseqlen), "--mid_dim", "128", "--prefix_sites", sites]
+            + ["--max_steps", str(args.steps), "--train_batch_size", "128", "--seed", "0"]
+            + ["--val_metric", "loss"]
+            + ["--learning_rate", str(args.learning_rate), "--warmup_steps", "100"]
+        )
+        shares[sites] = exact(work, run / "checkpoint-curr_best" / "test_beam_1.0")
+    print(f"\nexact pronunciations of 1,000 words, P={args.preseqlen}, {args.steps} steps of 128")
+    for name, share in shares.items():
+        print(f"{name:30} {share:6.1%}")
+
+
+if __name__ == "__main__":
+    run_command(main)
