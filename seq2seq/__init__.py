@@ -1,1 +1,1 @@
-"""Summarisation with BART: prefixes on its three kinds of attention."""
+"""Prefix-tuning BART (and other encoder-decoders) for summarisation."""

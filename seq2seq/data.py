@@ -1,0 +1,193 @@
+"""Summarisation data: files -> records -> batches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from prefix_tuning.errors import UserError
+from seq2seq.files import ROWS, Columns, Record, hub_rows, read_pairs, read_rows
+
+E2E_SPLITS = {"train": "train", "val": "valid", "test": "test"}
+"""The middle of E2E's file names."""
+
+
+def read_split(
+    data: str | Path,
+    split: str,
+    training: bool,
+    columns: Columns | None = None,
+    config: str | None = None,
+) -> list[Record]:
+    """Read one split of a data set.
+
+    Args:
+        data: a folder that holds ``<split>.source`` (and ``.target``), ``<split>.jsonl``,
+            ``<split>.csv`` or E2E's ``src1_<split>.txt``; a file of the last three kinds, whatever
+            its name; or the name of a data set of the hub.
+        split: "train", "val" or "test".
+        training: require a target of every source.
+        columns: names of the columns in JSONL, CSV and on the hub.
+        config: which configuration of the hub's data set, e.g. "3.0.0" of CNN/DailyMail.
+
+    Raises:
+        UserError: naming the file and line that is wrong, or what was looked for.
+    """
+    path, columns = Path(data), columns or Columns()
+    records: Iterable[Record]
+    if path.is_dir():
+        names = [f"{split}.jsonl", f"{split}.csv", f"src1_{E2E_SPLITS[split]}.txt"]
+        if (path / f"{split}.source").is_file():
+            records = read_pairs(path, split, training)
+        else:
+            path = next((path / name for name in names if (path / name).is_file()), path)
+            if path.is_dir():
+                raise UserError(f"{path} holds none of {split}.source, {', '.join(names)}")
+            records = read_rows(ROWS[path.suffix](path), columns, training)
+    elif path.is_file():
+        if path.suffix not in ROWS:
+            kinds = ", ".join(ROWS)
+            raise UserError(f"{path}: give a folder, or a file ending in one of {kinds}")
+        records = read_rows(ROWS[path.suffix](path), columns, training)
+    elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(data)) and path.suffix not in ROWS:
+        records = read_rows(hub_rows(str(data), config, split), columns, training)
+    else:
+        raise UserError(f"{path}: there is no such file or folder")
+    records = list(records)
+    if not records:
+        raise UserError(f"{path}: the {split} split has no records")
+    return records
+
+
+def sample_low_data(
+    train: Sequence[Record], val: Sequence[Record], size: int, seed: int
+) -> tuple[list[Record], list[Record]]:
+    """The paper's low-data setting (section 6.3): a few random examples, 30 % as many to validate.
+
+    Args:
+        train: all training examples, of which ``size`` are drawn without replacement.
+        val: all validation examples, of which ``int(0.3 * size)`` are drawn.
+        seed: of NumPy's ``RandomState``, so that draws equal those of ``numpy.random.seed``.
+
+    Raises:
+        UserError: fewer examples than would be drawn, or ``size`` below 4.
+    """
+    random, samples = np.random.RandomState(seed), []
+    for what, records, count in (("train", train, size), ("val", val, int(0.3 * size))):
+        if not 0 < count <= len(records):
+            raise UserError(
+                f"a sample of size {size} takes {count} of {len(records)} {what} examples; "
+                "choose another --size"
+            )
+        samples.append([records[i] for i in random.choice(len(records), count, replace=False)])
+    return samples[0], samples[1]
+
+
+def random_subset(records: Sequence[Record], count: int, seed: int) -> list[Record]:
+    """At most ``count`` of the records, drawn without replacement and kept in their order."""
+    kept = np.random.RandomState(seed).choice(len(records), min(count, len(records)), replace=False)
+    return [records[i] for i in sorted(kept)]
+
+
+class Seq2SeqDataset(Dataset[dict[str, Any]]):
+    """Sources and targets as texts, tokenised a batch at a time.
+
+    Args:
+        tokenizer: of the base model.
+        records: as :func:`read_split` gives them.
+        max_source_length: tokens at which a source is cut, special tokens included.
+        max_target_length: the same for targets.
+        n_obs: use the first so many records; all when None or negative.
+        prefix: text in front of every source, such as T5's "summarize: ".
+        src_lang: language of the sources, for a tokenizer that has languages (mBART).
+        tgt_lang: language of the targets.
+
+    Raises:
+        UserError: languages are given to a tokenizer without languages.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        records: Sequence[Record],
+        max_source_length: int,
+        max_target_length: int,
+        n_obs: int | None = None,
+        prefix: str = "",
+        src_lang: str = "",
+        tgt_lang: str = "",
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.records = list(records if n_obs is None or n_obs < 0 else records[:n_obs])
+        self.has_targets = all(record.target is not None for record in self.records)
+        self.max_source_length = max_source_length
+        self.max_target_length = max_target_length
+        self.prefix = prefix
+        for name, language in (("src_lang", src_lang), ("tgt_lang", tgt_lang)):
+            if language and not hasattr(tokenizer, name):
+                raise UserError(f"--{name}: the tokenizer of this model has no languages; leave it")
+            if language:
+                setattr(tokenizer, name, language)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self.records[index]
+        return {"tgt_texts": record.target, "src_texts": self.prefix + record.source, "id": index}
+
+    @property
+    def src_lens(self) -> list[int]:
+        """Characters of every source, which is what the original sorts by."""
+        return [len(self.prefix) + len(record.source) for record in self.records]
+
+    def token_lengths(self) -> list[int]:
+        """Tokens of every example after truncation: those of its source or target, if longer."""
+        lengths: list[int] = []
+        step = 1000
+        for start in tqdm(range(0, len(self), step), "counting tokens", leave=False, disable=None):
+            examples = [self[i] for i in range(start, min(start + step, len(self)))]
+            counts = [self._encode(examples, "src_texts", pad=False)]
+            if self.has_targets:
+                counts.append(self._encode(examples, "tgt_texts", pad=False))
+            ids = zip(*(count["input_ids"] for count in counts), strict=True)
+            lengths += [max(map(len, sequences)) for sequences in ids]
+        return lengths
+
+    def _encode(self, examples: Sequence[Mapping[str, Any]], key: str, pad: bool = True) -> Any:
+        texts = [example[key] for example in examples]
+        is_source = key == "src_texts"
+        return self.tokenizer(
+            **{"text" if is_source else "text_target": texts},
+            max_length=self.max_source_length if is_source else self.max_target_length,
+            truncation=True,
+            padding="longest" if pad else False,
+            return_tensors="pt" if pad else None,
+        )
+
+    def collate_fn(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Tokenise a batch of B items.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` ``[B, S]``, ``labels`` ``[B, T]`` (absent if a
+            record has no target) and ``ids`` ``[B]``, all int64. Padding in ``labels`` is the
+            tokenizer's pad token, not -100.
+        """
+        sources = self._encode(batch, "src_texts")
+        tensors = {
+            "input_ids": sources["input_ids"],
+            "attention_mask": sources["attention_mask"],
+            "ids": torch.tensor([item["id"] for item in batch]),
+        }
+        if self.has_targets:
+            tensors["labels"] = self._encode(batch, "tgt_texts")["input_ids"]
+        return tensors

@@ -1,0 +1,217 @@
+"""Files of sources and targets.
+
+The original keeps a split in ``<split>.source`` and ``<split>.target``, one example a line. CSV,
+JSONL, data sets of the hub and E2E's ``SOURCE||TARGET`` lines are read too. A line break inside a
+text becomes a blank, since it could not stand in the original's files either.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefix_tuning.errors import UserError
+
+HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
+COLUMNS = (
+    ("source", "target"),
+    ("source", "targets"),
+    ("document", "summary"),
+    ("article", "highlights"),
+    ("article", "summary"),
+    ("text", "summary"),
+)
+"""Names of source and target that are tried, as pairs: some files call another column "source"."""
+
+
+Row = tuple[Mapping[str, Any], str]
+"""Values by column, and where they stand."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One example; an input with several references makes several."""
+
+    source: str
+    target: str | None
+    """None where there is nothing to train on or to compare with."""
+    where: str
+    """File and line, for messages."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns to read; those that are None are guessed."""
+
+    source: str | None = None
+    target: str | None = None
+
+    def find(self, names: Iterable[str], training: bool, where: str) -> tuple[str, str | None]:
+        """The columns of source and target among ``names``.
+
+        The target may be missing where there is no training, and then only if it was not named.
+        """
+        names = list(names)
+        for source, target in COLUMNS:
+            pair = self.source or source, self.target or target
+            if pair[0] in names and pair[1] in names:
+                return pair
+        if not training and self.target is None:
+            for source, _ in COLUMNS:
+                if (self.source or source) in names:
+                    return self.source or source, None
+        raise UserError(
+            f"{where}: which of {', '.join(map(str, names))} are source and target is not clear; "
+            "name them with --source_column and --target_column"
+        )
+
+
+def _text(value: Any, what: str, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where}: the {what} is missing or empty")
+    return re.sub(r"\s*[\r\n]+\s*", " ", value.strip("\r\n"))
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file as a string, or :class:`UserError` saying what is wrong with it."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); name a data file") from error
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8 text; convert the file") from error
+
+
+def _lines(path: Path) -> list[tuple[str, str]]:
+    """All lines, blank ones included, and where they stand. Only ``\\n`` ends a line."""
+    text = read_text(path).removesuffix("\n")
+    return [(x, f"{path}, line {n}") for n, x in enumerate(text.split("\n"), 1)] if text else []
+
+
+def read_pairs(folder: Path, split: str, training: bool) -> Iterator[Record]:
+    """``<split>.source`` and, unless there is no training, ``<split>.target``, line by line."""
+    sources = _lines(folder / f"{split}.source")
+    path = folder / f"{split}.target"
+    if not training and not path.is_file():
+        yield from (Record(_text(text, "source", where), None, where) for text, where in sources)
+        return
+    targets = _lines(path)
+    if len(sources) != len(targets):
+        raise UserError(
+            f"{folder / split}.source has {len(sources)} lines and {path.name} {len(targets)}: "
+            "line n of one belongs to line n of the other"
+        )
+    for (source, where), (target, target_where) in zip(sources, targets, strict=True):
+        yield Record(_text(source, "source", where), _text(target, "target", target_where), where)
+
+
+def read_rows(rows: Iterable[Row], columns: Columns, training: bool) -> Iterator[Record]:
+    """The records of rows; a list of targets makes a record of each."""
+    for row, where in rows:
+        source_name, target_name = columns.find(row.keys(), training, where)
+        source = _text(row[source_name], "source", where)
+        targets = [] if target_name is None else row[target_name]
+        for target in targets if isinstance(targets, list) else [targets]:
+            yield Record(source, _text(target, "target", where), where)
+        if targets == []:
+            if training:
+                raise UserError(f"{where}: the target is missing or empty")
+            yield Record(source, None, where)
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(2**31 - 1)  # long documents exceed the 128 KiB that is the default
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    line = 2  # a row may span several
+    try:
+        for row in reader:
+            where = f"{path}, line {line}"
+            if None in row or None in row.values():
+                raise UserError(f"{where}: not as many columns as the header has")
+            yield row, where
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    for line, where in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where}: not JSON ({error.msg})") from error
+        if not isinstance(row, dict):
+            raise UserError(f'{where}: expected an object {{"source": ..., "target": ...}}')
+        yield row, where
+
+
+def _e2e_rows(path: Path) -> Iterator[Row]:
+    for line, where in _lines(path):
+        if line.count("||") != 1:
+            raise UserError(
+                f"{where}: expected SOURCE||TARGET, found {line.count('||')} times '||'"
+            )
+        yield dict(zip(("source", "target"), line.split("||"), strict=True)), where
+
+
+def hub_rows(name: str, config: str | None, split: str) -> Iterator[Row]:
+    """One split of a data set of the hub; its name for "val" is "validation"."""
+    import datasets  # seconds to import, and files need none of it
+
+    try:
+        rows = datasets.load_dataset(name, config, split=HUB_SPLITS[split])
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(
+            f"{name} is neither a file or folder here nor to be had from the hub ({reason})"
+        ) from error
+    for number, row in enumerate(rows, 1):
+        yield row, f"{name}, {HUB_SPLITS[split]} row {number}"
+
+
+ROWS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".csv": _csv_rows,
+    ".jsonl": _json_rows,
+    ".txt": _e2e_rows,
+}
+"""Readers by the ending of a file's name."""
+
+
+def write_splits(
+    folder: Path,
+    splits: Mapping[str, Sequence[Record]],
+    further: Mapping[str, str] | None = None,
+) -> None:
+    """Write a new folder of ``<split>.source`` and ``<split>.target``: all of it, or nothing.
+
+    Args:
+        further: texts of other files to write there, by name.
+
+    Raises:
+        UserError: ``folder`` exists.
+    """
+    if folder.exists():
+        raise UserError(f"{folder} exists already: remove it or give another --out")
+    texts = dict(further or {})
+    for split, records in splits.items():
+        texts[f"{split}.source"] = "".join(f"{record.source}\n" for record in records)
+        texts[f"{split}.target"] = "".join(f"{record.target}\n" for record in records)
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name, text in texts.items():
+        (temporary / name).write_text(text, encoding="utf-8", newline="\n")
+    os.replace(temporary, folder)

@@ -1,0 +1,160 @@
+"""Orders of examples in which a batch holds examples of about one length.
+
+An epoch contains every example once. What differs from the original's samplers: orders follow from
+a seed and the epoch, and the short batch that remains stays last, as anywhere else it would shift
+the borders of the batches behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from prefix_tuning.errors import UserError
+
+
+class SortishSampler(Sampler[int]):
+    """Random order, sorted by length within chunks of 50 batches, batches shuffled again.
+
+    The batch with the longest example comes first, so that too little memory shows at once.
+    Without ``shuffle`` the order is that of falling length.
+
+    Args:
+        lengths: of every example, in any unit.
+        batch_size: consecutive indices that will form a batch.
+        shuffle: whether the order changes with the epoch.
+        seed: with the epoch, decides the order.
+    """
+
+    batches_per_chunk = 50
+
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, shuffle: bool = True, seed: int = 0
+    ) -> None:
+        self.lengths = torch.tensor(lengths)
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of this epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._order(torch.arange(len(self.lengths))).tolist())
+
+    def _falling(self, indices: Tensor) -> Tensor:
+        return indices[self.lengths[indices].argsort(descending=True, stable=True)]
+
+    def _order(self, indices: Tensor) -> Tensor:
+        if not self.shuffle:
+            return self._falling(indices)
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = indices[torch.randperm(len(indices), generator=generator)]
+        chunks = order.split(self.batch_size * self.batches_per_chunk)
+        batches = list(torch.cat([self._falling(chunk) for chunk in chunks]).split(self.batch_size))
+        last = batches.pop() if len(batches[-1]) < self.batch_size else order[:0]
+        return torch.cat([*_longest_first(batches, self.lengths, generator), last])
+
+
+def _longest_first(
+    batches: Sequence[Tensor], lengths: Tensor, generator: torch.Generator
+) -> list[Tensor]:
+    """Shuffle batches, each sorted by falling length, but for the one with the longest example."""
+    if not batches:
+        return []
+    longest = int(torch.stack([lengths[batch[0]] for batch in batches]).argmax())
+    shuffled = torch.randperm(len(batches), generator=generator).tolist()
+    return [batches[longest], *(batches[i] for i in shuffled if i != longest)]
+
+
+class DistributedSortishSampler(SortishSampler):
+    """The same on every ``num_replicas``-th example, for one process of several.
+
+    Examples from the beginning are repeated until all processes have as many.
+
+    Args:
+        num_replicas: processes.
+        rank: which of them this is.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        num_replicas: int,
+        rank: int,
+        shuffle: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(lengths, batch_size, shuffle, seed)
+        self.num_samples = -(-len(lengths) // num_replicas)
+        self.indices = (torch.arange(self.num_samples) * num_replicas + rank) % len(lengths)
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._order(self.indices).tolist())
+
+
+class TokenBatchSampler(Sampler[list[int]]):
+    """Batches of like lengths whose padded tokens stay within a limit.
+
+    A batch of B examples, the longest of n tokens, has ``B * n`` padded tokens. The example that
+    alone exceeds the limit forms a batch of its own.
+
+    Args:
+        lengths: tokens of every example.
+        max_tokens: the limit.
+        shuffle: whether batches come in random order, the longest example first, and which of
+            several examples of one length share a batch is random; else in that of falling length.
+        seed: with the epoch, decides the order.
+
+    Raises:
+        UserError: the limit is not positive.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], max_tokens: int, shuffle: bool = True, seed: int = 0
+    ) -> None:
+        if max_tokens < 1:
+            raise UserError(
+                f"--max_tokens_per_batch {max_tokens}: give a positive number of tokens"
+            )
+        self.lengths = torch.tensor(lengths)
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+        falling = sorted(lengths, reverse=True)
+        self.sizes: list[int] = []
+        start = 0
+        while start < len(falling):
+            fits = max(1, max_tokens // max(1, falling[start]))
+            self.sizes.append(min(fits, len(falling) - start))
+            start += self.sizes[-1]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of this epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.arange(len(self.lengths))
+        if self.shuffle:
+            order = order[torch.randperm(len(order), generator=generator)]
+        order = order[self.lengths[order].argsort(descending=True, stable=True)]
+        batches = list(order.split(self.sizes))
+        if self.shuffle:
+            batches = _longest_first(batches, self.lengths, generator)
+        return (batch.tolist() for batch in batches)
