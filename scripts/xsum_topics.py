@@ -109,7 +109,7 @@ def read_summary(path: Path) -> Article:
 
 def _read_table(path: Path, ids: set[str] | None) -> Iterator[Article]:
     for row, where in ROWS[path.suffix](path):
-        missing = {"url", "document", "summary", *(["id"] if ids else [])} - row.keys()
+        missing = {"url", "document", "summary", *(["id"] if ids is not None else [])} - row.keys()
         if missing:
             raise UserError(f"{where}: no {', '.join(sorted(missing))}")
         if ids is None or str(row["id"]) in ids:
@@ -149,12 +149,11 @@ def select(articles: Iterable[Article], split_name: str, split: str) -> list[Rec
 
 
 def _read_ids(path: Path) -> dict[str, set[str]]:
+    text = read_text(path)
     try:
-        value = json.loads(read_text(path))
+        value = json.loads(text)
         return {split: set(map(str, value[ID_SPLITS[split]])) for split in ID_SPLITS}
     except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
         reason = "expected lists of ids under train, validation and test"
         raise UserError(f"{path}: {reason} ({error!r})") from error
 

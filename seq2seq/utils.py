@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import sacrebleu
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from evaluation import summarization
 
@@ -90,7 +91,7 @@ def freeze_params(model: nn.Module) -> None:
     model.requires_grad_(False)
 
 
-def freeze_embeds(model: nn.Module) -> None:
+def freeze_embeds(model: PreTrainedModel) -> None:
     """Freeze the token embeddings of an encoder-decoder, and its position tables if it has any."""
     freeze_params(model.get_input_embeddings())
     for stack in (model.get_encoder(), model.get_decoder()):

@@ -2,9 +2,9 @@
 
     python data/village_news/generate.py --out FOLDER [--seed 0]
 
-An article says who did what, where, when, what it cost and why, in three to five sentences, with
-others that no summary mentions. The summaries of ``who`` and of ``when`` pick different facts and
-say them in another order and voice.
+An article of three to five sentences says who did what, where and when, and something besides that
+no summary mentions. The summaries of ``who`` and of ``when`` pick different facts and say them in
+another order and voice.
 """
 
 import argparse
@@ -45,6 +45,12 @@ OPENINGS = [
     "{name} {did} the {thing} in {place} on {day} . {name} is a {role} .",
     "it happened on {day} in {place} : {name} , the {role} , {did} the {thing} .",
 ]
+# A model that has not seen a word cannot be made to write it by a prefix.
+DEED_SENTENCES = [
+    "nothing there had ever been {done} before .",
+    "that it would be {done} came as a surprise .",
+    "whether it should have been {done} is disputed .",
+]
 COST_SENTENCES = [
     "the whole affair cost {cost} pounds .",
     "neighbours paid {cost} pounds for it .",
@@ -76,9 +82,9 @@ Facts = dict[str, str]
 
 
 def write_article(facts: Facts, rng: Random) -> str:
-    """The opening, the cost and one to three further sentences."""
-    further = [rng.choice(REASONS), *rng.sample(REACTIONS, 2)]
-    body = [rng.choice(COST_SENTENCES), *rng.sample(further, rng.randint(1, 3))]
+    """The opening, a sentence with the participle, and one or two that no summary mentions."""
+    further = [rng.choice(COST_SENTENCES), rng.choice(REASONS), rng.choice(REACTIONS)]
+    body = [rng.choice(DEED_SENTENCES), *rng.sample(further, rng.randint(1, 2))]
     rng.shuffle(body)
     return " ".join([rng.choice(OPENINGS), *body]).format(**facts)
 

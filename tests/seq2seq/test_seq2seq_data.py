@@ -1,0 +1,336 @@
+"""Files, records, samples and batches."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+from transformers import MBartTokenizer, PreTrainedTokenizerFast
+
+from prefix_tuning.errors import UserError
+from seq2seq.data import Seq2SeqDataset, random_subset, read_split, sample_low_data
+from seq2seq.files import Columns, Record, write_splits
+from seq2seq.samplers import TokenBatchSampler
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def read(path: Path, split: str = "train", training: bool = True, **kwargs: Any) -> list[Any]:
+    return [(r.source, r.target) for r in read_split(path, split, training, **kwargs)]
+
+
+def records(count: int, name: str = "r") -> list[Record]:
+    return [Record(f"{name} {i}", f"target {i}", "") for i in range(count)]
+
+
+# The original's layout.
+
+
+def test_lines_of_two_files(tmp_path: Path) -> None:
+    write(tmp_path / "val.source", "a b\r\nc\u2028d \r\n")
+    write(tmp_path / "val.target", "1\n 2")
+    (one, two) = read_split(tmp_path, "val", training=True)
+    assert (one.source, one.target, two.source, two.target) == ("a b", "1", "c\u2028d ", " 2")
+    assert two.where == f"{tmp_path / 'val.source'}, line 2"
+
+
+def test_sources_alone_can_be_decoded(tmp_path: Path) -> None:
+    path = write(tmp_path / "test.source", "a\nb\n")
+    assert read(tmp_path, "test", training=False) == [("a", None), ("b", None)]
+    with pytest.raises(
+        UserError, match=r"test\.target: there is no such file, and nothing to train"
+    ):
+        read(tmp_path, "test")
+    write(path, "a\n\nb\n")
+    with pytest.raises(UserError, match=r"test\.source, line 2: the source is missing or empty"):
+        read(tmp_path, "test", training=False)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ("a\nb\n", "1\n", "train.source has 2 lines and train.target 1"),
+        ("a\n \n", "1\n2\n", "train.source, line 2: the source is missing"),
+        ("a\nb\n", "1\n\t\n", "train.target, line 2: the target is missing"),
+        ("a\nb\n\n", "1\n2\n\n", "train.source, line 3: the source is missing"),
+        (b"a\nb\xe9\n", "1\n2\n", "train.source, line 2: not UTF-8"),
+        ("", "", "the train split has no records"),
+    ],
+)
+def test_malformed_lines(tmp_path: Path, source: str | bytes, target: str, message: str) -> None:
+    write(tmp_path / "train.source", source)
+    write(tmp_path / "train.target", target)
+    with pytest.raises(UserError) as caught:
+        read(tmp_path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+TEXT = st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), min_size=1).filter(
+    lambda text: text.strip() and not text.startswith("\ufeff")
+)
+
+
+@given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=8))
+def test_what_is_written_is_read(pairs: list[tuple[str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "new"
+        write_splits(out, {"train": [Record(s, t, "") for s, t in pairs]})
+        assert read(out) == pairs
+        assert [path.name for path in Path(folder).iterdir()] == ["new"]
+        with pytest.raises(UserError, match="exists already"):
+            write_splits(out, {})
+
+
+@given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=8))
+def test_csv_and_jsonl_hold_the_same(pairs: list[tuple[str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        table, lines = Path(folder) / "a.csv", Path(folder) / "a.jsonl"
+        with table.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("document", "summary"), *pairs])
+        rows = [json.dumps({"document": s, "summary": t}) for s, t in pairs]
+        lines.write_text("\n".join(rows), encoding="utf-8")
+        assert read(table) == read(lines) == pairs
+
+
+def test_sources_alone_are_written_alone(tmp_path: Path) -> None:
+    write_splits(tmp_path / "a", {"test": [Record("a", None, ""), Record("b", None, "")]})
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["test.source"]
+
+
+# Tables.
+
+
+def test_line_breaks_inside_a_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", 'article,highlights\n"one\ntwo \r\n\r\n three\n",x\n"b",\n')
+    with pytest.raises(UserError, match=r"a\.csv, line 7: the target is missing"):
+        read(path)
+    write(path, path.read_bytes() + b"c,y\n")
+    write(path, path.read_bytes().replace(b'"b",', b'"b",z'))
+    assert read(path) == [("one two three", "x"), ("b", "z"), ("c", "y")]
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "expected"),
+    [
+        ("source,target,x", None, ("1", "2")),
+        ("id,document,summary", None, ("2", "3")),
+        ("source,article,highlights", None, ("2", "3")),
+        ("summary,text,label", None, ("2", "1")),
+        ("in,out,summary", Columns("in", "out"), ("1", "2")),
+        ("in,out,summary", Columns("in"), ("1", "3")),
+        ("document,title,summary", Columns(target="title"), ("1", "2")),
+    ],
+)
+def test_columns(
+    tmp_path: Path, header: str, columns: Columns | None, expected: tuple[str, str]
+) -> None:
+    assert read(write(tmp_path / "a.csv", f"{header}\n1,2,3\n"), columns=columns) == [expected]
+
+
+def test_columns_that_are_not_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "document,b\n1,2\n")
+    with pytest.raises(UserError, match="which of document, b are source and target"):
+        read(path)
+    assert read(path, training=False) == [("1", None)]
+    with pytest.raises(UserError, match="name them with --source_column"):
+        read(path, training=False, columns=Columns(target="summary"))
+
+
+def test_jsonl(tmp_path: Path) -> None:
+    rows = [{"source": "a", "target": "b"}, {"source": "c", "targets": ["d", "e"]}, {"source": "f"}]
+    path = write(tmp_path / "train.jsonl", "\n\n".join(map(json.dumps, rows)))
+    expected = [("a", "b"), ("c", "d"), ("c", "e")]
+    assert read(tmp_path, training=False) == [*expected, ("f", None)]
+    with pytest.raises(UserError, match=r"train\.jsonl, line 5: which of source are"):
+        read(path)
+
+
+def test_e2e_lines(tmp_path: Path) -> None:
+    write(tmp_path / "src1_valid.txt", "name : x||text . \nname : y||more . \n")
+    assert read(tmp_path, "val") == [("name : x", "text . "), ("name : y", "more . ")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.jsonl", '{"source": "a"\n', "a.jsonl, line 1: not JSON"),
+        ("a.jsonl", '["a"]\n', "a.jsonl, line 1: expected an object"),
+        ("a.jsonl", '{"source": 1, "target": "b"}\n', "a.jsonl, line 1: the source is missing"),
+        ("a.jsonl", '{"source": "a", "targets": []}\n', "a.jsonl, line 1: the target is missing"),
+        ("a.jsonl", '{"source": "a", "target": null}\n', "a.jsonl, line 1: the target is missing"),
+        ("a.csv", "source,target\na\n", "a.csv, line 2: not as many columns"),
+        ("a.csv", "source,target\na,b\na,b,c\n", "a.csv, line 3: not as many columns"),
+        ("a.csv", 'source,target\na,"b\n', "a.csv, line 2: not CSV"),
+        ("a.csv", "source,target\n", "the train split has no records"),
+        ("a.csv", "", "the train split has no records"),
+        ("a.txt", "a||b\nno separator\n", "a.txt, line 2: expected SOURCE||TARGET"),
+        ("a.xml", "<a>", "a.xml: give a folder, or a file ending in one of .csv, .jsonl, .txt"),
+    ],
+)
+def test_malformed_tables(tmp_path: Path, name: str, text: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read(write(tmp_path / name, text))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds none of val\.source, val\.jsonl, val\.csv, src1_v"):
+        read(tmp_path, "val")
+    with pytest.raises(UserError, match="no such file or folder"):
+        read(tmp_path / "a" / "b")
+    with pytest.raises(UserError, match=r"train\.csv: there is no such file"):
+        read(Path("train.csv"))
+
+
+def test_a_document_longer_than_128_kib(tmp_path: Path) -> None:
+    ((source, _),) = read(write(tmp_path / "a.csv", f"text,summary\n{'word ' * 40_000},s\n"))
+    assert len(source) == 200_000
+
+
+def test_real_pairs(shared: Path) -> None:
+    found = read_split(shared / "data/xsum/xsum_test_500.csv", "test", training=True)
+    assert len(found) == 500
+    assert found[0].source.startswith("Prison Link Cymru had 1,099 referrals in 2015-16 and said")
+    assert all("\n" not in r.source and len(r.source) > len(r.target or "") for r in found)
+    # Physical lines: an editor's line number, although documents span lines.
+    assert found[0].where.endswith("xsum_test_500.csv, line 2")
+    text = (shared / "data/xsum/xsum_test_500.csv").read_text("utf-8").split("\n")
+    for record in found[1::50]:
+        line = int(record.where.rsplit(" ", 1)[1])
+        assert record.source[:20] in text[line - 1]
+
+
+def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def load_dataset(name: str, config: str | None, split: str) -> datasets.Dataset:
+        calls.append((name, config, split))
+        return datasets.Dataset.from_dict({"article": ["a\nb", ""], "highlights": ["c", "d"]})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(UserError, match="abisee/cnn_dailymail, validation row 2: the source is"):
+        read_split("abisee/cnn_dailymail", "val", training=True, config="3.0.0")
+    assert calls == [("abisee/cnn_dailymail", "3.0.0", "validation")]
+
+
+def test_a_hub_that_does_not_answer() -> None:
+    with pytest.raises(UserError, match="xsum is neither a file or folder here nor to be had"):
+        read_split("EdinburghNLP/xsum", "train", training=True)
+
+
+# Samples.
+
+
+def test_low_data_draws_equal_numpys_seeded_ones() -> None:
+    train, val = records(300), records(90, "v")
+    few, few_val = sample_low_data(train, val, 50, seed=101)
+    np.random.seed(101)
+    assert few == [train[i] for i in np.random.choice(300, 50, replace=False)]
+    assert few_val == [val[i] for i in np.random.choice(90, 15, replace=False)]
+    assert sample_low_data(train, val, 50, seed=22)[0] != few
+
+
+@pytest.mark.parametrize("size", [0, 3, 301, 300])
+def test_impossible_samples(size: int) -> None:
+    with pytest.raises(UserError, match="choose another --size"):
+        sample_low_data(records(300), records(89), size, seed=0)
+
+
+@given(st.integers(1, 40), st.integers(0, 50), st.integers(0, 5))
+def test_random_subset(total: int, count: int, seed: int) -> None:
+    whole = records(total)
+    some = random_subset(whole, count, seed)
+    assert len(some) == min(count, total)
+    assert some == [record for record in whole if record in some]
+
+
+# Batches.
+
+
+def test_batch(bart_tokenizer: PreTrainedTokenizerFast) -> None:
+    vocabulary = bart_tokenizer.get_vocab()
+    a, b, c = (vocabulary[word] for word in ("is", "in", "the"))
+    pairs = [Record("is in the", "the in", ""), Record("in", "is", ""), Record("the", "in", "")]
+    data = Seq2SeqDataset(bart_tokenizer, pairs, max_source_length=4, max_target_length=9)
+    assert data[1] == {"src_texts": "in", "tgt_texts": "is", "id": 1}
+    batch = data.collate_fn([data[0], data[1]])
+    assert {k: v.tolist() for k, v in batch.items()} == {
+        "input_ids": [[0, a, b, 2], [0, b, 2, 1]],  # cut to four, the end token kept
+        "attention_mask": [[1, 1, 1, 1], [1, 1, 1, 0]],
+        "labels": [[0, c, b, 2], [0, a, 2, 1]],
+        "ids": [0, 1],
+    }
+    assert all(tensor.dtype == torch.int64 for tensor in batch.values())
+    assert data.token_lengths() == [4, 3, 3]
+    assert data.src_lens == [9, 2, 3]
+
+
+@pytest.mark.parametrize(("n_obs", "count"), [(None, 5), (-1, 5), (2, 2), (9, 5)])
+def test_first_examples(
+    bart_tokenizer: PreTrainedTokenizerFast, n_obs: int | None, count: int
+) -> None:
+    data = Seq2SeqDataset(bart_tokenizer, records(5), 8, 8, n_obs=n_obs, prefix="summarize: ")
+    assert [data[i]["src_texts"] for i in range(len(data))] == [
+        f"summarize: r {i}" for i in range(count)
+    ]
+    assert data.src_lens == [len("summarize: r 0")] * count
+
+
+def test_no_labels_without_targets(bart_tokenizer: PreTrainedTokenizerFast) -> None:
+    pairs = [Record("is in", None, ""), Record("in", "is in the", "")]
+    data = Seq2SeqDataset(bart_tokenizer, pairs, 8, 8)
+    assert sorted(data.collate_fn([data[1]])) == ["attention_mask", "ids", "input_ids"]
+    assert data.token_lengths() == [4, 3]
+
+
+def test_token_lengths_over_chunks(bart_tokenizer: PreTrainedTokenizerFast) -> None:
+    """Against the widths of batches of one, over more than the thousand encoded at once."""
+    pairs = read_split(ROOT / "data/restaurants/src1_train.txt", "train", training=True)[:1010]
+    data = Seq2SeqDataset(bart_tokenizer, pairs, max_source_length=30, max_target_length=40)
+    lengths = data.token_lengths()
+    assert len(lengths) == 1010
+    for i in [0, 1, 999, 1000, 1009]:
+        batch = data.collate_fn([data[i]])
+        assert lengths[i] == max(batch["input_ids"].shape[1], batch["labels"].shape[1])
+    assert 30 < max(lengths) <= 40
+
+
+def test_token_batches_of_a_data_set(bart_tokenizer: PreTrainedTokenizerFast) -> None:
+    pairs = read_split(ROOT / "data/restaurants/src1_valid.txt", "val", training=True)
+    data = Seq2SeqDataset(bart_tokenizer, pairs, max_source_length=40, max_target_length=40)
+    sampler = TokenBatchSampler(data.token_lengths(), max_tokens=300)
+    seen: list[int] = []
+    for batch in DataLoader(data, batch_sampler=sampler, collate_fn=data.collate_fn):
+        assert max(batch["input_ids"].numel(), batch["labels"].numel()) <= 300
+        seen += batch["ids"].tolist()
+    assert sorted(seen) == list(range(len(pairs)))
+
+
+def test_languages(bart_tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(UserError, match="--src_lang: the tokenizer of this model has no languages"):
+        Seq2SeqDataset(bart_tokenizer, records(1), 8, 8, src_lang="en_XX")
+    with pytest.raises(UserError, match="--tgt_lang"):
+        Seq2SeqDataset(bart_tokenizer, records(1), 8, 8, tgt_lang="ro_RO")
+    mbart = MBartTokenizer()  # no words, but all the languages
+    data = Seq2SeqDataset(mbart, records(1), 8, 8, src_lang="en_XX", tgt_lang="ro_RO")
+    batch = data.collate_fn([data[0]])
+    end = mbart.eos_token_id
+    english, romanian = mbart.convert_tokens_to_ids(["en_XX", "ro_RO"])
+    assert batch["input_ids"][0, -2:].tolist() == [end, english]
+    assert batch["labels"][0, -2:].tolist() == [end, romanian]

@@ -1,0 +1,161 @@
+"""Loss and metrics against their formulas and against the libraries; the small helpers."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sacrebleu
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
+from transformers import BartConfig, BartForConditionalGeneration, T5Config, T5Model
+
+from seq2seq.utils import (
+    assert_all_frozen,
+    calculate_bleu,
+    calculate_rouge,
+    clean_up,
+    flatten_list,
+    freeze_embeds,
+    freeze_params,
+    git_info,
+    label_smoothed_nll_loss,
+)
+
+OUTPUTS = ["the cat sat on the mat", "rain is expected", "two dogs", "nothing of it"]
+REFERENCES = ["the cats sat on a mat", "rain was expected later", "two dogs", "other words"]
+
+
+def test_label_smoothing_by_hand() -> None:
+    lprobs = torch.log(torch.tensor([[[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]]]))
+    loss, nll = label_smoothed_nll_loss(lprobs, torch.tensor([[0, 2, 1]]), 0.1, ignore_index=1)
+    plain = -math.log(0.5) - math.log(0.1)  # the third is padding
+    every = -math.log(0.5 * 0.25 * 0.25) - math.log(0.1 * 0.8 * 0.1)
+    assert nll.item() == pytest.approx(plain, rel=1e-6)
+    assert loss.item() == pytest.approx(0.9 * plain + 0.1 / 3 * every, rel=1e-6)
+
+
+@given(
+    seed=st.integers(0, 99),
+    rows=st.integers(1, 5),
+    vocabulary=st.integers(2, 9),
+    epsilon=st.floats(0, 0.9),
+)
+def test_label_smoothing_is_a_summed_cross_entropy(
+    seed: int, rows: int, vocabulary: int, epsilon: float
+) -> None:
+    """torch smooths in the same way: (1 - epsilon) on the target, epsilon / V on everything."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(rows, vocabulary, generator=generator, dtype=torch.float64)
+    target = torch.randint(vocabulary, (rows,), generator=generator)
+    target[torch.rand(rows, generator=generator) < 0.3] = -100
+    lprobs = logits.log_softmax(-1)
+    loss, nll = label_smoothed_nll_loss(lprobs, target, epsilon)
+    for value, smoothing in ((loss, epsilon), (nll, 0.0)):
+        reference = torch.nn.functional.cross_entropy(
+            logits, target, reduction="sum", label_smoothing=smoothing
+        )
+        assert value.item() == pytest.approx(reference.item(), abs=1e-9)
+
+
+def test_gradient_of_padding_is_zero() -> None:
+    lprobs = torch.zeros(2, 4).log_softmax(-1).requires_grad_()
+    label_smoothed_nll_loss(lprobs, torch.tensor([3, 1]), 0.2, ignore_index=1)[0].backward()
+    assert lprobs.grad is not None
+    assert lprobs.grad.tolist() == [pytest.approx([-0.05, -0.05, -0.05, -0.85]), [0.0] * 4]
+
+
+def test_rouge_is_near_the_mean_and_repeatable() -> None:
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    results = [scorer.score(r, o) for r, o in zip(REFERENCES, OUTPUTS, strict=True)]
+    scores = calculate_rouge(OUTPUTS, REFERENCES)
+    assert list(scores) == ["rouge1", "rouge2", "rougeL"]
+    for name, value in scores.items():
+        mean = 100 * float(np.mean([result[name].fmeasure for result in results]))
+        assert value == pytest.approx(mean, abs=5)
+        assert value == round(value, 4)
+    np.random.seed(1)
+    assert calculate_rouge(OUTPUTS, REFERENCES) == scores
+    assert np.random.get_state()[1][0] == 1  # and draws nothing from the global generator
+
+
+def test_rouge_of_one_text_is_exact() -> None:
+    """Stemmed: cat sat on mat of six and six words; pairs "cat sat", "sat on"."""
+    scores = calculate_rouge(OUTPUTS[:1], REFERENCES[:1])
+    assert scores == {"rouge1": 83.3333, "rouge2": 60.0, "rougeL": 83.3333}
+
+
+def test_rouge_of_an_empty_output_is_zero() -> None:
+    zero = {"rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0}
+    assert calculate_rouge(["", " "], ["a b", "."]) == zero
+    assert calculate_rouge(["a b"], ["."]) == zero
+
+
+def test_bleu_is_sacrebleus() -> None:
+    expected = sacrebleu.BLEU().corpus_score(OUTPUTS, [REFERENCES]).score
+    assert calculate_bleu(OUTPUTS, REFERENCES) == {"bleu": round(expected, 4)}
+    assert calculate_bleu(REFERENCES, REFERENCES) == {"bleu": 100.0}
+
+
+def test_clean_up() -> None:
+    text = "it 's here , is n't it ? we 've seen ' that ' ! i 'm sure they 're ok ."
+    # Punctuation comes first, so that the mark after a word that is quoted keeps its blank.
+    assert clean_up(text) == "it's here, isn't it? we've seen'that '! i'm sure they're ok."
+
+
+def bart() -> BartForConditionalGeneration:
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 8}
+    return BartForConditionalGeneration(
+        BartConfig(
+            **sizes,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=8,
+            decoder_ffn_dim=8,
+            vocab_size=20,
+            max_position_embeddings=16,
+        )
+    )
+
+
+def test_freezing_everything() -> None:
+    model = bart()
+    with pytest.raises(AssertionError, match=r"parameters are not frozen: model\.shared"):
+        assert_all_frozen(model)
+    freeze_params(model)
+    assert_all_frozen(model)
+
+
+def test_freezing_embeddings() -> None:
+    model = bart()
+    freeze_embeds(model)
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {
+        "model.shared.weight",
+        "model.encoder.embed_positions.weight",
+        "model.decoder.embed_positions.weight",
+    }
+    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    t5 = T5Model(T5Config(vocab_size=20, **sizes))
+    freeze_embeds(t5)
+    assert {n for n, p in t5.named_parameters() if not p.requires_grad} == {"shared.weight"}
+
+
+def test_flatten_list() -> None:
+    assert flatten_list([["a"], [], ["b", "c"]]) == ["a", "b", "c"]
+
+
+def test_git_info(tmp_path: Path) -> None:
+    assert git_info(tmp_path) == {}
+    run = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*run, "init", "-q", "-b", "trunk"], check=True)
+    assert git_info(tmp_path) == {}  # no commit yet
+    subprocess.run([*run, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    info = git_info(tmp_path)
+    assert info["repo_branch"] == "trunk"
+    assert len(info["repo_sha"]) == 40
