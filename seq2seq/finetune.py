@@ -123,7 +123,7 @@ class SummarizationModule(BaseTransformer):
                 "lengths": lengths.tolist(),
                 "loss": self.step(batch).item(),
                 "gen_time": seconds / len(rows),
-                **{f"legacy_{name}": value for name, value in legacy.items()},
+                **{f"legacy_{name}": float(value) for name, value in legacy.items()},
             }
         )
 

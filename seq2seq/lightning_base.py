@@ -18,7 +18,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
@@ -308,6 +308,7 @@ def _callbacks(args: argparse.Namespace) -> list[Callback]:
     callbacks = [
         Seq2SeqLoggingCallback(folder),
         StopAtMaxSteps(),
+        TQDMProgressBar(),
         get_checkpoint_callback(folder, args.val_metric, args.save_steps, keep_all),
     ]
     if args.early_stopping_patience >= 0:

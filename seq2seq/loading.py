@@ -32,11 +32,12 @@ def load_base(args: argparse.Namespace, name: str) -> tuple[PreTrainedTokenizerB
     except TypeError as error:  # a model's __init__ gets what its configuration does not know
         flags = ", ".join(f"--{key}" for key in given)
         raise UserError(f"{name} has no such setting as one of {flags}: leave it out") from error
+    lengths = {name: getattr(args, name) for name in ("max_target_length", "val_max_target_length")}
+    lengths["max_source_length"] = args.max_source_length or 512
+    lengths["eval_max_gen_length"] = arguments.search(args).max_length
     limit = getattr(model.config, "max_position_embeddings", None)
-    names = ("max_source_length", "max_target_length", "val_max_target_length")
-    for flag in (*names, "test_max_target_length"):
-        length = getattr(args, flag)
-        if limit is not None and length is not None and length > limit:
+    for flag, length in lengths.items():
+        if limit is not None and length > limit:
             raise UserError(f"--{flag} {length}: {name} has {limit} positions; lower it")
     return tokenizer, model
 
