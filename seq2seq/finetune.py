@@ -32,7 +32,6 @@ from torch.nn.functional import cross_entropy, log_softmax
 from transformers import set_seed
 from transformers.utils import logging as library_logging
 
-from prefix_tuning.checkpoint import write_json
 from prefix_tuning.errors import UserError, run_command
 from prefix_tuning.text import clean_up
 from seq2seq import arguments, predict, runs
@@ -47,7 +46,6 @@ from seq2seq.utils import (
     calculate_rouge,
     freeze_embeds,
     freeze_params,
-    git_info,
     label_smoothed_nll_loss,
 )
 
@@ -227,13 +225,6 @@ def train(args: argparse.Namespace) -> pl.Trainer:
     resume_from = runs.checkpoint_to_resume(args)
     set_seed(args.seed)
     module = MODULES[args.task_mode, args.tuning_mode](args, records, resume_from is not None)
-    folder = Path(args.output_dir)
-    if pl.utilities.rank_zero.rank_zero_only.rank == 0:
-        if resume_from:
-            print(f"going on from {resume_from}")
-        else:
-            runs.start(args)
-        write_json(folder / "git_log.json", git_info())
     return generic_train(module, args, logger, resume_from)
 
 

@@ -99,6 +99,10 @@ class Decoder:
             with torch.no_grad():
                 self.prefix = KeyValues(prefix.to(self.model.device).all_key_values())
         self.task = (meta or {}).get("task", {})
+        self.max_source_length = args.max_source_length or self.task.get("max_source_length", 512)
+        lengths = {"max_source_length": self.max_source_length}
+        lengths["eval_max_gen_length"] = self.search.max_length
+        loading.check_positions(self.model, lengths)
 
     def dataset(self, records: Sequence[Any]) -> Seq2SeqDataset:
         """The records with the text in front and the length that training had."""
@@ -109,7 +113,7 @@ class Decoder:
         return Seq2SeqDataset(
             self.tokenizer,
             records,
-            args.max_source_length or task.get("max_source_length", 512),
+            self.max_source_length,
             args.test_max_target_length,
             prefix=front,
             src_lang=args.src_lang or task.get("src_lang", ""),
