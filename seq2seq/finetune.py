@@ -78,13 +78,13 @@ class SummarizationModule(BaseTransformer):
         Args:
             batch: of :meth:`Seq2SeqDataset.collate_fn`.
         """
-        labels, pad = batch["labels"], self.tokenizer.pad_token_id
-        logits = self.logits(batch).float()
+        is_target = batch["labels"] != self.tokenizer.pad_token_id
+        labels, logits = batch["labels"][is_target], self.logits(batch, is_target).float()
         epsilon = self.args.label_smoothing
         if epsilon == 0:
-            return cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=pad)
-        loss, _ = label_smoothed_nll_loss(log_softmax(logits, dim=-1), labels, epsilon, pad)
-        return loss / (labels != pad).sum() if self.args.label_smoothing_mean == "yes" else loss
+            return cross_entropy(logits, labels)
+        loss, _ = label_smoothed_nll_loss(log_softmax(logits, dim=-1), labels, epsilon)
+        return loss / len(labels) if self.args.label_smoothing_mean == "yes" else loss
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         loss = self.step(batch)

@@ -122,9 +122,9 @@ class BaseTransformer(pl.LightningModule):
         """What ``generate`` puts in front; None where there is no prefix."""
         return None
 
-    def logits(self, batch: dict[str, Tensor]) -> Tensor:
-        """``[B, T, V]`` for the decoder's inputs, which are the labels shifted right."""
-        return self.model(**self._inputs(batch)).logits
+    def logits(self, batch: dict[str, Tensor], is_target: Tensor) -> Tensor:
+        """``[N, V]`` where ``is_target [B, T]``; the decoder reads the labels shifted right."""
+        return self.model(**self._inputs(batch)).logits[is_target]
 
     def _inputs(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         shifted = self.language_model.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
@@ -251,8 +251,9 @@ class PrefixTransformer(BaseTransformer):
     def generation_prefix(self) -> KeyValues:
         return KeyValues(self.model.all_key_values())
 
-    def logits(self, batch: dict[str, Tensor]) -> Tensor:
-        return self.model(gpt2_model=self.seq2seq_model, **self._inputs(batch)).logits
+    def logits(self, batch: dict[str, Tensor], is_target: Tensor) -> Tensor:
+        inputs = self._inputs(batch)
+        return self.model(gpt2_model=self.seq2seq_model, is_target=is_target, **inputs).logits
 
     def save(self, folder: Path) -> None:
         args, prefix = self.args, self.model
