@@ -1,4 +1,4 @@
-"""Decode a data file with a trained prefix or a fine-tuned model.
+"""Decode a data file with a trained prefix or a baseline.
 
 Writes ``<name>_<split>_beam`` (one output a line), ``<name>_<split>_gold`` (the references of each
 input, a blank line between inputs) and ``<name>_<split>_src`` (the prompts) into ``--gen_dir``, in
@@ -22,7 +22,7 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 import torch
 from transformers.utils import logging as library_logging
 
-from gpt2 import scoring
+from gpt2 import baselines, scoring
 from gpt2.data import DEFAULT_FILES, READERS, Format, Record, group_by_source, read_records
 from gpt2.decoding import Search, decode, no_prefix
 from prefix_tuning import checkpoint
@@ -66,22 +66,26 @@ class Decoder:
     """``run(skip)`` decodes every prompt whose index is not in ``skip``."""
 
     def __init__(self, args: argparse.Namespace, records: Sequence[Record], search: Search) -> None:
-        folder = Path(args.prefixModel_name_or_path or args.model_name_or_path)
-        self.meta = checkpoint.read_metadata(folder) if args.prefixModel_name_or_path else None
-        recorded = self.meta["base_model"].get("dtype") if self.meta else None
-        name = args.model_name_or_path
+        name, folder = args.model_name_or_path, Path(args.prefixModel_name_or_path or "")
+        has_prefix, meta = False, baselines.read_about(Path(name))
+        if args.prefixModel_name_or_path:
+            has_prefix = not baselines.needs_base_model(folder)
+            meta = (checkpoint.read_metadata if has_prefix else baselines.read_about)(folder)
+        recorded = meta.get("base_model", {}).get("dtype")
         print(f"loading {name} ...", flush=True)
         self.tokenizer = load_tokenizer(args.tokenizer_name or name, args.cache_dir)
         self.model = load_causal_lm(name, args.dtype or recorded or "float32", args.cache_dir)
+        if args.prefixModel_name_or_path and not has_prefix:
+            self.model = baselines.load_into(self.model, folder)
         enable_prefix(self.model.requires_grad_(False))
         if torch.cuda.is_available() and not args.no_cuda:
             self.model.cuda()
         self.prefix = no_prefix(self.model)
-        if self.meta:
+        if has_prefix:
             prefix, _ = checkpoint.load(folder, self.model)
             layers = [pair.detach().to(self.model.device) for pair in prefix.key_values()]
-            self.prefix = KeyValues(layers, self.meta.get("position_offset"))
-        task = (self.meta or {}).get("task", {})
+            self.prefix = KeyValues(layers, meta.get("position_offset"))
+        task = meta.get("task", {})
         self.format = Format(self.tokenizer, args.separator or task.get("separator"))
         self.prompts = self.format.encode_prompts([record.source for record in records])
         self._check_lengths(records, search)
@@ -137,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--model_name_or_path", required=True, help="base model, or fine-tuned model")
-    add("--prefixModel_name_or_path", help="folder of a trained prefix")
+    add("--prefixModel_name_or_path", help="folder of a prefix, adapters or LoRA")
     add("--tokenizer_name", help="tokenizer, if not the model's")
     add("--cache_dir")
     add("--task_mode", default="data2text", choices=list(READERS))

@@ -1,4 +1,4 @@
-"""Train a prefix (or fine-tune the model) on table-to-text data.
+"""Train a prefix, or a baseline (``gpt2/baselines.py``), to write texts.
 
 ``train_e2e.py`` builds the command line of this script; it can also be called directly. A run
 folder ends up with the trained prefix as a checkpoint (``model.safetensors``, ``config.json``), its
@@ -23,16 +23,18 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.utils import logging as library_logging
 
-from gpt2.arguments import Arguments, ModelArguments, RunArguments, parse
+from gpt2.arguments import Arguments, DataArguments, ModelArguments, RunArguments, parse
+from gpt2.baselines import BOTH, PREPARE, WITH_PREFIX, saver, set_residual_dropout
 from gpt2.data import Format, TableToTextDataset, collate, read_records
 from gpt2.train_control import PrefixTuning, add_pad_row
 from gpt2.trainer_prefix import (
     TableToTextTrainer,
+    Trainer_Both,
     Trainer_Prefix,
     best_checkpoints,
     last_complete_checkpoint,
 )
-from prefix_tuning import checkpoint, report
+from prefix_tuning import base_model, checkpoint, report
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.base_model import load_causal_lm, load_tokenizer
 from prefix_tuning.checkpoint import write_json
@@ -137,7 +139,7 @@ def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> 
     pad_id = _pad(model_args, model, tokenizer, run_args.seed)
 
     limit = getattr(model.config, "max_position_embeddings", None)
-    if limit is not None and model_args.tuning_mode == "prefixtune":
+    if limit is not None and model_args.tuning_mode in WITH_PREFIX:
         limit -= model_args.preseqlen
     make = partial(TableToTextDataset, text_format=text_format, max_tokens=limit)
     train_set = make(train_records)
@@ -152,12 +154,8 @@ def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> 
         "eval_dataset": eval_set,
         "length_groups": run_args.length_groups == "yes",
     }
-    if model_args.tuning_mode == "prefixtune":
-        trainer, save = _prefix_trainer(arguments, model, tokenizer, text_format, common)
-    else:
-        save = partial(_save_finetuned, model, tokenizer)
-        trainer = TableToTextTrainer(model=model, save=save, **common)
-        print("\n".join(report.parameter_lines(model, None)))
+    build = _prefix_trainer if model_args.tuning_mode in WITH_PREFIX else _baseline_trainer
+    trainer, save = build(arguments, model, tokenizer, text_format, common)
 
     if resume_from:
         print(f"going on from {resume_from}")
@@ -204,8 +202,8 @@ def _prefix_trainer(
     common: dict[str, Any],
 ) -> tuple[Trainer_Prefix, Callable[[Path], None]]:
     model_args, data_args, _ = arguments
-    model.requires_grad_(False)
-    enable_prefix(model)
+    both = model_args.tuning_mode == "bothtune"
+    enable_prefix(PREPARE[model_args.tuning_mode](model, model_args))
     prefix = PrefixTuning(
         model.config,
         preseqlen=model_args.preseqlen,
@@ -218,7 +216,7 @@ def _prefix_trainer(
         prefix,
         model,
         model_args.model_name_or_path,
-        task={"task_mode": data_args.task_mode, "separator": text_format.separator},
+        task=_task(data_args, text_format),
     )
     config = {
         **model.config.to_dict(),
@@ -234,10 +232,16 @@ def _prefix_trainer(
     }
 
     def save(folder: Path) -> None:
-        checkpoint.save(folder, prefix, config, meta)
-        checkpoint.export(folder / "export", prefix, meta)
+        if not both:
+            checkpoint.save(folder, prefix, config, meta)
+            checkpoint.export(folder / "export", prefix, meta)
+            return
+        trained = {**meta, "base_model": base_model.describe(model, f"the {BOTH}/ beside it")}
+        saver("finetune", model, tokenizer, {"task": meta["task"]})(folder / BOTH)
+        checkpoint.save(folder, prefix, config, trained)
 
-    trainer = Trainer_Prefix(
+    trainer_class = partial(Trainer_Both, model_folder=BOTH) if both else Trainer_Prefix
+    trainer = trainer_class(
         model=prefix,
         model_gpt2=model,
         use_dropout=model_args.use_dropout == "yes",
@@ -248,11 +252,31 @@ def _prefix_trainer(
     return trainer, save
 
 
-def _save_finetuned(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
-) -> None:
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+def _baseline_trainer(
+    arguments: Arguments,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text_format: Format,
+    common: dict[str, Any],
+) -> tuple[TableToTextTrainer, Callable[[Path], None]]:
+    model_args, data_args, _ = arguments
+    about = {
+        "tuning_mode": model_args.tuning_mode,
+        # Before the model is changed, as it will be found again.
+        "base_model": base_model.describe(model, model_args.model_name_or_path),
+        "task": _task(data_args, text_format),
+    }
+    if model_args.teacher_dropout is not None:
+        set_residual_dropout(model, model_args.teacher_dropout)
+    tuned = PREPARE[model_args.tuning_mode](model, model_args)
+    print("\n".join(report.parameter_lines(tuned, None)), flush=True)
+    save = saver(model_args.tuning_mode, tuned, tokenizer, about)
+    return TableToTextTrainer(model=tuned, save=save, **common), save
+
+
+def _task(data_args: DataArguments, text_format: Format) -> dict[str, Any]:
+    """What decoding has to know of the strings around source and target."""
+    return {"task_mode": data_args.task_mode, "separator": text_format.separator}
 
 
 def _finish(trainer: TableToTextTrainer, output_dir: Path, evaluate_train_set: bool) -> None:
@@ -286,8 +310,9 @@ def _generate(arguments: Arguments, output_dir: Path) -> None:
             continue
         command = [data_args.task_mode, "yes", split, str(folder), "no"]
         command += ["--data_file", path, "--results_dir", data_args.results_dir]
-        command += ["--model_name_or_path", model_args.model_name_or_path]
         command += ["--dtype", model_args.dtype]
+        if model_args.tuning_mode != "bothtune":  # whose model is in the run
+            command += ["--model_name_or_path", model_args.model_name_or_path]
         if data_args.score == "no":
             command.append("--no_score")
         if model_args.cache_dir:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
@@ -17,6 +17,7 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 
 from gpt2 import run_language_modeling
 from gpt2.arguments import TUNING_MODES
+from gpt2.baselines import WITH_PREFIX
 from gpt2.data import DEFAULT_FILES, READERS
 from prefix_tuning.errors import UserError, run_command
 
@@ -30,14 +31,31 @@ LATER: tuple[tuple[str, type, object], ...] = (
     ("use_lowdata_token", str, "yes"),
     ("init_shallow_word", str, "summarize"),
     ("parametrize_emb", str, "MLP"),
-    ("adapter_design", int, 1),
-    ("adapter_bottleneck", int, 100),
-    ("top_layers", int, 1),
     ("finetuned_model_path", str, None),
     ("matching_objective", str, "kl"),
     ("prefix_model_path", str, None),
 )
 """Flags of the original that matter only together with a mode that is refused so far."""
+
+
+def _top_note(args: argparse.Namespace) -> str:
+    if args.train_top is None:
+        return f"l={args.top_layers}"
+    return f"l=top{args.train_top}" + ("+embs" if args.train_embs == "yes" else "")
+
+
+NOTES: dict[str, Callable[[argparse.Namespace], str]] = {
+    "adaptertune": lambda args: f"a={args.adapter_design}_b={args.adapter_bottleneck}",
+    "finetune-top": _top_note,
+    "finetune": lambda args: f"uctd={args.use_custom_teacher_dropout}",
+    "lora": lambda args: f"r={args.lora_r}_alpha={args.lora_alpha}",
+}
+"""Tuning mode -> what its runs say in their names."""
+BASELINE_FLAGS = {
+    "adaptertune": ("adapter_design", "adapter_bottleneck"),
+    "finetune-top": ("top_layers",),
+    "lora": ("lora_r", "lora_alpha"),
+}
 SCRIPT = Path(__file__).with_name("run_language_modeling.py")
 
 
@@ -72,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--dropout", type=float, default=0.0, help="dropout on the generated keys and values")
     add("--mid_dim", type=int, default=512, help="hidden width of the prefix's MLP")
     yes_no("--init_random", "no", "recorded in the run name, without effect")
+    add("--top_layers", type=int, default=1, help="finetune-top: the original's code")
+    add("--train_top", type=int, help="finetune-top: so many top blocks, instead of a code")
+    yes_no("--train_embs", "no", "finetune-top with --train_top: train word embeddings too")
+    add("--adapter_design", type=int, default=1, help="adaptertune: 1 or 2 adapters a block")
+    add("--adapter_bottleneck", type=int, default=100, help="adaptertune: bottleneck width")
+    add("--lora_r", type=int, default=4, help="lora: rank of the updates")
+    add("--lora_alpha", type=int, default=32, help="lora: the updates are scaled by alpha / r")
     yes_no("--distill", "no", "distil from a fine-tuned teacher (not implemented yet)")
     yes_no("--use_custom_teacher_dropout", "no", "not implemented yet")
     add("--cache_dir", help="where downloaded models are kept")
@@ -111,8 +136,8 @@ def _check(args: argparse.Namespace) -> None:
 def run_name(args: argparse.Namespace) -> str:
     """The original's name of a run. It does say ``o=`` twice."""
     notes = [args.notes] if args.notes else []
-    if args.tuning_mode == "finetune":
-        notes.append(f"uctd={args.use_custom_teacher_dropout}")
+    if args.tuning_mode in NOTES:
+        notes.append(NOTES[args.tuning_mode](args))
     notes += [f"o={args.objective_mode}"] * 2
     return (
         f"{args.mode}{args.tuning_mode}_{args.optim_prefix[:1]}_{args.preseqlen}"
@@ -147,8 +172,12 @@ def build_command(args: argparse.Namespace, output_dir: Path) -> list[str]:
         "max_steps": args.max_steps,
         "warmup_steps": args.warmup_steps,
         "cache_dir": args.cache_dir,
+        "train_top": args.train_top,
+        "train_embs": args.train_embs,
     }
-    if args.tuning_mode == "prefixtune":
+    for name in BASELINE_FLAGS.get(args.tuning_mode, ()):
+        flags[name] = getattr(args, name)
+    if args.tuning_mode in WITH_PREFIX:
         flags |= {
             "optim_prefix": args.optim_prefix,
             "preseqlen": args.preseqlen,
