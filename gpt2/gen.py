@@ -23,6 +23,13 @@ RESULT_FOLDERS = {
     "data2text": "e2e_results_conv2",
     "webnlg": "webNLG_results2",
     "triples": "triples_results",
+    "writingPrompts": "wp_results",
+    "sentiment": "class_conditional_results",
+    "topic": "class_conditional_results",
+    "classify-sentiment": "classify_results",
+    "classify-topic": "classify_results",
+    "xsum": "xsum_results2",
+    "cnndm": "xsum_results2",
 }
 
 

@@ -26,6 +26,9 @@ from transformers.utils import logging as library_logging
 from gpt2.arguments import Arguments, DataArguments, ModelArguments, RunArguments, parse
 from gpt2.baselines import BOTH, PREPARE, WITH_PREFIX, saver, set_residual_dropout
 from gpt2.data import Format, TableToTextDataset, collate, read_records
+from gpt2.distillation import Trainer_Distill, load_teacher
+from gpt2.records import Record, development_size, sample_pairs
+from gpt2.tasks import TASKS
 from gpt2.train_control import PrefixTuning, add_pad_row
 from gpt2.trainer_prefix import (
     TableToTextTrainer,
@@ -119,23 +122,22 @@ def _settings(arguments: Arguments) -> dict[str, Any]:
         "train_data_file": data_args.train_data_file,
         "task_mode": data_args.task_mode,
         "separator": data_args.separator,
+        "source_prefix": data_args.source_prefix,
+        "train_size": data_args.train_size,
+        "sample_seed": data_args.sample_seed,
     }
 
 
 def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> None:
     model_args, data_args, run_args = arguments
     set_seed(run_args.seed)
-    assert data_args.train_data_file is not None
-    train_records = read_records(data_args.task_mode, data_args.train_data_file, training=True)
-    eval_records = None
-    if data_args.eval_data_file:
-        eval_records = read_records(data_args.task_mode, data_args.eval_data_file, training=True)
-
+    train_records, eval_records = _read(data_args)
     name = model_args.model_name_or_path
     print(f"loading {name} ...", flush=True)
     tokenizer = load_tokenizer(model_args.tokenizer_name or name, model_args.cache_dir)
     model = load_causal_lm(name, model_args.dtype, model_args.cache_dir)
-    text_format = Format(tokenizer, data_args.separator)
+    layout = TASKS[data_args.task_mode].layout
+    text_format = Format(tokenizer, data_args.separator, layout, data_args.source_prefix)
     pad_id = _pad(model_args, model, tokenizer, run_args.seed)
 
     limit = getattr(model.config, "max_position_embeddings", None)
@@ -143,7 +145,7 @@ def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> 
         limit -= model_args.preseqlen
     make = partial(TableToTextDataset, text_format=text_format, max_tokens=limit)
     train_set = make(train_records)
-    eval_set = make(eval_records) if eval_records else None
+    eval_set = make(eval_records, training=False) if eval_records else None
     print(f"{len(train_set):,} training pairs from {data_args.train_data_file}")
 
     _configure(run_args, output_dir, has_eval=eval_set is not None)
@@ -164,6 +166,24 @@ def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> 
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     save(output_dir)
     _finish(trainer, output_dir, run_args.evaluate_train_set == "yes")
+
+
+def _read(data_args: DataArguments) -> tuple[list[Record], list[Record] | None]:
+    """The records to train on and those of the evaluation loss, subsets where asked for."""
+    mode, eval_records = data_args.task_mode, None
+    assert data_args.train_data_file is not None
+    train_records = read_records(mode, data_args.train_data_file, training=True)
+    if data_args.eval_data_file:
+        eval_records = read_records(mode, data_args.eval_data_file, training=True)
+    if data_args.test_data_file and data_args.generate == "yes":
+        # Read now, for a mistake in it would otherwise show after hours of training.
+        read_records(mode, data_args.test_data_file, training=False)
+    size, seed = data_args.train_size, data_args.sample_seed
+    if size:
+        train_records = sample_pairs(train_records, size, seed)
+        if eval_records:
+            eval_records = sample_pairs(eval_records, development_size(size), seed)
+    return train_records, eval_records
 
 
 def _pad(
@@ -240,8 +260,7 @@ def _prefix_trainer(
         saver("finetune", model, tokenizer, {"task": meta["task"]})(folder / BOTH)
         checkpoint.save(folder, prefix, config, trained)
 
-    trainer_class = partial(Trainer_Both, model_folder=BOTH) if both else Trainer_Prefix
-    trainer = trainer_class(
+    trainer = _trainer_class(model_args, model)(
         model=prefix,
         model_gpt2=model,
         use_dropout=model_args.use_dropout == "yes",
@@ -250,6 +269,22 @@ def _prefix_trainer(
     )
     print("\n".join(report.parameter_lines(model, prefix)), flush=True)
     return trainer, save
+
+
+def _trainer_class(
+    model_args: ModelArguments, model: PreTrainedModel
+) -> Callable[..., Trainer_Prefix]:
+    if model_args.tuning_mode == "bothtune":
+        return partial(Trainer_Both, model_folder=BOTH)
+    if model_args.distill == "no":
+        return Trainer_Prefix
+    assert model_args.finetuned_model_path is not None
+    return partial(
+        Trainer_Distill,
+        teacher=load_teacher(model_args.finetuned_model_path, model),
+        matching_objective=model_args.matching_objective,
+        positions=model_args.distill_positions,
+    )
 
 
 def _baseline_trainer(
@@ -276,7 +311,11 @@ def _baseline_trainer(
 
 def _task(data_args: DataArguments, text_format: Format) -> dict[str, Any]:
     """What decoding has to know of the strings around source and target."""
-    return {"task_mode": data_args.task_mode, "separator": text_format.separator}
+    return {
+        "task_mode": data_args.task_mode,
+        "separator": text_format.separator,
+        "source_prefix": text_format.source_prefix,
+    }
 
 
 def _finish(trainer: TableToTextTrainer, output_dir: Path, evaluate_train_set: bool) -> None:
