@@ -74,7 +74,7 @@ class DataArguments:
     test_data_file: str | None = _flag(None, "file decoded after training")
     task_mode: str = _flag("data2text", f"one of {', '.join(READERS)}")
     separator: str | None = _flag(None, "text between source and target, if not the model's own")
-    train_size: str | None = _flag(None, "train on a random subset: 100 pairs, or 10%")
+    train_size: str | None = _flag(None, "train on a random subset: 100 pairs, or 10%%")
     sample_seed: int = _flag(0, "decides which subset")
     source_prefix: str | None = _flag(None, "a word in front of every source")
     generate: str = _yes_no("yes", "decode the evaluation and test files after training")

@@ -62,7 +62,12 @@ def output_text(tokenizer: PreTrainedTokenizerBase, prompt: list[int], generated
 
     text = decode([*prompt, *generated])[len(decode(prompt)) :]
     text = text.split(tokenizer.eos_token)[0]
-    return " ".join(text.split("\n")).strip() or EMPTY
+    return one_line(text).strip() or EMPTY
+
+
+def one_line(text: str) -> str:
+    """``text`` with spaces for line ends, of which sampling draws both kinds."""
+    return text.replace("\n", " ").replace("\r", " ")
 
 
 def newline_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

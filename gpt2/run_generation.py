@@ -25,7 +25,7 @@ from transformers.utils import logging as library_logging
 
 from gpt2 import baselines, scoring
 from gpt2.data import DEFAULT_FILES, READERS, Format, read_records
-from gpt2.decoding import Search, decode, decode_samples, no_prefix
+from gpt2.decoding import Search, decode, decode_samples, no_prefix, one_line
 from gpt2.records import Record, group_by_source
 from gpt2.tasks import TASKS
 from prefix_tuning import checkpoint
@@ -128,10 +128,10 @@ def write_results(
     """Write the original's three files (two for summaries); return the path of the outputs."""
     # A blank line ends the references of an input that may have several.
     end = "\n" if TASKS[task_mode].grouped else ""
-    gold = ("".join(f"{_one_line(t)}\n" for t in r.targets if t) + end for r in records)
+    gold = ("".join(f"{one_line(t)}\n" for t in r.targets if t) + end for r in records)
     # The original writes its dictionary's keys: tuples where relations are part of them.
     sources = (
-        _one_line(p) if r.relations is None else repr((p, r.relations))
+        one_line(p) if r.relations is None else repr((p, r.relations))
         for p, r in zip(prompts, records, strict=True)
     )
     contents = {
@@ -147,10 +147,6 @@ def write_results(
         temporary.write_text(content, encoding="utf-8")
         os.replace(temporary, path)
     return stem.with_name(f"{stem.name}_{suffix}")
-
-
-def _one_line(text: str) -> str:
-    return text.replace("\n", " ")
 
 
 def _parser() -> argparse.ArgumentParser:
