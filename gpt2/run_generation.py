@@ -1,10 +1,10 @@
 """Decode a data file with a trained prefix or a baseline.
 
-Writes ``<name>_<split>_beam`` (one output a line; ``_greedy`` or ``_nucleus`` where that is the
-search), ``<name>_<split>_gold`` (the references of each
-input, a blank line between inputs) and ``<name>_<split>_src`` (the prompts) into ``--gen_dir``, in
-the order of the input file. Prompts are decoded in batches of about one length; a batch gives the
-texts its prompts give alone. A decode that was stopped goes on where it was.
+Writes ``<name>_<split>_beam`` (one output a line; ``_greedy`` or ``_nucleus`` where the task is
+searched so), ``<name>_<split>_gold`` (the references of each input, a blank line between inputs)
+and ``<name>_<split>_src`` (the prompts) into ``--gen_dir``, in the order of the input file. Prompts
+are decoded in batches of about one length; a batch gives the texts its prompts give alone. A decode
+that was stopped goes on where it was.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ export (``export/``), the best evaluation (``<run>-checkpoint-<step>/``), ``log_
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,6 +22,7 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.utils import logging as library_logging
 
+from gpt2 import run_folder
 from gpt2.arguments import Arguments, DataArguments, ModelArguments, RunArguments, parse
 from gpt2.baselines import BOTH, PREPARE, WITH_PREFIX, saver, set_residual_dropout
 from gpt2.data import Format, TableToTextDataset, collate, read_records
@@ -35,17 +35,12 @@ from gpt2.trainer_prefix import (
     Trainer_Both,
     Trainer_Prefix,
     best_checkpoints,
-    last_complete_checkpoint,
 )
 from prefix_tuning import base_model, checkpoint, report
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.base_model import load_causal_lm, load_tokenizer
 from prefix_tuning.checkpoint import write_json
-from prefix_tuning.errors import UserError, run_command
-
-AGAIN = "add --overwrite_output_dir (to train_e2e.py: --resume no)"
-SETTINGS = "run_settings.json"
-"""What must not change when a run is resumed."""
+from prefix_tuning.errors import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,78 +49,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
     _, data_args, run_args = arguments
     output_dir = Path(run_args.output_dir)
-    resume_from = _prepare_run(arguments, output_dir)
+    resume_from = run_folder.prepare(arguments, output_dir)
     if (output_dir / "log_history.json").is_file() and not run_args.overwrite_output_dir:
-        print(f"{output_dir} is trained already; to train it again {AGAIN}")
+        print(f"{output_dir} is trained already; to train it again {run_folder.AGAIN}")
     else:
         _train(arguments, output_dir, resume_from)
     if data_args.generate == "yes":
         _generate(arguments, output_dir)
-
-
-def _prepare_run(arguments: Arguments, output_dir: Path) -> Path | None:
-    """Decide whether the run starts or goes on; return the checkpoint to go on from."""
-    run_args = arguments[2]
-    settings, path = _settings(arguments), output_dir / SETTINGS
-    asked = run_args.resume_from_checkpoint
-    if output_dir.exists() and not output_dir.is_dir():
-        raise UserError(f"--output_dir {output_dir} is a file: name a folder")
-    if run_args.overwrite_output_dir and asked:
-        raise UserError("--overwrite_output_dir and --resume_from_checkpoint exclude each other")
-    if run_args.overwrite_output_dir or not path.exists():
-        if output_dir.is_dir() and any(output_dir.iterdir()) and not run_args.overwrite_output_dir:
-            raise UserError(
-                f"--output_dir {output_dir} is not empty and holds no run of this project: name "
-                f"another folder, or {AGAIN}"
-            )
-        return None
-    if not asked:
-        raise UserError(
-            f"--output_dir {output_dir} holds a run: add --resume_from_checkpoint auto to go on "
-            f"with it; to train it again {AGAIN}"
-        )
-    before = checkpoint.read_json(path)
-    for name, value in settings.items():
-        if before.get(name) != value:
-            raise UserError(
-                f"{output_dir} was started with --{name} {before.get(name)}, now it is {value}: "
-                f"use the old value; to train it again {AGAIN}"
-            )
-    if asked == "auto":
-        return last_complete_checkpoint(output_dir)
-    if not Path(asked, "trainer_state.json").is_file():
-        raise UserError(f"--resume_from_checkpoint {asked} holds no complete checkpoint")
-    return Path(asked)
-
-
-def _start_run(output_dir: Path, settings: dict[str, Any]) -> None:
-    """Make the folder, without what a new run would take for its own: an old one's checkpoints."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    for name in ("log_history.json", "loss.png"):
-        (output_dir / name).unlink(missing_ok=True)
-    for folder in [*output_dir.glob("checkpoint-*"), *best_checkpoints(output_dir)]:
-        shutil.rmtree(folder)
-    write_json(output_dir / SETTINGS, settings)
-
-
-def _settings(arguments: Arguments) -> dict[str, Any]:
-    model_args, data_args, run_args = arguments
-    of_run = (
-        "per_device_train_batch_size gradient_accumulation_steps learning_rate weight_decay "
-        "num_train_epochs max_steps warmup_steps max_grad_norm lr_scheduler_type seed length_groups"
-    )
-    settings = {name: getattr(run_args, name) for name in of_run.split()}
-    settings["lr_scheduler_type"] = str(run_args.lr_scheduler_type)
-    ignored = {"cache_dir", "init_random"}
-    settings |= {k: v for k, v in vars(model_args).items() if k not in ignored}
-    return settings | {
-        "train_data_file": data_args.train_data_file,
-        "task_mode": data_args.task_mode,
-        "separator": data_args.separator,
-        "source_prefix": data_args.source_prefix,
-        "train_size": data_args.train_size,
-        "sample_seed": data_args.sample_seed,
-    }
 
 
 def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> None:
@@ -162,7 +92,7 @@ def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> 
     if resume_from:
         print(f"going on from {resume_from}")
     else:
-        _start_run(output_dir, _settings(arguments))
+        run_folder.start(output_dir, run_folder.settings_of(arguments))
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     save(output_dir)
     _finish(trainer, output_dir, run_args.evaluate_train_set == "yes")

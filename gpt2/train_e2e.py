@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     yes_no("--use_custom_teacher_dropout", "no", "finetune: --dropout is the model's residual one")
     add("--cache_dir", help="where downloaded models are kept")
     add("--dir_name", help="folder of the run's folder, instead of the mode's")
-    later = parser.add_argument_group("for variants and baselines that are not implemented yet")
+    later = parser.add_argument_group("for variants that are not implemented yet")
     for name, kind, default in LATER:
         later.add_argument(f"--{name}", type=kind, default=default, help="%(default)s")
     add("--use_big", choices=["yes", "no"], default="no", help="of the original's cluster: ignored")
@@ -140,9 +140,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--mode {args.mode}: only {', '.join(READERS)} so far")
     if args.tuning_mode not in TUNING_MODES:
         raise UserError(f"--tuning_mode {args.tuning_mode}: only {', '.join(TUNING_MODES)} so far")
-    for name in ("init_shallow",):
-        if getattr(args, name) == "yes":
-            raise UserError(f"--{name} yes is not implemented yet")
+    if args.init_shallow == "yes":
+        raise UserError("--init_shallow yes is not implemented yet")
     if args.prefix_model_path is not None:
         raise UserError(f"--prefix_model_path {args.prefix_model_path} is not implemented yet")
     subset(args)
