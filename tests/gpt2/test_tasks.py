@@ -98,21 +98,15 @@ def test_token_ids_of_gpt2() -> None:
     if not (BPE / "merges.txt").is_file():
         pytest.skip("GPT-2's vocabulary is not here: scripts/test.sh fetches it")
     tokenizer = GPT2Tokenizer.from_pretrained(BPE)
-    expected = {
-        "sentiment": [3967, 50256, 39, 72, 50256],
-        "classify-sentiment": [15902, 220, 50256, 3967, 50256],
+    cases = {
+        "sentiment": ("positive", "Hi", [3967, 50256, 17250, 50256]),
+        "classify-sentiment": ("Hi", "positive", [15902, 220, 50256, 3967, 50256]),
     }
-    for mode, (source, target) in {
-        "sentiment": ("positive", "Hi"),
-        "classify-sentiment": ("Hi", "positive"),
-    }.items():
+    for mode, (source, target, ids) in cases.items():
         (example,) = TableToTextDataset(
             [Record(source, (target,), "")], Format(tokenizer, layout=TASKS[mode].layout)
         )
-        words = [tokenizer.decode([i]) for i in example["input_ids"]]
-        assert "".join(words) == STRINGS[mode].format(s=source, t=target)
-        assert example["input_ids"].count(220) == expected[mode].count(220)
-        assert example["input_ids"].count(50256) == 2
+        assert example["input_ids"] == ids
 
 
 # One line, no separator inside, something visible on it.
