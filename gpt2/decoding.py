@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from prefix_tuning.attention import KeyValues
 from prefix_tuning.beam_search import beam_search
@@ -28,6 +28,10 @@ class Search:
     length_penalty: float = 1.0
     implementation: str = "legacy"
     """``legacy`` (2020's length normaliser, the paper's) or ``transformers`` (today's)."""
+    n_sample: int = 0
+    """Texts drawn for every prompt by nucleus sampling (Holtzman et al. 2020); 0: beam search."""
+    top_p: float = 0.8
+    seed: int = 42
 
 
 def output_text(tokenizer: PreTrainedTokenizerBase, prompt: list[int], generated: list[int]) -> str:
@@ -38,7 +42,12 @@ def output_text(tokenizer: PreTrainedTokenizerBase, prompt: list[int], generated
 
     text = decode([*prompt, *generated])[len(decode(prompt)) :]
     text = text.split(tokenizer.eos_token)[0]
-    return " ".join(text.split("\n")).strip() or EMPTY
+    return one_line(text).strip() or EMPTY
+
+
+def one_line(text: str) -> str:
+    """``text`` with spaces for line ends, of which sampling draws both kinds."""
+    return text.replace("\n", " ").replace("\r", " ")
 
 
 def newline_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -98,6 +107,51 @@ def decode_batch(
         )
         generated = output[:, width:].tolist()
     return [output_text(tokenizer, p, g) for p, g in zip(prompts, generated, strict=True)]
+
+
+def sample(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prefix: KeyValues,
+    prompt: list[int],
+    search: Search,
+    index: int,
+) -> list[str]:
+    """Draw the texts of one prompt; seed and ``index`` decide them, whatever else is decoded."""
+    set_seed(search.seed + index)
+    output = model.generate(
+        torch.tensor([prompt], device=model.device),
+        prefix=prefix,
+        do_sample=True,
+        top_p=search.top_p,
+        top_k=0,
+        num_return_sequences=search.n_sample,
+        max_new_tokens=search.max_new_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
+    )
+    return [output_text(tokenizer, prompt, ids) for ids in output[:, len(prompt) :].tolist()]
+
+
+def decode_samples(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prefix: KeyValues,
+    prompts: Sequence[list[int]],
+    search: Search,
+    skip: Sequence[int] = (),
+) -> Iterator[tuple[int, str]]:
+    """Draw ``n_sample`` texts for every prompt in turn, with a progress bar.
+
+    Yields:
+        ``prompt * n_sample + sample`` and the text.
+    """
+    done, n = set(skip), search.n_sample
+    for index, prompt in enumerate(tqdm(prompts, desc="sampling", unit="prompt")):
+        numbers = range(index * n, index * n + n)
+        if not done.issuperset(numbers):
+            texts = sample(model, tokenizer, prefix, prompt, search, index)
+            yield from zip(numbers, texts, strict=True)
 
 
 def decode(

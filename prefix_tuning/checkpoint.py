@@ -110,7 +110,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a tensor file, or raise :class:`UserError` saying that it is damaged."""
     try:
         if path.suffix == ".bin":
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -193,7 +194,7 @@ def load(folder: Path | str, model: PreTrainedModel | None = None) -> tuple[Pref
         return _load_export(folder, shape, meta).eval(), meta
     weights = folder / (ORIGINAL[0] if meta.get("original") else CHECKPOINT[0])
     prefix = PARAMETRIZATIONS[meta["parametrization"]](shape, **meta["options"])
-    _load_state(prefix, _read_tensors(weights), weights)
+    _load_state(prefix, read_tensors(weights), weights)
     return prefix.eval(), meta
 
 
@@ -213,7 +214,7 @@ def _load_state(prefix: Prefix, state: dict[str, Tensor], path: Path) -> None:
 
 def _load_export(folder: Path, shape: PrefixShape, meta: dict[str, Any]) -> FlatPrefix:
     path = folder / EXPORT[0]
-    tensors, values = _read_tensors(path), {}
+    tensors, values = read_tensors(path), {}
     length, sites = meta["options"]["length"], meta["options"].get("sites", ["self"])
     wanted = [shape.n_layer, 2, shape.n_head, length, shape.head_dim]
     for site in sites:

@@ -336,15 +336,14 @@ def test_defaults_are_the_originals(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--mode sentiment", "--mode sentiment"),
-        ("--tuning_mode adaptertune", "--tuning_mode adaptertune"),
+        ("--mode nonsense", "--mode nonsense"),
         ("--format_mode infix", "--format_mode infix"),
         ("--format_mode nopeek", "never see the source"),
         ("--prefix_mode embedding", "--prefix_mode embedding"),
         ("--optim_prefix no", "--optim_prefix no"),
         ("--init_shallow yes", "--init_shallow yes"),
-        ("--distill yes", "--distill yes"),
-        ("--notes lowdata_1_100", "lowdata"),
+        ("--distill yes", "--finetuned_model_path"),
+        ("--notes lowdata_1", "expected lowdata_SEED_SIZE"),
         ("--preseqlen 0", "--preseqlen 0"),
         ("--objective_mode 7", "--objective_mode 7"),
         ("--dropout 1.0", "--prefix_dropout 1.0"),
@@ -444,8 +443,8 @@ def test_mistakes_of_decoding(run: Path, tmp_path: Path, files: Path) -> None:
         gen.main([*base, str(tmp_path / "none"), "no"])
     with pytest.raises(UserError, match="neither a prefix nor a model"):
         gen.main([*base, str(tmp_path), "no"])
-    with pytest.raises(UserError, match="MODE xsum"):
-        gen.main(["xsum", "yes", "test", str(run), "no"])
+    with pytest.raises(UserError, match="MODE nonsense"):
+        gen.main(["nonsense", "yes", "test", str(run), "no"])
     with pytest.raises(UserError, match="--batch_size 0"):
         gen.main([*base, str(run), "no", "--data_file", test_file, "--batch_size", "0"])
     with pytest.raises(UserError, match=r"line 1: prefix, .* exceed the model's 320 positions"):
