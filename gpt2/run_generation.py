@@ -29,6 +29,7 @@ from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.base_model import DTYPES, load_causal_lm, load_tokenizer
 from prefix_tuning.errors import UserError, run_command
+from prefix_tuning.prefix import Prefix
 
 
 def _decode_resumably(
@@ -76,11 +77,15 @@ class Decoder:
         enable_prefix(self.model.requires_grad_(False))
         if torch.cuda.is_available() and not args.no_cuda:
             self.model.cuda()
-        self.prefix = no_prefix(self.model)
+        self.prefix: KeyValues | Prefix = no_prefix(self.model)
+        self.n_slot = 0
         if self.meta:
             prefix, _ = checkpoint.load(folder, self.model)
-            layers = [pair.detach().to(self.model.device) for pair in prefix.key_values()]
-            self.prefix = KeyValues(layers, self.meta.get("position_offset"))
+            self.prefix = prefix.requires_grad_(False).to(self.model.device)
+            self.n_slot = prefix.length
+            if not prefix.reads_source:
+                sites = prefix.prompt(self.model).sites
+                self.prefix = KeyValues(sites, self.meta.get("position_offset"))
         task = (self.meta or {}).get("task", {})
         self.format = Format(self.tokenizer, args.separator or task.get("separator"))
         self.prompts = self.format.encode_prompts([record.source for record in records])
@@ -90,7 +95,7 @@ class Decoder:
     def _check_lengths(self, records: Sequence[Record], search: Search) -> None:
         limit = getattr(self.model.config, "max_position_embeddings", None)
         for record, prompt in zip(records, self.prompts, strict=True):
-            need = self.prefix.offset + len(prompt) + search.max_new_tokens
+            need = self.n_slot + len(prompt) + search.max_new_tokens
             if limit is not None and need > limit:
                 raise UserError(
                     f"{record.where}: prefix, {len(prompt)} prompt tokens and "

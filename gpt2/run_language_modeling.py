@@ -23,9 +23,10 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.utils import logging as library_logging
 
+from gpt2 import prefixes
 from gpt2.arguments import Arguments, ModelArguments, RunArguments, parse
-from gpt2.data import Format, TableToTextDataset, collate, read_records
-from gpt2.train_control import PrefixTuning, add_pad_row
+from gpt2.data import Format, TableToTextDataset, collate, collate_infix, read_records
+from gpt2.train_control import add_pad_row
 from gpt2.trainer_prefix import (
     TableToTextTrainer,
     Trainer_Prefix,
@@ -138,7 +139,7 @@ def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> 
 
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit is not None and model_args.tuning_mode == "prefixtune":
-        limit -= model_args.preseqlen
+        limit -= prefixes.length(model_args, tokenizer)
     make = partial(TableToTextDataset, text_format=text_format, max_tokens=limit)
     train_set = make(train_records)
     eval_set = make(eval_records) if eval_records else None
@@ -147,7 +148,9 @@ def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> 
     _configure(run_args, output_dir, has_eval=eval_set is not None)
     common = {
         "args": run_args,
-        "data_collator": partial(collate, pad_id=pad_id),
+        "data_collator": partial(
+            collate_infix if model_args.format_mode == "infix" else collate, pad_id=pad_id
+        ),
         "train_dataset": train_set,
         "eval_dataset": eval_set,
         "length_groups": run_args.length_groups == "yes",
@@ -162,6 +165,8 @@ def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> 
     if resume_from:
         print(f"going on from {resume_from}")
     else:
+        if model_args.tuning_mode == "prefixtune":
+            prefixes.start(model_args, trainer.model, model, tokenizer)
         _start_run(output_dir, _settings(arguments))
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     save(output_dir)
@@ -206,14 +211,7 @@ def _prefix_trainer(
     model_args, data_args, _ = arguments
     model.requires_grad_(False)
     enable_prefix(model)
-    prefix = PrefixTuning(
-        model.config,
-        preseqlen=model_args.preseqlen,
-        mid_dim=model_args.mid_dim,
-        prefix_dropout=model_args.prefix_dropout,
-        objective_mode=model_args.objective_mode,
-        end_id=tokenizer.eos_token_id,
-    )
+    prefix = prefixes.build(model_args, model, tokenizer)
     meta = checkpoint.metadata(
         prefix,
         model,
@@ -226,16 +224,17 @@ def _prefix_trainer(
         "_my_arg_task_mode": data_args.task_mode,
         "_my_arg_control": True,
         "optim_prefix": True,
-        "preseqlen": model_args.preseqlen,
+        "preseqlen": prefix.length,
         "mid_dim": model_args.mid_dim,
         "prefix_dropout": model_args.prefix_dropout,
         "format_mode": model_args.format_mode,
-        "use_infix": False,
+        "use_infix": prefix.reads_source,
     }
 
     def save(folder: Path) -> None:
         checkpoint.save(folder, prefix, config, meta)
-        checkpoint.export(folder / "export", prefix, meta)
+        if not prefix.reads_source:
+            checkpoint.export(folder / "export", prefix, meta, model)
 
     trainer = Trainer_Prefix(
         model=prefix,
@@ -245,6 +244,8 @@ def _prefix_trainer(
         **common,
     )
     print("\n".join(report.parameter_lines(model, prefix)), flush=True)
+    if prefix.reads_source:
+        print("an infix depends on the source, so nothing is exported: the checkpoint serves")
     return trainer, save
 
 

@@ -18,6 +18,7 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 from gpt2 import run_language_modeling
 from gpt2.arguments import TUNING_MODES
 from gpt2.data import DEFAULT_FILES, READERS
+from gpt2.prefixes import INITS
 from prefix_tuning.errors import UserError, run_command
 
 RUN_FOLDERS = {
@@ -28,8 +29,6 @@ RUN_FOLDERS = {
 LATER: tuple[tuple[str, type, object], ...] = (
     ("lowdata_token", str, "summarize"),
     ("use_lowdata_token", str, "yes"),
-    ("init_shallow_word", str, "summarize"),
-    ("parametrize_emb", str, "MLP"),
     ("adapter_design", int, 1),
     ("adapter_bottleneck", int, 100),
     ("top_layers", int, 1),
@@ -53,12 +52,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--mode", default="data2text", help=f"task: {', '.join(READERS)}")
     add("--tuning_mode", default="prefixtune", help=f"{', '.join(TUNING_MODES)}")
     yes_no("--optim_prefix", "yes", "optimise a prefix")
-    add("--preseqlen", type=int, default=10, help="prefix length P")
-    add("--prefix_mode", default="activation", help="activation")
-    add("--format_mode", default="cat", help="cat or peek (they train the same)")
+    add("--preseqlen", type=int, help="prefix length P (default: 10; --init text: its tokens)")
+    add("--prefix_mode", default="activation", help="activation, or embedding: vectors for words")
+    add("--parametrize_emb", default="MLP", help="vectors of --prefix_mode embedding: MLP or Emb")
+    add("--format_mode", default="cat", help="cat or peek (they train the same), or infix")
+    yes_no("--deep", "no", "one more hidden layer in the prefix's MLP")
+    add("--parametrization", help="the variant by name, instead of the original's flags")
     add("--notes", help="appended to the run name; 'large' in it selects gpt2-large")
     add("--objective_mode", type=int, default=1, help="how token losses are added up, 0 to 4")
-    yes_no("--init_shallow", "no", "optimise keys and values directly (not implemented yet)")
+    yes_no("--init_shallow", "no", "optimise keys and values directly, without the MLP")
+    add("--init_shallow_word", default="summarize", help="words it starts from; no: random")
+    add("--init", help=f"what the prefix starts from: {', '.join(INITS)}")
+    add("--init_text", help="the text of --init text")
+    add("--init_file", help="a file with the text of --init text")
     yes_no("--use_dropout", "no", "dropout of the frozen model while training")
     add("--seed", type=int, default=101, help="random seed")
     add("--bsz", type=int, default=10, help="batch size")
@@ -96,7 +102,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--mode {args.mode}: only {', '.join(READERS)} so far")
     if args.tuning_mode not in TUNING_MODES:
         raise UserError(f"--tuning_mode {args.tuning_mode}: only {', '.join(TUNING_MODES)} so far")
-    for name in ("init_shallow", "distill", "use_custom_teacher_dropout"):
+    for name in ("distill", "use_custom_teacher_dropout"):
         if getattr(args, name) == "yes":
             raise UserError(f"--{name} yes is not implemented yet")
     if args.prefix_model_path is not None:
@@ -108,14 +114,35 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--submit yes: the original's cluster is not supported; use no or print")
 
 
+def _length(args: argparse.Namespace) -> int:
+    """The prefix length; 0 means as many slots as the text has tokens."""
+    if args.preseqlen is None:
+        return 0 if args.init == "text" else 10
+    return args.preseqlen
+
+
+def _run_folder(args: argparse.Namespace) -> str:
+    if args.mode == "data2text" and args.format_mode == "infix":
+        return "ablation_e2e_infix_models"
+    if args.mode == "data2text" and args.prefix_mode == "embedding":
+        return "ablation_e2e_emb_models"
+    return RUN_FOLDERS[args.mode]
+
+
 def run_name(args: argparse.Namespace) -> str:
     """The original's name of a run. It does say ``o=`` twice."""
     notes = [args.notes] if args.notes else []
     if args.tuning_mode == "finetune":
         notes.append(f"uctd={args.use_custom_teacher_dropout}")
+    if args.prefix_mode == "embedding":
+        notes.append(f"p={args.parametrize_emb}" if notes else args.parametrize_emb)
+    if args.init_shallow == "yes":
+        notes.append(f"s=yes_w={'no' if args.init else args.init_shallow_word}")
+    own = {"deep": args.deep == "yes", "init": args.init, "parametrization": args.parametrization}
+    notes += [f"{name}={getattr(args, name)}" for name, given in own.items() if given]
     notes += [f"o={args.objective_mode}"] * 2
     return (
-        f"{args.mode}{args.tuning_mode}_{args.optim_prefix[:1]}_{args.preseqlen}"
+        f"{args.mode}{args.tuning_mode}_{args.optim_prefix[:1]}_{_length(args)}"
         f"_{args.prefix_mode[:3]}_{args.format_mode[:3]}"
         f"_b={args.bsz * args.gradient_accumulation_steps}-e={args.epoch}_d={args.dropout}"
         f"_u={args.use_dropout}_lr={args.learning_rate}_w={args.weight_decay}_s={args.seed}"
@@ -149,11 +176,21 @@ def build_command(args: argparse.Namespace, output_dir: Path) -> list[str]:
         "cache_dir": args.cache_dir,
     }
     if args.tuning_mode == "prefixtune":
+        from_word = args.init_shallow == "yes" and args.init is None
+        shallow_word = args.init_shallow_word if from_word else "no"
         flags |= {
             "optim_prefix": args.optim_prefix,
-            "preseqlen": args.preseqlen,
+            "preseqlen": _length(args),
             "prefix_mode": args.prefix_mode,
+            "parametrize_emb": args.parametrize_emb,
             "format_mode": args.format_mode,
+            "deep": args.deep,
+            "parametrization": args.parametrization,
+            "init_shallow": args.init_shallow,
+            "init_shallow_word": shallow_word,
+            "init": args.init,
+            "init_text": args.init_text,
+            "init_file": args.init_file,
             "mid_dim": args.mid_dim,
             "init_random": args.init_random,
             "use_dropout": args.use_dropout,
@@ -171,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Launch what ``argv`` describes."""
     args, rest = _parser().parse_known_args(argv)
     _check(args)
-    folder = Path(args.dir_name or RUN_FOLDERS[args.mode])
+    folder = Path(args.dir_name or _run_folder(args))
     output_dir = Path(args.output_dir or folder / run_name(args))
     command = [*build_command(args, output_dir), *rest]
     line = shlex.join([sys.executable, str(SCRIPT), *command])
