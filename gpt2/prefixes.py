@@ -43,7 +43,7 @@ def check(args: ModelArguments) -> None:
         UserError: naming the flags.
     """
     if args.optim_prefix != "yes":
-        raise UserError("--optim_prefix no leaves prefixtune nothing to train: use yes")
+        raise UserError(f"--optim_prefix no leaves {args.tuning_mode} without a prefix: use yes")
     if args.mid_dim < 1:
         raise UserError(f"--mid_dim {args.mid_dim}: the MLP needs at least one unit")
     if not 0 <= args.prefix_dropout < 1:

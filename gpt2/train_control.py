@@ -189,7 +189,9 @@ class PrefixTuning(Prefix):
 class PrefixEmbTuning(PrefixTuning):
     """The embedding-only ablation; ``config.parametrize_emb`` is ``MLP`` (default) or ``Emb``."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, use_infix: bool = False, **kwargs: Any) -> None:
+        if use_infix:
+            raise UserError("PrefixEmbTuning: an embedding-only prefix cannot be an infix")
         super().__init__(*args, parametrization="embedding", **kwargs)
 
 
