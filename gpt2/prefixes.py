@@ -30,6 +30,11 @@ def parametrization(args: ModelArguments) -> str:
     return "flat" if args.init_shallow == "yes" else "mlp"
 
 
+def reads_source(args: ModelArguments) -> bool:
+    """Whether the prefix stands between source and target, which batches then keep apart."""
+    return PARAMETRIZATIONS[parametrization(args)].reads_source
+
+
 def init(args: ModelArguments) -> str:
     """What the prefix starts from, one of :data:`INITS`."""
     from_word = args.init_shallow == "yes" and args.init_shallow_word != "no"
@@ -76,11 +81,6 @@ def _check_variant(args: ModelArguments) -> None:
         raise UserError(f"{given[0]} and {given[1]} exclude each other: they are two variants")
     if args.parametrization is not None and given:
         raise UserError(f"--parametrization {args.parametrization} and {given[0]}: give one")
-    if PARAMETRIZATIONS[parametrization(args)].reads_source != (args.format_mode == "infix"):
-        raise UserError(
-            f"--parametrization {args.parametrization} does not go with --format_mode "
-            f"{args.format_mode}: an infix, and nothing else, is trained with --format_mode infix"
-        )
 
 
 def _check_init(args: ModelArguments) -> None:

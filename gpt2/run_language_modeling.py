@@ -145,12 +145,11 @@ def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> 
     eval_set = make(eval_records) if eval_records else None
     print(f"{len(train_set):,} training pairs from {data_args.train_data_file}")
 
+    is_infix = model_args.tuning_mode == "prefixtune" and prefixes.reads_source(model_args)
     _configure(run_args, output_dir, has_eval=eval_set is not None)
     common = {
         "args": run_args,
-        "data_collator": partial(
-            collate_infix if model_args.format_mode == "infix" else collate, pad_id=pad_id
-        ),
+        "data_collator": partial(collate_infix if is_infix else collate, pad_id=pad_id),
         "train_dataset": train_set,
         "eval_dataset": eval_set,
         "length_groups": run_args.length_groups == "yes",

@@ -42,7 +42,7 @@ class PrefixTuning(Prefix):
             ``[[id, ...]]``) are taken from it if they are there.
         model_gpt2: the frozen model after ``enable_prefix``, from which a prefix starts that is to
             start from words. Without it the words only decide ``P``.
-        optim_prefix: yes.
+        optim_prefix: True; without a prefix there is nothing to train.
         preseqlen: prefix length ``P``; words replace it by their number.
         use_infix: the prefix stands between source and target.
         deep_param: one more hidden layer in the MLP.
@@ -76,12 +76,12 @@ class PrefixTuning(Prefix):
             raise UserError("PrefixTuning without optim_prefix would have nothing to train")
         shallow = getattr(config, "init_shallow", "no") == "yes"
         infix = use_infix or getattr(config, "use_infix", False)
-        if shallow + infix + deep_param > 1 and not (infix and deep_param):
+        if shallow and (infix or deep_param):
             raise UserError("init_shallow excludes deep_param and use_infix: it has no MLP")
         name = parametrization or ("flat" if shallow else "infix" if infix else "mlp")
 
-        def choose(value: Any, name: str, default: Any) -> Any:
-            return getattr(config, name, default) if value is None else value
+        def choose(value: Any, key: str, default: Any) -> Any:
+            return getattr(config, key, default) if value is None else value
 
         words = _words(config) if name in ("flat", "mlp") else None
         options = {
@@ -139,12 +139,12 @@ class PrefixTuning(Prefix):
         layers = self.prompt(gpt2, bsz, src, attn_mask).sites["self"]
         return tuple(pair.expand(-1, bsz, -1, -1, -1) for pair in layers)
 
-    def get_cache(self, bsz: int = 1, gpt2: PreTrainedModel | None = None) -> DynamicCache:
-        """The same as a cache, for whoever wants transformers' own way in.
+    def get_cache(self, *args: Any, **kwargs: Any) -> DynamicCache:
+        """:meth:`get_prompt` as a cache, for whoever wants transformers' own way in.
 
         A forward pass appends to a cache: make a new one for every call.
         """
-        return DynamicCache([(pair[0], pair[1]) for pair in self.get_prompt(bsz, gpt2)])
+        return DynamicCache([(pair[0], pair[1]) for pair in self.get_prompt(*args, **kwargs)])
 
     def forward(
         self,

@@ -95,8 +95,8 @@ def export(
         for site, layers in flat.all_key_values().items()
     }
     write_tensors(folder / EXPORT[0], tables)
-    options = {"length": prefix.length, "dropout": 0.0, "sites": [*prefix.sites]}
-    write_json(folder / EXPORT[1], {**meta, "parametrization": "flat", "options": options})
+    described = {"parametrization": flat.parametrization, "options": flat.options()}
+    write_json(folder / EXPORT[1], {**meta, **described})
     return (folder / EXPORT[0]).stat().st_size
 
 

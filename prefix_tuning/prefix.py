@@ -53,7 +53,7 @@ class Prefix(nn.Module):
 
     def options(self) -> dict[str, Any]:
         """The constructor's arguments besides the shape, as JSON values."""
-        return {"length": self.length, "dropout": self.dropout.p, "sites": [*self.sites]}
+        return {"length": self.length, "dropout": self.dropout.p}
 
     def slots(self, site: str = "self") -> Tensor:
         """The prefix of one attention before dropout, fp32 ``[P, 2 * L * H * d]``."""
@@ -104,11 +104,15 @@ class Prefix(nn.Module):
     def flatten(self, model: PreTrainedModel | None = None) -> FlatPrefix:
         """The same prefix without its parametrisation: what inference needs and exports keep.
 
-        ``model`` as in :meth:`prompt`. Dropout is not applied.
+        ``model`` as in :meth:`prompt`. No dropout is applied, neither its own nor the model's.
         """
-        was_training = self.training
-        sites = self.eval().prompt(model).sites
-        self.train(was_training)
+        modules = [m for part in (self, model) if part is not None for m in part.modules()]
+        modes = [module.training for module in modules]
+        for module in modules:
+            module.training = False
+        sites = self.prompt(model).sites
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
         tables = {site: torch.stack(pairs)[:, :, 0] for site, pairs in sites.items()}
         values = {site: table.permute(3, 0, 1, 2, 4) for site, table in tables.items()}
         return FlatPrefix(self.shape, self.length, sites=self.sites, values=values)
@@ -153,7 +157,8 @@ class MLPPrefix(Prefix):
             self.add_module("control_trans" + SUFFIXES[site], mlp)
 
     def options(self) -> dict[str, Any]:
-        return {**super().options(), "mid_dim": self.mid_dim, "deep": self.deep}
+        options = {"sites": [*self.sites], "mid_dim": self.mid_dim, "deep": self.deep}
+        return {**super().options(), **options}
 
     def slots(self, site: str = "self") -> Tensor:
         embedding = self.get_submodule("wte" + SUFFIXES[site])
@@ -183,6 +188,9 @@ class FlatPrefix(Prefix):
             flat = torch.randn(length * shape.features) if values is None else values[site]
             parameter = nn.Parameter(flat.detach().clone().reshape(-1))
             self.register_parameter("control_trans" + SUFFIXES[site], parameter)
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "sites": [*self.sites]}
 
     def slots(self, site: str = "self") -> Tensor:
         return self.get_parameter("control_trans" + SUFFIXES[site]).view(self.length, -1)

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prefix_tuning.attention import KeyValues, check_usable, site_of
+from prefix_tuning.positions import check_length
 from prefix_tuning.shape import PrefixShape
 
 
@@ -52,9 +53,13 @@ def record(model: PreTrainedModel, **inputs: Any) -> Recorder:
         model: after ``enable_prefix``.
         inputs: ``input_ids [B, T]`` or ``inputs_embeds [B, T, D]``, and perhaps an
             ``attention_mask [B, T]``, whose padding is counted in the positions.
+
+    Raises:
+        UserError: they are more than the model has positions for.
     """
     check_usable(model)
     tokens = next(iter(inputs.values()))
+    check_length(model, 0, tokens.shape[1])
     positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
     recorder = Recorder()
     model.base_model(**inputs, position_ids=positions, prefix=recorder, use_cache=False)

@@ -36,19 +36,16 @@ class EmbeddingPrefix(Prefix):
         mlp: bool = True,
     ) -> None:
         super().__init__(shape, length, dropout, ("self",))
-        self.mid_dim = mid_dim
+        self.mid_dim, self.mlp = mid_dim, mlp
         self.wte = nn.Embedding(length, shape.width)
-        self.control_trans = (
-            nn.Sequential(
+        self.control_trans: nn.Module = nn.Identity()
+        if mlp:
+            self.control_trans = nn.Sequential(
                 nn.Linear(shape.width, mid_dim), nn.Tanh(), nn.Linear(mid_dim, shape.width)
             )
-            if mlp
-            else None
-        )
 
     def options(self) -> dict[str, Any]:
-        options = {name: value for name, value in super().options().items() if name != "sites"}
-        return {**options, "mid_dim": self.mid_dim, "mlp": self.control_trans is not None}
+        return {**super().options(), "mid_dim": self.mid_dim, "mlp": self.mlp}
 
     def prompt(
         self,
@@ -58,9 +55,7 @@ class EmbeddingPrefix(Prefix):
         source_mask: Tensor | None = None,
     ) -> KeyValues:
         model = _needed(model, self)
-        vectors = (
-            self.wte.weight if self.control_trans is None else self.control_trans(self.wte.weight)
-        )
+        vectors = self.control_trans(self.wte.weight)
         rows = batch_size if self.training and self.dropout.p > 0 else 1
         vectors = self.dropout(vectors.expand(rows, -1, -1))
         return KeyValues(record(model, inputs_embeds=vectors.to(model.dtype)).layers())
@@ -90,7 +85,7 @@ class InfixPrefix(MLPPrefix):
         self.wte2 = nn.Embedding(length, shape.width)
 
     def options(self) -> dict[str, Any]:
-        return {name: value for name, value in super().options().items() if name != "sites"}
+        return {**Prefix.options(self), "mid_dim": self.mid_dim, "deep": self.deep}
 
     def prompt(
         self,

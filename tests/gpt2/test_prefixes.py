@@ -58,13 +58,19 @@ def decoded(checkpoint_folder: Path, results: Path) -> str:
     [
         ("--preseqlen 3 --deep yes", MLPPrefix, "control_trans.4.weight"),
         ("--preseqlen 3 --init_shallow yes --init_shallow_word no", FlatPrefix, "control_trans"),
-        ("--preseqlen 3 --prefix_mode embedding", EmbeddingPrefix, "control_trans.2.weight"),
+        (
+            "--preseqlen 3 --prefix_mode embedding --use_dropout yes --gradient_checkpointing",
+            EmbeddingPrefix,
+            "control_trans.2.weight",
+        ),
         (
             "--preseqlen 3 --prefix_mode embedding --parametrize_emb Emb",
             EmbeddingPrefix,
             "wte.weight",
         ),
         ("--preseqlen 3 --format_mode infix --dropout 0.1", InfixPrefix, "wte2.weight"),
+        ("--preseqlen 3 --parametrization infix --deep no", InfixPrefix, "wte2.weight"),
+        ("--preseqlen 3 --format_mode infix --deep yes", InfixPrefix, "control_trans.4.weight"),
     ],
 )
 def test_every_variant_trains_exports_and_decodes(
@@ -113,7 +119,7 @@ class LowRankPrefix(Prefix):
         self.right = nn.Parameter(torch.randn(mid_dim, shape.features))
 
     def options(self) -> dict[str, Any]:
-        return {"length": self.length, "mid_dim": len(self.right), "dropout": self.dropout.p}
+        return {**super().options(), "mid_dim": len(self.right)}
 
     def slots(self, site: str = "self") -> Tensor:
         return self.left @ self.right
@@ -336,7 +342,6 @@ def test_names_of_runs(
         ("--parametrize_emb GRU", "--parametrize_emb GRU: use one of MLP, Emb"),
         ("--parametrization gru", "--parametrization gru: use one of mlp, flat"),
         ("--parametrization flat --deep yes", "--parametrization flat and --deep yes"),
-        ("--parametrization infix", "trained with --format_mode infix"),
         ("--init ones", "--init ones: use one of random, zero, text"),
         ("--init zero --format_mode infix", "of the variant infix can only start random"),
         ("--init text --init_text a --prefix_mode embedding", "can only start random"),
