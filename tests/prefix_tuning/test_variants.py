@@ -12,6 +12,7 @@ from conftest import load_vectors, part, tiny_model
 
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
+from prefix_tuning.beam_search import beam_search
 from prefix_tuning.errors import UserError
 from prefix_tuning.initialization import activations, resize, start_from, zero
 from prefix_tuning.objectives import target_nll
@@ -91,6 +92,22 @@ def test_an_infix_of_words_gives_the_logits_of_the_whole_text(family: str, atten
     mask = torch.cat([SOURCE_MASK, torch.ones(2, 8, dtype=torch.long)], dim=1)
     expected = stock(text, attention_mask=mask, position_ids=torch.arange(12)[None]).logits
     assert torch.allclose(found, expected[:, 7:], atol=1e-5)
+
+
+def test_greedy_search_behind_a_padded_source() -> None:
+    """Against the most likely token of whole forward passes, one by one."""
+    model = enable_prefix(tiny_model("gpt2"))
+    torch.manual_seed(0)
+    prefix = prompt(InfixPrefix(PrefixShape.from_config(model.config), 3, mid_dim=8), model)
+    text = TARGET[:, :1]
+    mask = torch.ones_like(text)
+    found = beam_search(model, prefix, text, mask, eos_token_id=1, num_beams=1, max_new_tokens=6)
+    with torch.no_grad():
+        for _ in range(6):
+            logits = model(text, prefix=prefix).logits[:, -1]
+            text = torch.cat([text, logits.argmax(-1, keepdim=True)], dim=1)
+    for hypotheses, tokens in zip(found, text[:, 1:].tolist(), strict=True):
+        assert hypotheses.tokens[0] == tokens[: tokens.index(1) + 1 if 1 in tokens else 6]
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
