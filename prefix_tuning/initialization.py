@@ -72,7 +72,8 @@ def fit(
     """
     names = ("control_trans", "wte") if train_embedding else ("control_trans",)
     parameters = [p for name, p in prefix.named_parameters() if name.startswith(names)]
-    optimizer = torch.optim.Adam(parameters, lr=learning_rate)
+    # Fused: half the time on a CPU, where the MLP of GPT-2 medium takes minutes.
+    optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
     losses = []
     for _ in trange(steps, desc="fitting the prefix to words", unit="step", leave=False):
         errors = [mse_loss(prefix.slots(site), targets[site]) for site in prefix.sites]

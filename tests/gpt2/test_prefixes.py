@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, gpt2_of_vectors, load_vectors, part, tiny_model
+from conftest import BPE, ROOT, gpt2_of_vectors, load_vectors, part, tiny_model
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import GPT2Tokenizer
 
 from gpt2 import gen, prefixes, run_language_modeling, train_e2e
 from gpt2.arguments import parse
@@ -187,6 +188,23 @@ def test_an_mlp_is_fitted_once_and_never_at_load(
     PrefixTuning.from_pretrained(fitted, load_causal_lm(str(tiny_folder)).config)
     (fitted / "log_history.json").unlink()
     run(tiny_folder, fitted, "--init text --save_steps 1" + NO_STEP, **text)
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("summarize", [35743]),
+        ("table-to-text:", [3084, 12, 1462, 12, 5239, 25]),
+        (" keep\n", [1394]),
+    ],
+)
+def test_words_are_encoded_as_in_the_original(text: str, ids: list[int], tmp_path: Path) -> None:
+    """GPT-2's own tokens, with a space in front."""
+    if not (BPE / "merges.txt").is_file():
+        pytest.skip("GPT-2's vocabulary is not here: scripts/test.sh fetches it")
+    base = ["--train_data_file", "x", "--output_dir", str(tmp_path), "--optim_prefix", "yes"]
+    base += ["--tuning_mode", "prefixtune", "--init", "text", "--init_text", text]
+    assert prefixes.word_ids(parse(base)[0], GPT2Tokenizer.from_pretrained(BPE)) == ids
 
 
 def test_zero(tiny_folder: Path, tmp_path: Path) -> None:
