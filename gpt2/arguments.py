@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import HfArgumentParser, TrainingArguments
 
+from gpt2 import prefixes
 from gpt2.adapters import DESIGNS
 from gpt2.baselines import PREPARE, TOP_LAYERS, WITH_PREFIX, check_peft
 from gpt2.data import READERS
@@ -16,6 +17,7 @@ from gpt2.records import subset_size
 from prefix_tuning.base_model import DTYPES
 from prefix_tuning.errors import UserError
 from prefix_tuning.objectives import OBJECTIVE_MODES
+from prefix_tuning.variants import PARAMETRIZATIONS
 
 TUNING_MODES = tuple(PREPARE)
 
@@ -38,11 +40,21 @@ class ModelArguments:
     dtype: str = _flag("float32", "precision of the frozen model", choices=list(DTYPES))
     tuning_mode: str = _flag("finetune", f"one of {', '.join(TUNING_MODES)}")
     optim_prefix: str = _yes_no("no", "optimise a prefix; yes for prefixtune")
-    preseqlen: int = _flag(0, "prefix length")
+    preseqlen: int = _flag(0, "prefix length; 0 with --init text: as many slots as tokens")
     mid_dim: int = _flag(512, "hidden width of the prefix's MLP")
     prefix_dropout: float = _flag(0.0, "dropout on the generated keys and values")
-    prefix_mode: str = _flag("activation", "activation; embedding is not implemented yet")
-    format_mode: str = _flag("cat", "cat or peek (they train the same)")
+    prefix_mode: str = _flag("activation", "activation, or embedding: vectors instead of words")
+    parametrize_emb: str = _flag("MLP", "vectors of --prefix_mode embedding: MLP or Emb (none)")
+    format_mode: str = _flag("cat", "cat or peek (they train the same), or infix")
+    deep: str = _yes_no("no", "one more hidden layer in the prefix's MLP")
+    init_shallow: str = _yes_no("no", "keys and values as the parameters themselves, no MLP")
+    init_shallow_word: str = _flag("no", "words it starts from, whose number replaces preseqlen")
+    parametrization: str | None = _flag(
+        None, f"the variant by name, instead of the flags above: {', '.join(PARAMETRIZATIONS)}"
+    )
+    init: str | None = _flag(None, f"what the prefix starts from: {', '.join(prefixes.INITS)}")
+    init_text: str | None = _flag(None, "the text of --init text: a word, an instruction, ...")
+    init_file: str | None = _flag(None, "a file with the text of --init text")
     init_random: str = _yes_no("no", "without effect, as in the original")
     use_dropout: str = _yes_no("no", "dropout of the frozen model while training")
     objective_mode: int = _flag(2, "how a prefix's token losses are added up, 0 to 4")
@@ -136,7 +148,7 @@ def check(model: ModelArguments, data: DataArguments, run: RunArguments) -> None
     if data.train_size is not None:
         subset_size(data.train_size, 100)
     if model.tuning_mode in WITH_PREFIX:
-        _check_prefix(model)
+        prefixes.check(model)
     _check_baseline(model)
     _check_distillation(model)
 
@@ -185,22 +197,5 @@ def _check_distillation(model: ModelArguments) -> None:
         raise UserError(f"--distill yes: only with prefixtune, not {model.tuning_mode}")
     if model.finetuned_model_path is None:
         raise UserError("--distill yes needs the teacher: add --finetuned_model_path")
-    if model.format_mode == "infix":
+    if prefixes.reads_source(model):
         raise UserError("--distill yes: an infix sees no source where the teacher sees it; use cat")
-
-
-def _check_prefix(model: ModelArguments) -> None:
-    if model.optim_prefix != "yes":
-        raise UserError(f"--optim_prefix no leaves {model.tuning_mode} without a prefix: use yes")
-    if model.preseqlen < 1:
-        raise UserError(f"--preseqlen {model.preseqlen}: a prefix needs at least one slot")
-    if model.mid_dim < 1:
-        raise UserError(f"--mid_dim {model.mid_dim}: the MLP needs at least one unit")
-    if not 0 <= model.prefix_dropout < 1:
-        raise UserError(f"--prefix_dropout {model.prefix_dropout}: must be in [0, 1)")
-    if model.prefix_mode != "activation":
-        raise UserError(f"--prefix_mode {model.prefix_mode}: only activation so far")
-    if model.format_mode == "nopeek":
-        raise UserError("--format_mode nopeek: the model would never see the source; use cat")
-    if model.format_mode not in ("cat", "peek"):
-        raise UserError(f"--format_mode {model.format_mode}: only cat and peek so far")

@@ -292,3 +292,26 @@ def collate(examples: Sequence[dict[str, list[int]]], pad_id: int) -> dict[str, 
         return torch.tensor(rows, dtype=torch.long)
 
     return {"input_ids": pad("input_ids", pad_id), "labels": pad("labels", IGNORE)}
+
+
+def collate_infix(examples: Sequence[dict[str, list[int]]], pad_id: int) -> dict[str, Tensor]:
+    """The same for an infix, which stands between source and target.
+
+    ``input_ids`` and ``labels`` begin with the last token of the prompt, the separator; what
+    precedes it is ``src [B, S]`` int64, padded on the right, with ``src_attn [B, S]`` bool.
+    """
+    n_source = [example["labels"].count(IGNORE) - 1 for example in examples]
+    targets = [
+        {key: ids[n:] for key, ids in example.items()}
+        for example, n in zip(examples, n_source, strict=True)
+    ]
+    width = max(n_source)
+    source = [
+        e["input_ids"][:n] + [pad_id] * (width - n) for e, n in zip(examples, n_source, strict=True)
+    ]
+    lengths = torch.tensor(n_source)
+    return {
+        **collate(targets, pad_id),
+        "src": torch.tensor(source, dtype=torch.long),
+        "src_attn": torch.arange(width) < lengths[:, None],
+    }

@@ -10,8 +10,6 @@ that was stopped goes on where it was.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -32,37 +30,8 @@ from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.base_model import DTYPES, load_causal_lm, load_tokenizer
 from prefix_tuning.errors import UserError, run_command
-
-
-def _decode_resumably(
-    path: Path, settings: dict[str, object], n_text: int, run: Decoder
-) -> list[str]:
-    """All texts, those in the file at ``path`` first; the file grows with every text."""
-    texts = _read_partial(path, settings)
-    if texts:
-        print(f"going on after {len(texts)} of {n_text} texts")
-    else:
-        path.write_text(json.dumps(settings) + "\n", encoding="utf-8")
-    with path.open("a", encoding="utf-8") as file:
-        for index, text in run(list(texts)):
-            file.write(json.dumps([index, text]) + "\n")
-            file.flush()
-            texts[index] = text
-    return [texts[i] for i in range(n_text)]
-
-
-def _read_partial(path: Path, settings: dict[str, object]) -> dict[int, str]:
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what was cut off has no line end
-    try:
-        if not lines or json.loads(lines[0]) != settings:
-            return {}
-        texts = dict(json.loads(line) for line in lines[1:])
-    except ValueError:
-        return {}
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    return texts
+from prefix_tuning.prefix import Prefix
+from prefix_tuning.resumable import decode_resumably, write_text
 
 
 class Decoder:
@@ -83,11 +52,15 @@ class Decoder:
         enable_prefix(self.model.requires_grad_(False))
         if torch.cuda.is_available() and not args.no_cuda:
             self.model.cuda()
-        self.prefix = no_prefix(self.model)
+        self.prefix: KeyValues | Prefix = no_prefix(self.model)
+        self.n_slot = 0
         if has_prefix:
             prefix, _ = checkpoint.load(folder, self.model)
-            layers = [pair.detach().to(self.model.device) for pair in prefix.key_values()]
-            self.prefix = KeyValues(layers, meta.get("position_offset"))
+            self.prefix = prefix.requires_grad_(False).to(self.model.device)
+            self.n_slot = prefix.length
+            if not prefix.reads_source:
+                sites = prefix.prompt(self.model).sites
+                self.prefix = KeyValues(sites, meta.get("position_offset"))
         task = meta.get("task", {})
         self.format = Format(
             self.tokenizer,
@@ -102,7 +75,7 @@ class Decoder:
     def _check_lengths(self, records: Sequence[Record], search: Search) -> None:
         limit = getattr(self.model.config, "max_position_embeddings", None)
         for record, prompt in zip(records, self.prompts, strict=True):
-            need = self.prefix.offset + len(prompt) + search.max_new_tokens
+            need = self.n_slot + len(prompt) + search.max_new_tokens
             if limit is not None and need > limit:
                 raise UserError(
                     f"{record.where}: prefix, {len(prompt)} prompt tokens and "
@@ -142,10 +115,7 @@ def write_results(
     if task_mode in ("xsum", "cnndm"):  # a second copy of the articles would serve nobody
         del contents["src"]
     for name, content in contents.items():
-        path = stem.with_name(f"{stem.name}_{name}")
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(content, encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(stem.with_name(f"{stem.name}_{name}"), content)
     return stem.with_name(f"{stem.name}_{suffix}")
 
 
@@ -233,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     partial = stem.with_name(f"{stem.name}_{suffix}.partial")
     n_text = len(records) * max(1, search.n_sample)
-    texts = _decode_resumably(partial, settings, n_text, run)
+    texts = decode_resumably(partial, settings, n_text, run)
     prompts = [run.format.prompt(record.source) for record in records]
     output = write_results(stem, suffix, args.task_mode, records, prompts, texts)
     partial.unlink()

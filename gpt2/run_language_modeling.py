@@ -22,14 +22,14 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.utils import logging as library_logging
 
-from gpt2 import run_folder
+from gpt2 import prefixes, run_folder
 from gpt2.arguments import Arguments, DataArguments, ModelArguments, RunArguments, parse
 from gpt2.baselines import BOTH, PREPARE, WITH_PREFIX, saver, set_residual_dropout
-from gpt2.data import Format, TableToTextDataset, collate, read_records
+from gpt2.data import Format, TableToTextDataset, collate, collate_infix, read_records
 from gpt2.distillation import Trainer_Distill, load_teacher
 from gpt2.records import Record, development_size, sample_pairs
 from gpt2.tasks import TASKS
-from gpt2.train_control import PrefixTuning, add_pad_row
+from gpt2.train_control import add_pad_row
 from gpt2.trainer_prefix import (
     TableToTextTrainer,
     Trainer_Both,
@@ -71,27 +71,31 @@ def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> 
     pad_id = _pad(model_args, model, tokenizer, run_args.seed)
 
     limit = getattr(model.config, "max_position_embeddings", None)
-    if limit is not None and model_args.tuning_mode in WITH_PREFIX:
-        limit -= model_args.preseqlen
+    has_prefix = model_args.tuning_mode in WITH_PREFIX
+    if limit is not None and has_prefix:
+        limit -= prefixes.length(model_args, tokenizer)
     make = partial(TableToTextDataset, text_format=text_format, max_tokens=limit)
     train_set = make(train_records)
     eval_set = make(eval_records, training=False) if eval_records else None
     print(f"{len(train_set):,} training pairs from {data_args.train_data_file}")
 
+    is_infix = has_prefix and prefixes.reads_source(model_args)
     _configure(run_args, output_dir, has_eval=eval_set is not None)
     common = {
         "args": run_args,
-        "data_collator": partial(collate, pad_id=pad_id),
+        "data_collator": partial(collate_infix if is_infix else collate, pad_id=pad_id),
         "train_dataset": train_set,
         "eval_dataset": eval_set,
         "length_groups": run_args.length_groups == "yes",
     }
-    build = _prefix_trainer if model_args.tuning_mode in WITH_PREFIX else _baseline_trainer
+    build = _prefix_trainer if has_prefix else _baseline_trainer
     trainer, save = build(arguments, model, tokenizer, text_format, common)
 
     if resume_from:
         print(f"going on from {resume_from}")
     else:
+        if has_prefix:
+            prefixes.start(model_args, trainer.prefix, model, tokenizer)
         run_folder.start(output_dir, run_folder.settings_of(arguments))
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     save(output_dir)
@@ -154,14 +158,7 @@ def _prefix_trainer(
     model_args, data_args, _ = arguments
     both = model_args.tuning_mode == "bothtune"
     enable_prefix(PREPARE[model_args.tuning_mode](model, model_args))
-    prefix = PrefixTuning(
-        model.config,
-        preseqlen=model_args.preseqlen,
-        mid_dim=model_args.mid_dim,
-        prefix_dropout=model_args.prefix_dropout,
-        objective_mode=model_args.objective_mode,
-        end_id=tokenizer.eos_token_id,
-    )
+    prefix = prefixes.build(model_args, model, tokenizer)
     meta = checkpoint.metadata(
         prefix,
         model,
@@ -174,21 +171,22 @@ def _prefix_trainer(
         "_my_arg_task_mode": data_args.task_mode,
         "_my_arg_control": True,
         "optim_prefix": True,
-        "preseqlen": model_args.preseqlen,
+        "preseqlen": prefix.length,
         "mid_dim": model_args.mid_dim,
         "prefix_dropout": model_args.prefix_dropout,
         "format_mode": model_args.format_mode,
-        "use_infix": False,
+        "use_infix": prefix.reads_source,
     }
 
     def save(folder: Path) -> None:
-        if not both:
-            checkpoint.save(folder, prefix, config, meta)
-            checkpoint.export(folder / "export", prefix, meta)
+        if both:
+            trained = {**meta, "base_model": base_model.describe(model, f"the {BOTH}/ beside it")}
+            saver("finetune", model, tokenizer, {"task": meta["task"]})(folder / BOTH)
+            checkpoint.save(folder, prefix, config, trained)
             return
-        trained = {**meta, "base_model": base_model.describe(model, f"the {BOTH}/ beside it")}
-        saver("finetune", model, tokenizer, {"task": meta["task"]})(folder / BOTH)
-        checkpoint.save(folder, prefix, config, trained)
+        checkpoint.save(folder, prefix, config, meta)
+        if not prefix.reads_source:
+            checkpoint.export(folder / "export", prefix, meta, model)
 
     trainer = _trainer_class(model_args, model)(
         model=prefix,
@@ -198,6 +196,8 @@ def _prefix_trainer(
         **common,
     )
     print("\n".join(report.parameter_lines(model, prefix)), flush=True)
+    if prefix.reads_source:
+        print("an infix depends on the source, so nothing is exported: the checkpoint serves")
     return trainer, save
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
@@ -19,45 +19,10 @@ from gpt2 import run_language_modeling
 from gpt2.arguments import TUNING_MODES
 from gpt2.baselines import WITH_PREFIX
 from gpt2.data import DEFAULT_FILES, READERS
+from gpt2.prefixes import INITS, STARTABLE, parametrization
+from gpt2.run_names import folder_name, length, run_name, schedule, subset
 from prefix_tuning.errors import UserError, run_command
 
-RUN_FOLDERS = {
-    "data2text": "save_e2e_models_convcheck",
-    "webnlg": "webnlg_models",
-    "triples": "triples_models",
-    "writingPrompts": "wp_models",
-    "cnndm": "cnndm_models",
-    "xsum": "xsum_models",
-    "sentiment": "sentiment_models",
-    "topic": "topic_models",
-    "classify-sentiment": "classification_models",
-    "classify-topic": "classification_models",
-}
-SUBSET_FOLDERS = {
-    "lowdata": "e2e_lowdata_models_prefixtune",
-    "datalevels": "e2e_datalevels_models",
-}
-LATER: tuple[tuple[str, type, object], ...] = (
-    ("init_shallow_word", str, "summarize"),
-    ("parametrize_emb", str, "MLP"),
-    ("prefix_model_path", str, None),
-)
-"""Flags of the original that matter only together with a mode that is refused so far."""
-
-
-def _top_note(args: argparse.Namespace) -> str:
-    if args.train_top is None:
-        return f"l={args.top_layers}"
-    return f"l=top{args.train_top}" + ("+embs" if args.train_embs == "yes" else "")
-
-
-NOTES: dict[str, Callable[[argparse.Namespace], str]] = {
-    "adaptertune": lambda args: f"a={args.adapter_design}_b={args.adapter_bottleneck}",
-    "finetune-top": _top_note,
-    "finetune": lambda args: f"uctd={args.use_custom_teacher_dropout}",
-    "lora": lambda args: f"r={args.lora_r}_alpha={args.lora_alpha}",
-}
-"""Tuning mode -> what its runs say in their names."""
 BASELINE_FLAGS = {
     "adaptertune": ("adapter_design", "adapter_bottleneck"),
     "finetune-top": ("top_layers",),
@@ -79,16 +44,23 @@ def _parser() -> argparse.ArgumentParser:
     add("--mode", default="data2text", help=f"task: {', '.join(READERS)}")
     add("--tuning_mode", default="prefixtune", help=f"{', '.join(TUNING_MODES)}")
     yes_no("--optim_prefix", "yes", "optimise a prefix")
-    add("--preseqlen", type=int, default=10, help="prefix length P")
-    add("--prefix_mode", default="activation", help="activation")
-    add("--format_mode", default="cat", help="cat or peek (they train the same)")
+    add("--preseqlen", type=int, help="prefix length P (default: 10; --init text: its tokens)")
+    add("--prefix_mode", default="activation", help="activation, or embedding: vectors for words")
+    add("--parametrize_emb", default="MLP", help="vectors of --prefix_mode embedding: MLP or Emb")
+    add("--format_mode", default="cat", help="cat or peek (they train the same), or infix")
+    yes_no("--deep", "no", "one more hidden layer in the prefix's MLP")
+    add("--parametrization", help="the variant by name, instead of the original's flags")
     add(
         "--notes",
         help="appended to the run name; 'large' in it selects gpt2-large, lowdata_SEED_SIZE or "
         "datalevels_SEED_PERCENT a random subset",
     )
     add("--objective_mode", type=int, default=1, help="how token losses are added up, 0 to 4")
-    yes_no("--init_shallow", "no", "optimise keys and values directly (not implemented yet)")
+    yes_no("--init_shallow", "no", "optimise keys and values directly, without the MLP")
+    add("--init_shallow_word", default="summarize", help="words it starts from; no: random")
+    add("--init", help=f"what the prefix starts from: {', '.join(INITS)}")
+    add("--init_text", help="the text of --init text")
+    add("--init_file", help="a file with the text of --init text")
     yes_no("--use_dropout", "no", "dropout of the frozen model while training")
     add("--seed", type=int, default=101, help="random seed")
     add("--bsz", type=int, default=10, help="batch size")
@@ -120,9 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     yes_no("--use_custom_teacher_dropout", "no", "finetune: --dropout is the model's residual one")
     add("--cache_dir", help="where downloaded models are kept")
     add("--dir_name", help="folder of the run's folder, instead of the mode's")
-    later = parser.add_argument_group("for variants that are not implemented yet")
-    for name, kind, default in LATER:
-        later.add_argument(f"--{name}", type=kind, default=default, help="%(default)s")
+    add("--prefix_model_path", help="refused: the original puts a path of its own in its place")
     add("--use_big", choices=["yes", "no"], default="no", help="of the original's cluster: ignored")
     add("--submit", default="no", help="no: run; print (or anything else): only show the command")
     add("--model_name_or_path", help="base model (default: gpt2-medium, or gpt2-large by --notes)")
@@ -135,102 +105,55 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse what only a later version can do, by name."""
+    """Refuse by name what cannot be launched."""
     if args.mode not in READERS:
         raise UserError(f"--mode {args.mode}: only {', '.join(READERS)} so far")
     if args.tuning_mode not in TUNING_MODES:
         raise UserError(f"--tuning_mode {args.tuning_mode}: only {', '.join(TUNING_MODES)} so far")
-    if args.init_shallow == "yes":
-        raise UserError("--init_shallow yes is not implemented yet")
     if args.prefix_model_path is not None:
-        raise UserError(f"--prefix_model_path {args.prefix_model_path} is not implemented yet")
+        raise UserError(
+            f"--prefix_model_path {args.prefix_model_path}: going on from another prefix is not "
+            "implemented (the original puts a path of its own in its place)"
+        )
     subset(args)
     if args.submit == "yes":
         raise UserError("--submit yes: the original's cluster is not supported; use no or print")
 
 
-def subset(args: argparse.Namespace) -> tuple[str, int] | None:
-    """Size and seed of the random subset that is trained on; None for the whole file.
-
-    Raises:
-        UserError: the notes say ``lowdata`` or ``datalevels``, but not as the original reads them.
-    """
-    notes = args.notes or ""
-    kind = next((word for word in ("lowdata", "datalevels") if word in notes), None)
-    if kind is None:
-        return (args.train_size, args.sample_seed) if args.train_size else None
-    parts = notes.split("_")
-    if len(parts) != 3 or kind not in parts[0] or not all(p.isdecimal() for p in parts[1:]):
-        what = "size" if kind == "lowdata" else "percent"
-        raise UserError(f"--notes {notes}: expected {kind}_SEED_{what.upper()}, {kind}_0_50 say")
-    if args.train_size:
-        raise UserError(f"--train_size {args.train_size}: --notes {notes} says it already")
-    return parts[2] + ("%" if kind == "datalevels" else ""), int(parts[1])
-
-
-def schedule(args: argparse.Namespace) -> dict[str, int | None]:
-    """The flags of the schedule, with the original's defaults for subsets."""
-    chosen = subset(args)
-    defaults: dict[str, int | None] = {"max_steps": None, "eval_steps": 5000, "warmup_steps": None}
-    if chosen:
-        defaults |= {"eval_steps": 50, "warmup_steps": 100}
-        defaults["max_steps"] = None if chosen[0].endswith("%") else 400
-    given = {name: getattr(args, name) for name in defaults}
-    return {name: defaults[name] if value is None else value for name, value in given.items()}
-
-
-def _subset_note(args: argparse.Namespace) -> str:
-    """What a run on a subset says in its name; the original glues it to what stands before."""
-    if not subset(args):
-        return ""
-    plan = schedule(args)
-    if args.train_size:
-        return f"_n={args.train_size}_ss={args.sample_seed}_t={args.lowdata_token}"
-    note = f"ev={plan['eval_steps']}_ws={plan['warmup_steps']}_t={args.lowdata_token}"
-    if "lowdata" in args.notes:
-        return f"st={plan['max_steps']}_{note}"
-    return f"{note}_u={args.use_lowdata_token}"
-
-
-def run_folder(args: argparse.Namespace) -> str:
-    """The original's folder for runs of this kind."""
-    if args.mode == "data2text":
-        for word, folder in SUBSET_FOLDERS.items():
-            if word in (args.notes or ""):
-                return folder
-    return RUN_FOLDERS[args.mode]
-
-
-def run_name(args: argparse.Namespace) -> str:
-    """The original's name of a run. It does say ``o=`` twice."""
-    notes = [args.notes] if args.notes else []
-    if args.tuning_mode in NOTES:
-        notes.append(NOTES[args.tuning_mode](args))
-    words = "_".join(notes) + _subset_note(args)
-    notes = [words.removeprefix("_")] if words else []
-    notes.append(f"o={args.objective_mode}")
-    if args.distill == "yes":
-        notes.append(f"distill_o={args.matching_objective}")
-    notes.append(f"o={args.objective_mode}")
-    return (
-        f"{args.mode}{args.tuning_mode}_{args.optim_prefix[:1]}_{args.preseqlen}"
-        f"_{args.prefix_mode[:3]}_{args.format_mode[:3]}"
-        f"_b={args.bsz * args.gradient_accumulation_steps}-e={args.epoch}_d={args.dropout}"
-        f"_u={args.use_dropout}_lr={args.learning_rate}_w={args.weight_decay}_s={args.seed}"
-        f"_r={args.init_random[:1]}_m={args.mid_dim}_{'_'.join(notes)}"
+def _prefix_flags(args: argparse.Namespace) -> dict[str, object]:
+    from_word = args.init_shallow == "yes" and args.init is None
+    shallow_word = args.init_shallow_word if from_word else "no"
+    same = (
+        "optim_prefix prefix_mode parametrize_emb format_mode deep parametrization init_shallow "
+        "init init_text init_file mid_dim init_random use_dropout objective_mode"
     )
+    return {
+        **{name: getattr(args, name) for name in same.split()},
+        "preseqlen": length(args),
+        "init_shallow_word": shallow_word,
+        "prefix_dropout": args.dropout,
+    }
 
 
-def _word_flags(args: argparse.Namespace) -> dict[str, str]:
-    """What becomes of the word of a low-data run: it stands in front of every source."""
+def _word_flags(args: argparse.Namespace) -> dict[str, object]:
+    """What becomes of the word of a low-data run.
+
+    A prefix starts from it, unless the flags say what it starts from, and has as many slots as it
+    has tokens; ``finetune`` puts it in front of every source.
+    """
     if args.use_lowdata_token == "no":
         return {}
-    if args.tuning_mode in WITH_PREFIX:
+    if args.tuning_mode == "finetune":
+        return {"source_prefix": args.lowdata_token}
+    if args.tuning_mode not in WITH_PREFIX or args.init or args.init_shallow == "yes":
+        return {}
+    variant = parametrization(args)
+    if variant not in STARTABLE:
         raise UserError(
-            "--use_lowdata_token yes: a prefix that starts from a word is not implemented yet; add "
-            "--use_lowdata_token no"
+            f"--lowdata_token {args.lowdata_token}: a prefix of the variant {variant} cannot start "
+            "from a word; add --use_lowdata_token no"
         )
-    return {"source_prefix": args.lowdata_token} if args.tuning_mode == "finetune" else {}
+    return {"init": "text", "init_text": args.lowdata_token, "preseqlen": 0}
 
 
 def build_command(args: argparse.Namespace, output_dir: Path) -> list[str]:
@@ -258,27 +181,16 @@ def build_command(args: argparse.Namespace, output_dir: Path) -> list[str]:
         "train_embs": args.train_embs,
         **schedule(args),
     }
+    flags |= {name: getattr(args, name) for name in BASELINE_FLAGS.get(args.tuning_mode, ())}
+    if args.use_custom_teacher_dropout == "yes":
+        flags["teacher_dropout"] = args.dropout
+    if args.tuning_mode in WITH_PREFIX:
+        flags |= _prefix_flags(args)
+    if args.distill == "yes":
+        flags |= {name: getattr(args, name) for name in ("distill", *DISTILLATION_FLAGS)}
     if chosen:
         flags["train_size"], flags["sample_seed"] = chosen
         flags |= _word_flags(args)
-    if args.distill == "yes":
-        flags |= {name: getattr(args, name) for name in ("distill", *DISTILLATION_FLAGS)}
-    if args.use_custom_teacher_dropout == "yes":
-        flags["teacher_dropout"] = args.dropout
-    for name in BASELINE_FLAGS.get(args.tuning_mode, ()):
-        flags[name] = getattr(args, name)
-    if args.tuning_mode in WITH_PREFIX:
-        flags |= {
-            "optim_prefix": args.optim_prefix,
-            "preseqlen": args.preseqlen,
-            "prefix_mode": args.prefix_mode,
-            "format_mode": args.format_mode,
-            "mid_dim": args.mid_dim,
-            "init_random": args.init_random,
-            "use_dropout": args.use_dropout,
-            "prefix_dropout": args.dropout,
-            "objective_mode": args.objective_mode,
-        }
     command = [f"--{name}={value}" for name, value in flags.items() if value is not None]
     command.append("--evaluate_during_training")
     if args.resume == "yes":
@@ -290,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Launch what ``argv`` describes."""
     args, rest = _parser().parse_known_args(argv)
     _check(args)
-    folder = Path(args.dir_name or run_folder(args))
+    folder = Path(args.dir_name or folder_name(args))
     output_dir = Path(args.output_dir or folder / run_name(args))
     command = [*build_command(args, output_dir), *rest]
     line = shlex.join([sys.executable, str(SCRIPT), *command])

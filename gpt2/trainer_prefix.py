@@ -125,6 +125,7 @@ class Trainer_Prefix(TableToTextTrainer):
             model_gpt2.gradient_checkpointing_enable({"use_reentrant": False})
         for name in names:
             setattr(args, name, False)
+        self.prefix = model
         self.model_gpt2 = model_gpt2.eval().to(args.device)
         self.use_dropout = use_dropout
         super().__init__(model=model, args=args, **kwargs)
@@ -151,7 +152,7 @@ class Trainer_Prefix(TableToTextTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The mean of what the objective mode returns (spec of the original's trainer)."""
+        """The mean of what the objective mode returns."""
         output = model(**inputs, gpt2_model=self.model_gpt2, targets_only=True)
         loss = output.loss.mean()
         return (loss, {"loss": loss}) if return_outputs else loss
@@ -189,6 +190,7 @@ class Trainer_Both(Trainer_Prefix):
         self.model_folder = kwargs.pop("model_folder")
         both = PrefixAndModel(model, model_gpt2)
         super().__init__(model=both, model_gpt2=model_gpt2, **kwargs)
+        self.prefix = model
         self.label_names = ["labels"]  # Trainer asks the class, which has no forward of its own
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

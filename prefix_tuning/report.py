@@ -23,7 +23,7 @@ def parameter_lines(base: nn.Module, prefix: Prefix | None) -> list[str]:
     if prefix is not None:
         trained += n_parameters(prefix, trainable_only=True)
     lines.append(f"trained parameters    {trained:>15,} ({trained / total:.2%} of the base model)")
-    if prefix is not None:
+    if prefix is not None and not prefix.reads_source:
         stored = len(prefix.sites) * prefix.length * prefix.shape.features
         lines.append(
             f"stored parameters     {stored:>15,} ({stored / total:.2%} of the base model, "

@@ -137,6 +137,22 @@ def test_the_word_of_fine_tuning() -> None:
     assert arguments_of(low.replace("finetune", "finetune-top"))[1].source_prefix is None
 
 
+def test_a_prefix_starts_from_the_word_unless_the_flags_say_otherwise() -> None:
+    low = "--notes lowdata_0_50"
+    for mode in ("prefixtune", "bothtune"):
+        model = arguments_of(f"{low} --tuning_mode {mode} --preseqlen 7 --deep yes")[0]
+        assert (model.init, model.init_text, model.preseqlen) == ("text", "summarize", 0)
+        assert model.deep == "yes"
+    for own, init, length in (
+        ("--init zero --preseqlen 7", "zero", 7),
+        ("--init_shallow yes --preseqlen 7", None, 7),
+        (NO_WORD, None, 10),
+        (f"--format_mode infix {NO_WORD}", None, 10),
+    ):
+        model = arguments_of(f"{low} {own}")[0]
+        assert (model.init, model.init_text, model.preseqlen) == (init, None, length)
+
+
 @pytest.mark.parametrize(
     ("flags", "name"),
     [
@@ -151,6 +167,10 @@ def test_the_word_of_fine_tuning() -> None:
             "datalevels_0_20ev=50_ws=100_t=summarize_u=no_o=0_o=0",
         ),
         ("--train_size 50 --sample_seed 3", "n=50_ss=3_t=summarize_o=1_o=1"),
+        (
+            "--notes lowdata_1_100 --init_shallow yes",
+            "lowdata_1_100st=400_ev=50_ws=100_t=summarize_s=yes_w=summarize_o=1_o=1",
+        ),
         ("--notes x --train_size 10%", "x_n=10%_ss=0_t=summarize_o=1_o=1"),
     ],
 )
@@ -161,13 +181,14 @@ def test_run_names(flags: str, name: str) -> None:
 
 
 def test_runs_go_to_the_originals_folders() -> None:
-    for notes, folder in (
-        ("lowdata_1_100", "e2e_lowdata_models_prefixtune"),
-        ("datalevels_1_10", "e2e_datalevels_models"),
-        ("x", "save_e2e_models_convcheck"),
+    for flags, folder in (
+        ("--notes lowdata_1_100", "e2e_lowdata_models_prefixtune"),
+        ("--notes lowdata_1_100 --format_mode infix", "e2e_lowdata_models_prefixtune"),
+        ("--notes datalevels_1_10", "e2e_datalevels_models"),
+        ("--notes x", "save_e2e_models_convcheck"),
     ):
-        args = train_e2e._parser().parse_args(["--notes", notes])
-        assert train_e2e.run_folder(args) == folder
+        args = train_e2e._parser().parse_args(flags.split())
+        assert train_e2e.folder_name(args) == folder
 
 
 @pytest.mark.parametrize(
@@ -179,6 +200,7 @@ def test_runs_go_to_the_originals_folders() -> None:
         ("--notes datalevels_1_x", "expected datalevels_SEED_PERCENT"),
         ("--notes lowdata_1_100 --train_size 100", "says it already"),
         ("--train_size 0 --use_lowdata_token no", "--train_size 0"),
+        ("--notes lowdata_1_100 --format_mode infix", "add --use_lowdata_token no"),
         ("--tuning_mode finetune --train_size all", "--train_size all"),
     ],
 )

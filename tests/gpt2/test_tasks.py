@@ -18,9 +18,9 @@ from gpt2.data import DEFAULT_FILES, READERS, Format, TableToTextDataset, read_r
 from gpt2.decoding import Search, decode_samples, no_prefix, output_text, sample
 from gpt2.gen import RESULT_FOLDERS
 from gpt2.records import Record
+from gpt2.run_names import RUN_FOLDERS
 from gpt2.scoring import score_outputs
 from gpt2.tasks import TASKS
-from gpt2.train_e2e import RUN_FOLDERS
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
 

@@ -67,7 +67,8 @@ def run(tiny_folder: Path, files: Path, tmp_path_factory: pytest.TempPathFactory
 def test_a_run_leaves_what_it_promises(run: Path, tiny_folder: Path) -> None:
     meta = checkpoint.read_metadata(run)
     assert meta["base_model"]["name_or_path"] == str(tiny_folder)
-    assert meta["options"] == {"length": 3, "dropout": 0.0, "mid_dim": 8}
+    options = {"length": 3, "dropout": 0.0, "sites": ["self"], "mid_dim": 8, "deep": False}
+    assert meta["options"] == options
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     assert (config["preseqlen"], config["_my_arg_task_mode"]) == (3, "data2text")
     assert (run / "loss.png").stat().st_size > 1000
@@ -337,11 +338,9 @@ def test_defaults_are_the_originals(tmp_path: Path) -> None:
     ("flags", "message"),
     [
         ("--mode nonsense", "--mode nonsense"),
-        ("--format_mode infix", "--format_mode infix"),
+        ("--tuning_mode nonsense", "--tuning_mode nonsense"),
         ("--format_mode nopeek", "never see the source"),
-        ("--prefix_mode embedding", "--prefix_mode embedding"),
         ("--optim_prefix no", "--optim_prefix no"),
-        ("--init_shallow yes", "--init_shallow yes"),
         ("--distill yes", "--finetuned_model_path"),
         ("--notes lowdata_1", "expected lowdata_SEED_SIZE"),
         ("--preseqlen 0", "--preseqlen 0"),
