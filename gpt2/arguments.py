@@ -8,12 +8,18 @@ from typing import Any
 
 from transformers import HfArgumentParser, TrainingArguments
 
+from gpt2 import prefixes
+from gpt2.adapters import DESIGNS
+from gpt2.baselines import PREPARE, TOP_LAYERS, WITH_PREFIX, check_peft
 from gpt2.data import READERS
+from gpt2.distillation import MATCHING_OBJECTIVES, POSITIONS
+from gpt2.records import subset_size
 from prefix_tuning.base_model import DTYPES
 from prefix_tuning.errors import UserError
 from prefix_tuning.objectives import OBJECTIVE_MODES
+from prefix_tuning.variants import PARAMETRIZATIONS
 
-TUNING_MODES = ("prefixtune", "finetune")
+TUNING_MODES = tuple(PREPARE)
 
 
 def _flag(default: Any, text: str, **more: Any) -> Any:
@@ -34,14 +40,36 @@ class ModelArguments:
     dtype: str = _flag("float32", "precision of the frozen model", choices=list(DTYPES))
     tuning_mode: str = _flag("finetune", f"one of {', '.join(TUNING_MODES)}")
     optim_prefix: str = _yes_no("no", "optimise a prefix; yes for prefixtune")
-    preseqlen: int = _flag(0, "prefix length")
+    preseqlen: int = _flag(0, "prefix length; 0 with --init text: as many slots as tokens")
     mid_dim: int = _flag(512, "hidden width of the prefix's MLP")
     prefix_dropout: float = _flag(0.0, "dropout on the generated keys and values")
-    prefix_mode: str = _flag("activation", "activation; embedding is not implemented yet")
-    format_mode: str = _flag("cat", "cat or peek (they train the same)")
+    prefix_mode: str = _flag("activation", "activation, or embedding: vectors instead of words")
+    parametrize_emb: str = _flag("MLP", "vectors of --prefix_mode embedding: MLP or Emb (none)")
+    format_mode: str = _flag("cat", "cat or peek (they train the same), or infix")
+    deep: str = _yes_no("no", "one more hidden layer in the prefix's MLP")
+    init_shallow: str = _yes_no("no", "keys and values as the parameters themselves, no MLP")
+    init_shallow_word: str = _flag("no", "words it starts from, whose number replaces preseqlen")
+    parametrization: str | None = _flag(
+        None, f"the variant by name, instead of the flags above: {', '.join(PARAMETRIZATIONS)}"
+    )
+    init: str | None = _flag(None, f"what the prefix starts from: {', '.join(prefixes.INITS)}")
+    init_text: str | None = _flag(None, "the text of --init text: a word, an instruction, ...")
+    init_file: str | None = _flag(None, "a file with the text of --init text")
     init_random: str = _yes_no("no", "without effect, as in the original")
     use_dropout: str = _yes_no("no", "dropout of the frozen model while training")
-    objective_mode: int = _flag(2, "how token losses are added up, 0 to 4")
+    objective_mode: int = _flag(2, "how a prefix's token losses are added up, 0 to 4")
+    top_layers: int = _flag(2, f"finetune-top: the original's code, one of {[*TOP_LAYERS]}")
+    train_top: int | None = _flag(None, "finetune-top: so many top blocks, instead of a code")
+    train_embs: str = _yes_no("no", "finetune-top with --train_top: train word embeddings too")
+    adapter_design: int = _flag(2, "adaptertune: 1 behind a block, 2 behind attention and MLP")
+    adapter_bottleneck: int = _flag(100, "adaptertune: width of the bottleneck")
+    lora_r: int = _flag(4, "lora: rank of the updates")
+    lora_alpha: int = _flag(32, "lora: the updates are scaled by alpha / r")
+    distill: str = _yes_no("no", "prefixtune: learn from a teacher, not from the texts")
+    finetuned_model_path: str | None = _flag(None, "the teacher, a run of finetune")
+    matching_objective: str = _flag("kl", f"one of {', '.join(MATCHING_OBJECTIVES)}")
+    distill_positions: str = _flag("target", "target, or all as the original", choices=POSITIONS)
+    teacher_dropout: float | None = _flag(None, "finetune: residual dropout, for a teacher")
     pad_row: str = _flag(
         "auto",
         "a [PAD] row in the training softmax as the original has it: yes, no, or auto (GPT-2 only)",
@@ -58,11 +86,13 @@ class DataArguments:
     test_data_file: str | None = _flag(None, "file decoded after training")
     task_mode: str = _flag("data2text", f"one of {', '.join(READERS)}")
     separator: str | None = _flag(None, "text between source and target, if not the model's own")
+    train_size: str | None = _flag(None, "train on a random subset: 100 pairs, or 10%%")
+    sample_seed: int = _flag(0, "decides which subset")
+    source_prefix: str | None = _flag(None, "a word in front of every source")
     generate: str = _yes_no("yes", "decode the evaluation and test files after training")
     score: str = _yes_no("yes", "score the decoded texts")
     results_dir: str = _flag(".", "where the folders of decoded texts are made")
     line_by_line: bool = _flag(False, "accepted: examples are always lines")
-    train_embs: str = _yes_no("no", "accepted: embeddings are never trained alone")
     model_type: str = _flag("gpt2", "accepted: the type is read from the model")
 
 
@@ -115,22 +145,57 @@ def check(model: ModelArguments, data: DataArguments, run: RunArguments) -> None
         raise UserError(f"--learning_rate {run.learning_rate}: must be positive")
     if run.max_steps == 0 or run.num_train_epochs <= 0:
         raise UserError("nothing to train: --max_steps and --num_train_epochs must not be 0")
-    if model.tuning_mode == "prefixtune":
-        _check_prefix(model)
+    if data.train_size is not None:
+        subset_size(data.train_size, 100)
+    if model.tuning_mode in WITH_PREFIX:
+        prefixes.check(model)
+    _check_baseline(model)
+    _check_distillation(model)
 
 
-def _check_prefix(model: ModelArguments) -> None:
-    if model.optim_prefix != "yes":
-        raise UserError("--optim_prefix no leaves prefixtune nothing to train: use yes")
-    if model.preseqlen < 1:
-        raise UserError(f"--preseqlen {model.preseqlen}: a prefix needs at least one slot")
-    if model.mid_dim < 1:
-        raise UserError(f"--mid_dim {model.mid_dim}: the MLP needs at least one unit")
-    if not 0 <= model.prefix_dropout < 1:
-        raise UserError(f"--prefix_dropout {model.prefix_dropout}: must be in [0, 1)")
-    if model.prefix_mode != "activation":
-        raise UserError(f"--prefix_mode {model.prefix_mode}: only activation so far")
-    if model.format_mode == "nopeek":
-        raise UserError("--format_mode nopeek: the model would never see the source; use cat")
-    if model.format_mode not in ("cat", "peek"):
-        raise UserError(f"--format_mode {model.format_mode}: only cat and peek so far")
+def _check_baseline(model: ModelArguments) -> None:
+    if model.top_layers not in TOP_LAYERS:
+        codes = ", ".join(map(str, TOP_LAYERS))
+        raise UserError(f"--top_layers {model.top_layers}: the codes are {codes}; use --train_top")
+    if model.train_top is not None and model.tuning_mode != "finetune-top":
+        raise UserError(f"--train_top {model.train_top}: only with --tuning_mode finetune-top")
+    if model.train_top is not None and model.train_top < 0:
+        raise UserError(f"--train_top {model.train_top}: must not be negative")
+    if model.train_embs == "yes" and model.train_top is None:
+        raise UserError("--train_embs yes: only with --train_top")
+    if model.adapter_design not in DESIGNS:
+        raise UserError(f"--adapter_design {model.adapter_design}: use 1 or 2")
+    for name in ("adapter_bottleneck", "lora_r", "lora_alpha"):
+        if getattr(model, name) < 1:
+            raise UserError(f"--{name} {getattr(model, name)}: must be at least 1")
+    if model.teacher_dropout is not None:
+        if "finetune" not in model.tuning_mode:
+            raise UserError(
+                "--teacher_dropout (--use_custom_teacher_dropout yes): a teacher is trained with "
+                "--tuning_mode finetune"
+            )
+        if not 0 <= model.teacher_dropout < 1:
+            raise UserError(f"--teacher_dropout {model.teacher_dropout}: must be in [0, 1)")
+    if model.tuning_mode == "lora":
+        check_peft()
+
+
+def _check_distillation(model: ModelArguments) -> None:
+    objective = model.matching_objective
+    if objective == "last_layer":
+        raise UserError(
+            "--matching_objective last_layer: the teacher's hidden states belong to other weights "
+            "than the prefix's model has, and the original fails on it too; use kl or logits"
+        )
+    if objective not in MATCHING_OBJECTIVES:
+        raise UserError(f"--matching_objective {objective}: use kl or logits")
+    if model.distill == "no":
+        if model.finetuned_model_path is not None:
+            raise UserError("--finetuned_model_path: only with --distill yes")
+        return
+    if model.tuning_mode != "prefixtune":
+        raise UserError(f"--distill yes: only with prefixtune, not {model.tuning_mode}")
+    if model.finetuned_model_path is None:
+        raise UserError("--distill yes needs the teacher: add --finetuned_model_path")
+    if prefixes.reads_source(model):
+        raise UserError("--distill yes: an infix sees no source where the teacher sees it; use cat")

@@ -1,90 +1,41 @@
-"""Table-to-text data: files -> records -> token ids -> batches.
+"""Data: files -> records -> token ids -> batches.
 
 A record is read from E2E's ``SOURCE||TARGET`` lines, the WebNLG 2017 JSON, DART's JSON, or one's
 own JSONL. ``S`` being the separator (GPT-2: ``<|endoftext|>``) and ``E`` the end token (the same in
 GPT-2), a training example is ``" SOURCE S TARGET E"`` with exactly these spaces, and the loss is on
 everything after the separator. E2E's targets end with a space in the file, so two stand before
-their end token; the paper's numbers include that.
+their end token; the paper's numbers include that. Other tasks differ in the spaces
+(``gpt2/tasks.py``).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from gpt2 import tasks
+from gpt2.records import Record, checked, lines, read_json
+from gpt2.tasks import Layout
 from prefix_tuning.errors import UserError
 from prefix_tuning.objectives import IGNORE
 
 
-@dataclass(frozen=True)
-class Record:
-    """One input and its references, in the order of the file."""
-
-    source: str
-    targets: tuple[str, ...]
-    where: str
-    """File and line (or entry), for messages."""
-    relations: tuple[str, ...] | None = None
-    """Relation names of a set of triples; part of the identity of a WebNLG or DART input."""
-    category: str | None = None
-    """WebNLG's category, which decides whether an entry counts as seen."""
-
-
-def _read_text(path: Path) -> str:
-    if path.is_dir():
-        raise UserError(f"{path} is a directory: give a data file")
-    if not path.is_file():
-        raise UserError(
-            f"{path}: there is no such data file; README.md says where files go and which flags "
-            "name them"
-        )
-    raw = path.read_bytes()
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not UTF-8 text; convert the file") from error
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Non-blank lines and where they stand."""
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if line.strip():
-            yield line.removesuffix("\r"), f"{path}, line {number}"
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        reason = f"not complete JSON ({error.msg}); fetch it again"
-        raise UserError(f"{path}, line {error.lineno}: {reason}") from error
-
-
-def _text(value: Any, what: str, where: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{where}: {what} is missing or empty")
-    return value
-
-
 def read_e2e(path: Path) -> Iterator[Record]:
     """``SOURCE||TARGET`` lines, one reference each."""
-    for line, where in _lines(path):
+    for line, where in lines(path):
         if line.count("||") != 1:
             raise UserError(
                 f"{where}: expected SOURCE||TARGET, found {line.count('||')} times '||'"
             )
         source, target = line.split("||")
         yield Record(
-            _text(source, "the source", where), (_text(target, "the target", where),), where
+            checked(source, "the source", where), (checked(target, "the target", where),), where
         )
 
 
@@ -99,7 +50,7 @@ def read_webnlg_training(path: Path) -> Iterator[Record]:
 
 
 def _read_webnlg(path: Path, good_only: bool) -> Iterator[Record]:
-    data = _read_json(path)
+    data = read_json(path)
     entries = data.get("entries") if isinstance(data, dict) else None
     if not isinstance(entries, list):
         raise UserError(f"{path}: expected WebNLG 2017 JSON, an object with a list 'entries'")
@@ -112,7 +63,7 @@ def _read_webnlg(path: Path, good_only: bool) -> Iterator[Record]:
                 for triple in entry["modifiedtripleset"]
             ]
             texts = [
-                _text(text["lex"], "a lexicalisation", where)
+                checked(text["lex"], "a lexicalisation", where)
                 for text in entry["lexicalisations"]
                 if not good_only or text["comment"] == "good"
             ]
@@ -121,23 +72,23 @@ def _read_webnlg(path: Path, good_only: bool) -> Iterator[Record]:
         # A bar in front of every triple, the first one too (the paper's text shows it without).
         source = "".join(f" | {s} : {p} : {o}" for s, p, o in triples)
         relations = tuple(p for _, p, _ in triples)
-        source = _text(source, "modifiedtripleset", where)
+        source = checked(source, "modifiedtripleset", where)
         yield Record(source, tuple(texts), where, relations, entry.get("category"))
 
 
 def read_dart(path: Path) -> Iterator[Record]:
     """DART's JSON. Relations are lower-cased, as in the original and here alone."""
-    data = _read_json(path)
+    data = read_json(path)
     if not isinstance(data, list):
         raise UserError(f"{path}: expected DART JSON, a list of records")
     for number, entry in enumerate(data, start=1):
         where = f"{path}, record {number}"
         try:
             triples = [(s, p.lower(), o) for s, p, o in entry["tripleset"]]
-            texts = tuple(_text(a["text"], "a text", where) for a in entry["annotations"])
+            texts = tuple(checked(a["text"], "a text", where) for a in entry["annotations"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{where}: no DART record ({error!s})") from error
-        source = _text(" | ".join(f"{s} : {p} : {o}" for s, p, o in triples), "tripleset", where)
+        source = checked(" | ".join(f"{s} : {p} : {o}" for s, p, o in triples), "tripleset", where)
         yield Record(source, texts, where, tuple(p for _, p, _ in triples))
 
 
@@ -146,7 +97,7 @@ def read_jsonl(path: Path) -> Iterator[Record]:
 
     A record without a target can be decoded but not trained on.
     """
-    for line, where in _lines(path):
+    for line, where in lines(path):
         try:
             entry = json.loads(line)
         except json.JSONDecodeError as error:
@@ -156,8 +107,8 @@ def read_jsonl(path: Path) -> Iterator[Record]:
         targets = entry.get("targets", [entry["target"]] if "target" in entry else [])
         if not isinstance(targets, list):
             raise UserError(f"{where}: 'targets' is not a list")
-        texts = tuple(_text(target, "a target", where) for target in targets)
-        yield Record(_text(entry.get("source"), "'source'", where), texts, where)
+        texts = tuple(checked(target, "a target", where) for target in targets)
+        yield Record(checked(entry.get("source"), "'source'", where), texts, where)
 
 
 Reader = Callable[[Path], Iterable[Record]]
@@ -165,21 +116,39 @@ READERS: dict[str, tuple[Reader, Reader]] = {
     "data2text": (read_e2e, read_e2e),
     "webnlg": (read_webnlg_training, read_webnlg),
     "triples": (read_dart, read_dart),
+    "writingPrompts": (tasks.read_prompts, tasks.read_prompts),
+    "sentiment": (tasks.read_sentiment, tasks.read_sentiment),
+    "topic": (tasks.read_topic, tasks.read_topic),
+    "classify-sentiment": (tasks.read_sentiment_classes, tasks.read_sentiment_classes),
+    "classify-topic": (tasks.read_topic_classes, tasks.read_topic_classes),
+    "xsum": (tasks.read_parallel, tasks.read_parallel),
+    "cnndm": (tasks.read_parallel, tasks.read_parallel),
 }
 """Per mode: how its training files are read, and how the files that are decoded."""
 
 
 _DATA = Path(__file__).resolve().parents[1] / "data"
+
+
+def _files(folder: str, train: str, valid: str, test: str | None) -> dict[str, Path]:
+    names = {"train": train, "valid": valid, "test": test}
+    return {split: _DATA / folder / name for split, name in names.items() if name}
+
+
+_IMDB = _files("imdb", "train.txt", "dev.txt", "test.txt")
+_NEWS = _files("agnews", "train1.tsv", "dev1.tsv", "dev1.tsv")
+_DART = "dart-v1.1.1-full"
 DEFAULT_FILES = {
-    "data2text": {s: _DATA / "e2e_data" / f"src1_{s}.txt" for s in ("train", "valid", "test")},
-    "webnlg": {
-        s: _DATA / "webnlg_challenge_2017" / f"{name}.json"
-        for s, name in (("train", "train"), ("valid", "dev"), ("test", "test"))
-    },
-    "triples": {
-        s: _DATA / "dart" / f"dart-v1.1.1-full-{name}.json"
-        for s, name in (("train", "train"), ("valid", "dev"), ("test", "test"))
-    },
+    "data2text": _files("e2e_data", "src1_train.txt", "src1_valid.txt", "src1_test.txt"),
+    "webnlg": _files("webnlg_challenge_2017", "train.json", "dev.json", "test.json"),
+    "triples": _files("dart", f"{_DART}-train.json", f"{_DART}-dev.json", f"{_DART}-test.json"),
+    "writingPrompts": _files("writingPrompts", "train_small.txt", "valid_small.txt", None),
+    "sentiment": _IMDB,
+    "topic": _NEWS,
+    "classify-sentiment": _IMDB,
+    "classify-topic": _NEWS,
+    "xsum": _files("xsum", "train.source", "val.source", "test.source"),
+    "cnndm": _files("cnn_dm", "train.source", "val.source", "test.source"),
 }
 """Where the original's repository keeps the files of each mode, and ours looks for them."""
 
@@ -205,17 +174,6 @@ def read_records(mode: str, path: str | Path, training: bool) -> list[Record]:
     return records
 
 
-def group_by_source(records: Iterable[Record]) -> list[Record]:
-    """One record per distinct input, with all its references, in order of first appearance."""
-    groups: dict[tuple[str, tuple[str, ...] | None], list[Record]] = {}
-    for record in records:
-        groups.setdefault((record.source, record.relations), []).append(record)
-    return [
-        replace(same[0], targets=tuple(t for record in same for t in record.targets))
-        for same in groups.values()
-    ]
-
-
 class Format:
     """The strings around source and target, and their token ids.
 
@@ -223,29 +181,53 @@ class Format:
         tokenizer: of the base model.
         separator: text between source and target; the tokenizer's beginning-of-text token when
             not given, or its end token when it has none.
+        layout: of the task.
+        source_prefix: a word in front of every source, as the original has it for fine-tuning on
+            little data.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, separator: str | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        separator: str | None = None,
+        layout: Layout | None = None,
+        source_prefix: str | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.separator = separator or tokenizer.bos_token or tokenizer.eos_token
+        self.layout = layout or Layout()
+        self.source_prefix = source_prefix
+
+    def _head(self, source: str) -> str:
+        if self.source_prefix:
+            source = f"{self.source_prefix} {source}"
+        return self.layout.source.format(source)
 
     def prompt(self, source: str) -> str:
         """What precedes the target; also what decoding starts from."""
-        return f" {source} {self.separator}"
+        return self._head(source) + self.separator
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         return self.tokenizer(list(texts), add_special_tokens=False).input_ids
 
     def encode_prompts(self, sources: Sequence[str]) -> list[list[int]]:
-        """Token ids of the prompts of ``sources``."""
-        return self._encode([self.prompt(source) for source in sources])
+        """Token ids of the prompts of ``sources``, cut as the layout says."""
+        if self.layout.max_source is None:
+            return self._encode([self.prompt(source) for source in sources])
+        (separator,) = self._encode([self.separator])
+        heads = self._encode([self._head(source) for source in sources])
+        return [[*ids[: self.layout.max_source], *separator] for ids in heads]
 
-    def encode_targets(self, targets: Sequence[str]) -> list[list[int]]:
-        """Token ids of what follows a prompt, the end token included."""
+    def encode_targets(self, targets: Sequence[str], training: bool = True) -> list[list[int]]:
+        """Token ids of what follows a prompt, cut as the layout says, then the end token."""
         # Special tokens are cut out before anything else, so that prompt and target encoded apart
         # are the joined string encoded at once.
+        most = self.layout.max_target
+        if not training:
+            most = self.layout.max_evaluated_target or most
         end = self.tokenizer.eos_token_id
-        return [[*ids, end] for ids in self._encode([f" {target} " for target in targets])]
+        encoded = self._encode([self.layout.target.format(target) for target in targets])
+        return [[*ids[:most], end] for ids in encoded]
 
 
 class TableToTextDataset(Dataset[dict[str, list[int]]]):
@@ -255,17 +237,25 @@ class TableToTextDataset(Dataset[dict[str, list[int]]]):
         records: as read for training.
         text_format: strings and tokenizer.
         max_tokens: the most tokens of an example, i.e. the model's positions less the prefix.
+        training: whether targets are cut as for training, where the layout knows two ways.
 
     Raises:
         UserError: an example is longer, naming its file and line.
     """
 
     def __init__(
-        self, records: Sequence[Record], text_format: Format, max_tokens: int | None = None
+        self,
+        records: Sequence[Record],
+        text_format: Format,
+        max_tokens: int | None = None,
+        training: bool = True,
     ) -> None:
         pairs = [(record, target) for record in records for target in record.targets]
         prompts = text_format.encode_prompts([record.source for record, _ in pairs])
-        targets = text_format.encode_targets([target for _, target in pairs])
+        targets = text_format.encode_targets([target for _, target in pairs], training)
+        if text_format.layout.cut_target and max_tokens is not None:
+            room = [max(1, max_tokens - len(prompt)) for prompt in prompts]
+            targets = [target[:most] for target, most in zip(targets, room, strict=True)]
         for (record, _), prompt, target in zip(pairs, prompts, targets, strict=True):
             length = len(prompt) + len(target)
             if max_tokens is not None and length > max_tokens:
@@ -302,3 +292,26 @@ def collate(examples: Sequence[dict[str, list[int]]], pad_id: int) -> dict[str, 
         return torch.tensor(rows, dtype=torch.long)
 
     return {"input_ids": pad("input_ids", pad_id), "labels": pad("labels", IGNORE)}
+
+
+def collate_infix(examples: Sequence[dict[str, list[int]]], pad_id: int) -> dict[str, Tensor]:
+    """The same for an infix, which stands between source and target.
+
+    ``input_ids`` and ``labels`` begin with the last token of the prompt, the separator; what
+    precedes it is ``src [B, S]`` int64, padded on the right, with ``src_attn [B, S]`` bool.
+    """
+    n_source = [example["labels"].count(IGNORE) - 1 for example in examples]
+    targets = [
+        {key: ids[n:] for key, ids in example.items()}
+        for example, n in zip(examples, n_source, strict=True)
+    ]
+    width = max(n_source)
+    source = [
+        e["input_ids"][:n] + [pad_id] * (width - n) for e, n in zip(examples, n_source, strict=True)
+    ]
+    lengths = torch.tensor(n_source)
+    return {
+        **collate(targets, pad_id),
+        "src": torch.tensor(source, dtype=torch.long),
+        "src_attn": torch.arange(width) < lengths[:, None],
+    }

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from prefix_tuning.attention import KeyValues
 from prefix_tuning.beam_search import beam_search
-from prefix_tuning.prefix import PrefixShape
+from prefix_tuning.prefix import Prefix
+from prefix_tuning.shape import PrefixShape
 from prefix_tuning.text import clean_up
 
 EMPTY = "Error"
@@ -28,6 +30,10 @@ class Search:
     length_penalty: float = 1.0
     implementation: str = "legacy"
     """``legacy`` (2020's length normaliser, the paper's) or ``transformers`` (today's)."""
+    n_sample: int = 0
+    """Texts drawn for every prompt by nucleus sampling (Holtzman et al. 2020); 0: beam search."""
+    top_p: float = 0.8
+    seed: int = 42
 
 
 def output_text(tokenizer: PreTrainedTokenizerBase, prompt: list[int], generated: list[int]) -> str:
@@ -38,7 +44,12 @@ def output_text(tokenizer: PreTrainedTokenizerBase, prompt: list[int], generated
 
     text = decode([*prompt, *generated])[len(decode(prompt)) :]
     text = text.split(tokenizer.eos_token)[0]
-    return " ".join(text.split("\n")).strip() or EMPTY
+    return one_line(text).strip() or EMPTY
+
+
+def one_line(text: str) -> str:
+    """``text`` with spaces for line ends, of which sampling draws both kinds."""
+    return text.replace("\n", " ").replace("\r", " ")
 
 
 def newline_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -54,14 +65,29 @@ def no_prefix(model: PreTrainedModel) -> KeyValues:
     return KeyValues([empty] * shape.n_layer)
 
 
+def _behind(
+    model: PreTrainedModel, prefix: KeyValues | Prefix, prompts: Sequence[list[int]]
+) -> tuple[KeyValues, Sequence[list[int]]]:
+    """Keys and values for a batch, and the tokens that follow them.
+
+    ``prefix`` is a :class:`Prefix` where it depends on the source: then the prompts are of one
+    length, and their last token (the separator) is what decoding starts from.
+    """
+    if isinstance(prefix, KeyValues):
+        return prefix, prompts
+    source = torch.tensor([prompt[:-1] for prompt in prompts], device=model.device)
+    return prefix.prompt(model, len(prompts), source), [prompt[-1:] for prompt in prompts]
+
+
 def decode_batch(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prefix: KeyValues,
+    prefix: KeyValues | Prefix,
     prompts: Sequence[list[int]],
     search: Search,
 ) -> list[str]:
-    """Decode prompts (token ids) together, each as if alone."""
+    """Decode prompts (token ids) together, each as if alone; behind an infix of one length."""
+    prefix, prompts = _behind(model, prefix, prompts)
     width = max(map(len, prompts))
     eos = tokenizer.eos_token_id
     ids = torch.tensor([[eos] * (width - len(p)) + p for p in prompts], device=model.device)
@@ -100,16 +126,65 @@ def decode_batch(
     return [output_text(tokenizer, p, g) for p, g in zip(prompts, generated, strict=True)]
 
 
+def sample(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prefix: KeyValues | Prefix,
+    prompt: list[int],
+    search: Search,
+    index: int,
+) -> list[str]:
+    """Draw the texts of one prompt; seed and ``index`` decide them, whatever else is decoded."""
+    prefix, (prompt,) = _behind(model, prefix, [prompt])
+    set_seed(search.seed + index)
+    output = model.generate(
+        torch.tensor([prompt], device=model.device),
+        prefix=prefix,
+        do_sample=True,
+        top_p=search.top_p,
+        top_k=0,
+        num_return_sequences=search.n_sample,
+        max_new_tokens=search.max_new_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
+    )
+    return [output_text(tokenizer, prompt, ids) for ids in output[:, len(prompt) :].tolist()]
+
+
+def decode_samples(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prefix: KeyValues | Prefix,
+    prompts: Sequence[list[int]],
+    search: Search,
+    skip: Sequence[int] = (),
+) -> Iterator[tuple[int, str]]:
+    """Draw ``n_sample`` texts for every prompt in turn, with a progress bar.
+
+    Yields:
+        ``prompt * n_sample + sample`` and the text.
+    """
+    done, n = set(skip), search.n_sample
+    for index, prompt in enumerate(tqdm(prompts, desc="sampling", unit="prompt")):
+        numbers = range(index * n, index * n + n)
+        if not done.issuperset(numbers):
+            texts = sample(model, tokenizer, prefix, prompt, search, index)
+            yield from zip(numbers, texts, strict=True)
+
+
 def decode(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prefix: KeyValues,
+    prefix: KeyValues | Prefix,
     prompts: Sequence[list[int]],
     search: Search,
     batch_size: int,
     skip: Sequence[int] = (),
 ) -> Iterator[tuple[int, str]]:
     """Decode prompts in batches of about one length, longest first, with a progress bar.
+
+    Where the prefix depends on the source the length is exactly one, so that no padding shifts the
+    positions.
 
     Yields:
         the index of a prompt and its output, not in order.
@@ -119,8 +194,16 @@ def decode(
         (i for i in range(len(prompts)) if i not in done), key=lambda i: (-len(prompts[i]), i)
     )
     with tqdm(total=len(prompts), initial=len(done), desc="decoding", unit="text") as bar:
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+        for batch in _batches(order, prompts, batch_size, isinstance(prefix, Prefix)):
             texts = decode_batch(model, tokenizer, prefix, [prompts[i] for i in batch], search)
             yield from zip(batch, texts, strict=True)
             bar.update(len(batch))
+
+
+def _batches(
+    order: Sequence[int], prompts: Sequence[list[int]], size: int, one_length: bool
+) -> Iterator[list[int]]:
+    for _, group in groupby(order, key=lambda i: len(prompts[i]) if one_length else 0):
+        indices = list(group)
+        for start in range(0, len(indices), size):
+            yield indices[start : start + size]

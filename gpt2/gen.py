@@ -14,7 +14,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gpt2 import run_generation
+from gpt2 import baselines, run_generation
 from gpt2.data import READERS
 from prefix_tuning import checkpoint
 from prefix_tuning.errors import UserError, run_command
@@ -23,12 +23,22 @@ RESULT_FOLDERS = {
     "data2text": "e2e_results_conv2",
     "webnlg": "webNLG_results2",
     "triples": "triples_results",
+    "writingPrompts": "wp_results",
+    "sentiment": "class_conditional_results",
+    "topic": "class_conditional_results",
+    "classify-sentiment": "classify_results",
+    "classify-topic": "classify_results",
+    "xsum": "xsum_results2",
+    "cnndm": "xsum_results2",
 }
 
 
 def _base_model(folder: Path) -> str:
-    """The name of the frozen model: recorded, or the original's guess from the folder's name."""
-    recorded = checkpoint.read_metadata(folder)["base_model"]["name_or_path"]
+    """The name of the base model: recorded, or the original's guess from the folder's name."""
+    if (folder / baselines.BOTH / "config.json").is_file():
+        return str(folder / baselines.BOTH)
+    meta = baselines.read_about(folder) or checkpoint.read_metadata(folder)
+    recorded = meta["base_model"]["name_or_path"]
     return recorded or ("gpt2-large" if "large" in folder.name else "gpt2-medium")
 
 
@@ -38,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("mode", help=f"one of {', '.join(READERS)}")
     parser.add_argument("control", choices=["yes", "no"], help="without effect, as in the original")
     parser.add_argument("split", choices=["train", "valid", "test"])
-    parser.add_argument("checkpoint", help="folder of a trained prefix or fine-tuned model")
+    parser.add_argument("checkpoint", help="folder of a run, of any tuning mode")
     parser.add_argument("submit", nargs="?", default="no", help="no, or print to only show")
     parser.add_argument("--model_name_or_path", help="base model, if not the one recorded")
     parser.add_argument("--results_dir", default=".", help="where the result folder is made")
@@ -53,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     command = ["--task_mode", args.mode, "--eval_dataset", args.split]
     command += ["--gen_dir", str(Path(args.results_dir) / RESULT_FOLDERS[args.mode])]
-    if checkpoint.is_prefix_folder(folder):
+    if checkpoint.is_prefix_folder(folder) or baselines.needs_base_model(folder):
         base = args.model_name_or_path or _base_model(folder)
         command += ["--model_name_or_path", base, "--prefixModel_name_or_path", str(folder)]
     elif (folder / "config.json").is_file():

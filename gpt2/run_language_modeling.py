@@ -1,4 +1,4 @@
-"""Train a prefix (or fine-tune the model) on table-to-text data.
+"""Train a prefix, or a baseline (``gpt2/baselines.py``), to write texts.
 
 ``train_e2e.py`` builds the command line of this script; it can also be called directly. A run
 folder ends up with the trained prefix as a checkpoint (``model.safetensors``, ``config.json``), its
@@ -9,7 +9,6 @@ export (``export/``), the best evaluation (``<run>-checkpoint-<step>/``), ``log_
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,24 +22,25 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.utils import logging as library_logging
 
-from gpt2.arguments import Arguments, ModelArguments, RunArguments, parse
-from gpt2.data import Format, TableToTextDataset, collate, read_records
-from gpt2.train_control import PrefixTuning, add_pad_row
+from gpt2 import prefixes, run_folder
+from gpt2.arguments import Arguments, DataArguments, ModelArguments, RunArguments, parse
+from gpt2.baselines import BOTH, PREPARE, WITH_PREFIX, saver, set_residual_dropout
+from gpt2.data import Format, TableToTextDataset, collate, collate_infix, read_records
+from gpt2.distillation import Trainer_Distill, load_teacher
+from gpt2.records import Record, development_size, sample_pairs
+from gpt2.tasks import TASKS
+from gpt2.train_control import add_pad_row
 from gpt2.trainer_prefix import (
     TableToTextTrainer,
+    Trainer_Both,
     Trainer_Prefix,
     best_checkpoints,
-    last_complete_checkpoint,
 )
-from prefix_tuning import checkpoint, report
+from prefix_tuning import base_model, checkpoint, report
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.base_model import load_causal_lm, load_tokenizer
 from prefix_tuning.checkpoint import write_json
-from prefix_tuning.errors import UserError, run_command
-
-AGAIN = "add --overwrite_output_dir (to train_e2e.py: --resume no)"
-SETTINGS = "run_settings.json"
-"""What must not change when a run is resumed."""
+from prefix_tuning.errors import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -49,123 +49,75 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
     _, data_args, run_args = arguments
     output_dir = Path(run_args.output_dir)
-    resume_from = _prepare_run(arguments, output_dir)
+    resume_from = run_folder.prepare(arguments, output_dir)
     if (output_dir / "log_history.json").is_file() and not run_args.overwrite_output_dir:
-        print(f"{output_dir} is trained already; to train it again {AGAIN}")
+        print(f"{output_dir} is trained already; to train it again {run_folder.AGAIN}")
     else:
         _train(arguments, output_dir, resume_from)
     if data_args.generate == "yes":
         _generate(arguments, output_dir)
 
 
-def _prepare_run(arguments: Arguments, output_dir: Path) -> Path | None:
-    """Decide whether the run starts or goes on; return the checkpoint to go on from."""
-    run_args = arguments[2]
-    settings, path = _settings(arguments), output_dir / SETTINGS
-    asked = run_args.resume_from_checkpoint
-    if output_dir.exists() and not output_dir.is_dir():
-        raise UserError(f"--output_dir {output_dir} is a file: name a folder")
-    if run_args.overwrite_output_dir and asked:
-        raise UserError("--overwrite_output_dir and --resume_from_checkpoint exclude each other")
-    if run_args.overwrite_output_dir or not path.exists():
-        if output_dir.is_dir() and any(output_dir.iterdir()) and not run_args.overwrite_output_dir:
-            raise UserError(
-                f"--output_dir {output_dir} is not empty and holds no run of this project: name "
-                f"another folder, or {AGAIN}"
-            )
-        return None
-    if not asked:
-        raise UserError(
-            f"--output_dir {output_dir} holds a run: add --resume_from_checkpoint auto to go on "
-            f"with it; to train it again {AGAIN}"
-        )
-    before = checkpoint.read_json(path)
-    for name, value in settings.items():
-        if before.get(name) != value:
-            raise UserError(
-                f"{output_dir} was started with --{name} {before.get(name)}, now it is {value}: "
-                f"use the old value; to train it again {AGAIN}"
-            )
-    if asked == "auto":
-        return last_complete_checkpoint(output_dir)
-    if not Path(asked, "trainer_state.json").is_file():
-        raise UserError(f"--resume_from_checkpoint {asked} holds no complete checkpoint")
-    return Path(asked)
-
-
-def _start_run(output_dir: Path, settings: dict[str, Any]) -> None:
-    """Make the folder, without what a new run would take for its own: an old one's checkpoints."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    for name in ("log_history.json", "loss.png"):
-        (output_dir / name).unlink(missing_ok=True)
-    for folder in [*output_dir.glob("checkpoint-*"), *best_checkpoints(output_dir)]:
-        shutil.rmtree(folder)
-    write_json(output_dir / SETTINGS, settings)
-
-
-def _settings(arguments: Arguments) -> dict[str, Any]:
-    model_args, data_args, run_args = arguments
-    of_run = (
-        "per_device_train_batch_size gradient_accumulation_steps learning_rate weight_decay "
-        "num_train_epochs max_steps warmup_steps max_grad_norm lr_scheduler_type seed length_groups"
-    )
-    settings = {name: getattr(run_args, name) for name in of_run.split()}
-    settings["lr_scheduler_type"] = str(run_args.lr_scheduler_type)
-    ignored = {"cache_dir", "init_random"}
-    settings |= {k: v for k, v in vars(model_args).items() if k not in ignored}
-    return settings | {
-        "train_data_file": data_args.train_data_file,
-        "task_mode": data_args.task_mode,
-        "separator": data_args.separator,
-    }
-
-
 def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> None:
     model_args, data_args, run_args = arguments
     set_seed(run_args.seed)
-    assert data_args.train_data_file is not None
-    train_records = read_records(data_args.task_mode, data_args.train_data_file, training=True)
-    eval_records = None
-    if data_args.eval_data_file:
-        eval_records = read_records(data_args.task_mode, data_args.eval_data_file, training=True)
-
+    train_records, eval_records = _read(data_args)
     name = model_args.model_name_or_path
     print(f"loading {name} ...", flush=True)
     tokenizer = load_tokenizer(model_args.tokenizer_name or name, model_args.cache_dir)
     model = load_causal_lm(name, model_args.dtype, model_args.cache_dir)
-    text_format = Format(tokenizer, data_args.separator)
+    layout = TASKS[data_args.task_mode].layout
+    text_format = Format(tokenizer, data_args.separator, layout, data_args.source_prefix)
     pad_id = _pad(model_args, model, tokenizer, run_args.seed)
 
     limit = getattr(model.config, "max_position_embeddings", None)
-    if limit is not None and model_args.tuning_mode == "prefixtune":
-        limit -= model_args.preseqlen
+    has_prefix = model_args.tuning_mode in WITH_PREFIX
+    if limit is not None and has_prefix:
+        limit -= prefixes.length(model_args, tokenizer)
     make = partial(TableToTextDataset, text_format=text_format, max_tokens=limit)
     train_set = make(train_records)
-    eval_set = make(eval_records) if eval_records else None
+    eval_set = make(eval_records, training=False) if eval_records else None
     print(f"{len(train_set):,} training pairs from {data_args.train_data_file}")
 
+    is_infix = has_prefix and prefixes.reads_source(model_args)
     _configure(run_args, output_dir, has_eval=eval_set is not None)
     common = {
         "args": run_args,
-        "data_collator": partial(collate, pad_id=pad_id),
+        "data_collator": partial(collate_infix if is_infix else collate, pad_id=pad_id),
         "train_dataset": train_set,
         "eval_dataset": eval_set,
         "length_groups": run_args.length_groups == "yes",
     }
-    if model_args.tuning_mode == "prefixtune":
-        trainer, save = _prefix_trainer(arguments, model, tokenizer, text_format, common)
-    else:
-        save = partial(_save_finetuned, model, tokenizer)
-        trainer = TableToTextTrainer(model=model, save=save, **common)
-        print("\n".join(report.parameter_lines(model, None)))
+    build = _prefix_trainer if has_prefix else _baseline_trainer
+    trainer, save = build(arguments, model, tokenizer, text_format, common)
 
     if resume_from:
         print(f"going on from {resume_from}")
     else:
-        _start_run(output_dir, _settings(arguments))
+        if has_prefix:
+            prefixes.start(model_args, trainer.prefix, model, tokenizer)
+        run_folder.start(output_dir, run_folder.settings_of(arguments))
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     save(output_dir)
     _finish(trainer, output_dir, run_args.evaluate_train_set == "yes")
+
+
+def _read(data_args: DataArguments) -> tuple[list[Record], list[Record] | None]:
+    """The records to train on and those of the evaluation loss, subsets where asked for."""
+    mode, eval_records = data_args.task_mode, None
+    assert data_args.train_data_file is not None
+    train_records = read_records(mode, data_args.train_data_file, training=True)
+    if data_args.eval_data_file:
+        eval_records = read_records(mode, data_args.eval_data_file, training=True)
+    if data_args.test_data_file and data_args.generate == "yes":
+        # Read now, for a mistake in it would otherwise show after hours of training.
+        read_records(mode, data_args.test_data_file, training=False)
+    size, seed = data_args.train_size, data_args.sample_seed
+    if size:
+        train_records = sample_pairs(train_records, size, seed)
+        if eval_records:
+            eval_records = sample_pairs(eval_records, development_size(size), seed)
+    return train_records, eval_records
 
 
 def _pad(
@@ -204,21 +156,14 @@ def _prefix_trainer(
     common: dict[str, Any],
 ) -> tuple[Trainer_Prefix, Callable[[Path], None]]:
     model_args, data_args, _ = arguments
-    model.requires_grad_(False)
-    enable_prefix(model)
-    prefix = PrefixTuning(
-        model.config,
-        preseqlen=model_args.preseqlen,
-        mid_dim=model_args.mid_dim,
-        prefix_dropout=model_args.prefix_dropout,
-        objective_mode=model_args.objective_mode,
-        end_id=tokenizer.eos_token_id,
-    )
+    both = model_args.tuning_mode == "bothtune"
+    enable_prefix(PREPARE[model_args.tuning_mode](model, model_args))
+    prefix = prefixes.build(model_args, model, tokenizer)
     meta = checkpoint.metadata(
         prefix,
         model,
         model_args.model_name_or_path,
-        task={"task_mode": data_args.task_mode, "separator": text_format.separator},
+        task=_task(data_args, text_format),
     )
     config = {
         **model.config.to_dict(),
@@ -226,18 +171,24 @@ def _prefix_trainer(
         "_my_arg_task_mode": data_args.task_mode,
         "_my_arg_control": True,
         "optim_prefix": True,
-        "preseqlen": model_args.preseqlen,
+        "preseqlen": prefix.length,
         "mid_dim": model_args.mid_dim,
         "prefix_dropout": model_args.prefix_dropout,
         "format_mode": model_args.format_mode,
-        "use_infix": False,
+        "use_infix": prefix.reads_source,
     }
 
     def save(folder: Path) -> None:
+        if both:
+            trained = {**meta, "base_model": base_model.describe(model, f"the {BOTH}/ beside it")}
+            saver("finetune", model, tokenizer, {"task": meta["task"]})(folder / BOTH)
+            checkpoint.save(folder, prefix, config, trained)
+            return
         checkpoint.save(folder, prefix, config, meta)
-        checkpoint.export(folder / "export", prefix, meta)
+        if not prefix.reads_source:
+            checkpoint.export(folder / "export", prefix, meta, model)
 
-    trainer = Trainer_Prefix(
+    trainer = _trainer_class(model_args, model)(
         model=prefix,
         model_gpt2=model,
         use_dropout=model_args.use_dropout == "yes",
@@ -245,14 +196,56 @@ def _prefix_trainer(
         **common,
     )
     print("\n".join(report.parameter_lines(model, prefix)), flush=True)
+    if prefix.reads_source:
+        print("an infix depends on the source, so nothing is exported: the checkpoint serves")
     return trainer, save
 
 
-def _save_finetuned(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
-) -> None:
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+def _trainer_class(
+    model_args: ModelArguments, model: PreTrainedModel
+) -> Callable[..., Trainer_Prefix]:
+    if model_args.tuning_mode == "bothtune":
+        return partial(Trainer_Both, model_folder=BOTH)
+    if model_args.distill == "no":
+        return Trainer_Prefix
+    assert model_args.finetuned_model_path is not None
+    return partial(
+        Trainer_Distill,
+        teacher=load_teacher(model_args.finetuned_model_path, model),
+        matching_objective=model_args.matching_objective,
+        positions=model_args.distill_positions,
+    )
+
+
+def _baseline_trainer(
+    arguments: Arguments,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text_format: Format,
+    common: dict[str, Any],
+) -> tuple[TableToTextTrainer, Callable[[Path], None]]:
+    model_args, data_args, _ = arguments
+    about = {
+        "tuning_mode": model_args.tuning_mode,
+        # Before the model is changed, as it will be found again.
+        "base_model": base_model.describe(model, model_args.model_name_or_path),
+        "task": _task(data_args, text_format),
+    }
+    if model_args.teacher_dropout is not None:
+        set_residual_dropout(model, model_args.teacher_dropout)
+    tuned = PREPARE[model_args.tuning_mode](model, model_args)
+    print("\n".join(report.parameter_lines(tuned, None)), flush=True)
+    save = saver(model_args.tuning_mode, tuned, tokenizer, about)
+    return TableToTextTrainer(model=tuned, save=save, **common), save
+
+
+def _task(data_args: DataArguments, text_format: Format) -> dict[str, Any]:
+    """What decoding has to know of the strings around source and target."""
+    return {
+        "task_mode": data_args.task_mode,
+        "separator": text_format.separator,
+        "source_prefix": text_format.source_prefix,
+    }
 
 
 def _finish(trainer: TableToTextTrainer, output_dir: Path, evaluate_train_set: bool) -> None:
@@ -286,8 +279,9 @@ def _generate(arguments: Arguments, output_dir: Path) -> None:
             continue
         command = [data_args.task_mode, "yes", split, str(folder), "no"]
         command += ["--data_file", path, "--results_dir", data_args.results_dir]
-        command += ["--model_name_or_path", model_args.model_name_or_path]
         command += ["--dtype", model_args.dtype]
+        if model_args.tuning_mode != "bothtune":  # whose model is in the run
+            command += ["--model_name_or_path", model_args.model_name_or_path]
         if data_args.score == "no":
             command.append("--no_score")
         if model_args.cache_dir:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import evaluation.classification
 import evaluation.dart
 import evaluation.e2e
+import evaluation.summarization
 import evaluation.webnlg
 from evaluation.report import Scores, format_table
-from gpt2.data import Record, group_by_source
+from gpt2.records import Record, group_by_source
 from prefix_tuning.checkpoint import write_json
 
 
@@ -19,13 +21,20 @@ def score_outputs(
     """Score one output per distinct input, as each challenge's script does.
 
     Args:
-        mode: ``data2text`` counts inputs, ``webnlg`` and ``triples`` entries of the file.
+        mode: ``data2text`` counts inputs, the other tasks entries of the file.
         records: of the file, not grouped; every one has references.
-        outputs: one per record of ``group_by_source(records)``, in that order.
+        outputs: one per record of ``group_by_source(records)``, in that order; of summaries and
+            classes one per record.
 
     Returns:
         the rows of the table.
     """
+    if mode in ("xsum", "cnndm"):
+        references = [record.targets[0] for record in records]
+        return {"ROUGE": evaluation.summarization.score(references, outputs)}
+    if mode.startswith("classify-"):
+        labels = [record.targets[0].strip() for record in records]
+        return {mode: Scores({"accuracy": evaluation.classification.accuracy(labels, outputs)})}
     grouped = group_by_source(records)
     own_data = records[0].relations is None
     if mode == "data2text" or own_data:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +13,48 @@ from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from prefix_tuning import checkpoint
-from prefix_tuning.attention import KeyValues
 from prefix_tuning.errors import UserError
+from prefix_tuning.initialization import activations, start_from
 from prefix_tuning.objectives import IGNORE, objective, scatter_nll, target_nll
-from prefix_tuning.prefix import MLPPrefix, PrefixShape
+from prefix_tuning.prefix import Prefix
+from prefix_tuning.shape import PrefixShape
+from prefix_tuning.variants import PARAMETRIZATIONS
 
 END_OF_TEXT = 50256
 """GPT-2's ``<|endoftext|>``, which objective mode 4 does not count."""
 
 
-class PrefixTuning(MLPPrefix):
-    """An MLP prefix with the original's constructor, ``get_prompt`` and ``forward``.
+@functools.cache
+def _class_of(base: type[PrefixTuning], kind: type[Prefix]) -> type[PrefixTuning]:
+    """``base`` on top of one parametrisation."""
+    return type(
+        base.__name__, (base, kind), {"__module__": base.__module__, "__doc__": base.__doc__}
+    )
+
+
+class PrefixTuning(Prefix):
+    """A prefix of any parametrisation with the original's constructor and ``forward``.
 
     Args:
-        config: the base model's. Like the original, ``mid_dim``, ``prefix_dropout`` and
-            ``_objective_mode`` are taken from it if they are there (512, 0.0, 1 otherwise).
-        model_gpt2: the frozen model; the MLP prefix does not need it.
-        optim_prefix, use_infix, deep_param: only the original's defaults for an MLP prefix.
-        preseqlen: prefix length ``P``.
-        mid_dim: hidden width of the MLP, if not in ``config``.
-        prefix_dropout: dropout on the generated keys and values, if not in ``config``.
-        objective_mode: how token losses are added up (:func:`prefix_tuning.objectives.objective`).
+        config: the base model's. Like the original, ``mid_dim``, ``prefix_dropout``,
+            ``_objective_mode``, ``use_infix``, ``parametrize_emb``, and ``lowdata`` and
+            ``init_shallow`` with their words (``lowdata_token``, ``init_shallow_word``:
+            ``[[id, ...]]``) are taken from it if they are there.
+        model_gpt2: the frozen model after ``enable_prefix``, from which a prefix starts that is to
+            start from words. Without it the words only decide ``P``.
+        optim_prefix: True; without a prefix there is nothing to train.
+        preseqlen: prefix length ``P``; words replace it by their number.
+        use_infix: the prefix stands between source and target.
+        deep_param: one more hidden layer in the MLP.
+        mid_dim: hidden width of the MLP, if not in ``config`` (512).
+        prefix_dropout: dropout on the generated keys and values, if not in ``config`` (0.0).
+        objective_mode: how token losses are added up (:func:`prefix_tuning.objectives.objective`),
+            if not in ``config`` (1).
         end_id: the end token's id.
+        parametrization: a name in ``prefix_tuning.variants.PARAMETRIZATIONS``, instead of what
+            the other arguments say.
+        parametrize_emb: of an embedding-only prefix, ``MLP`` or ``Emb``, if not in ``config``
+            (MLP).
     """
 
     def __init__(
@@ -47,52 +69,82 @@ class PrefixTuning(MLPPrefix):
         prefix_dropout: float | None = None,
         objective_mode: int | None = None,
         end_id: int = END_OF_TEXT,
+        parametrization: str | None = None,
+        parametrize_emb: str | None = None,
     ) -> None:
-        if not optim_prefix or use_infix or deep_param:
-            raise UserError("PrefixTuning: only the MLP prefix (optim_prefix) is implemented yet")
+        if not optim_prefix:
+            raise UserError("PrefixTuning without optim_prefix would have nothing to train")
+        shallow = getattr(config, "init_shallow", "no") == "yes"
+        infix = use_infix or getattr(config, "use_infix", False)
+        if shallow and (infix or deep_param):
+            raise UserError("init_shallow excludes deep_param and use_infix: it has no MLP")
+        name = parametrization or ("flat" if shallow else "infix" if infix else "mlp")
 
-        def choose(value: Any, name: str, default: Any) -> Any:
-            return getattr(config, name, default) if value is None else value
+        def choose(value: Any, key: str, default: Any) -> Any:
+            return getattr(config, key, default) if value is None else value
 
-        super().__init__(
-            PrefixShape.from_config(config),
-            preseqlen,
-            mid_dim=choose(mid_dim, "mid_dim", 512),
-            dropout=choose(prefix_dropout, "prefix_dropout", 0.0),
-        )
+        words = _words(config) if name in ("flat", "mlp") else None
+        options = {
+            "length": len(words) if words else preseqlen,
+            "mid_dim": choose(mid_dim, "mid_dim", 512),
+            "dropout": choose(prefix_dropout, "prefix_dropout", 0.0),
+            "deep": deep_param,
+            "mlp": choose(parametrize_emb, "parametrize_emb", "MLP") == "MLP",
+        }
+        if shallow and words:  # as in the original
+            options["dropout"] = 0.0
+        # Every parametrisation takes the options that it has.
+        taken = inspect.signature(PARAMETRIZATIONS[name]).parameters
+        options = {option: value for option, value in options.items() if option in taken}
+        self._build(name, PrefixShape.from_config(config), options)
         self.objective_mode: int = choose(objective_mode, "_objective_mode", 1)
         self.end_id = end_id
+        if words and model_gpt2 is not None:
+            ids = torch.tensor([words], device=model_gpt2.device)
+            start_from(self, {k: v.cpu() for k, v in activations(model_gpt2, ids).items()})
+
+    def _build(self, name: str, shape: PrefixShape, options: dict[str, Any]) -> None:
+        self.__class__ = _class_of(type(self), PARAMETRIZATIONS[name])
+        super().__init__(shape, **options)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, config: PretrainedConfig) -> PrefixTuning:
-        """Load a checkpoint of ours or of the original.
+        """Load a checkpoint of ours or of the original, or an export; nothing is fitted again.
 
         Raises:
-            UserError: the folder holds no MLP prefix.
+            UserError: the folder holds no prefix.
         """
-        prefix, meta = checkpoint.load(folder)
-        if not isinstance(prefix, MLPPrefix):
-            raise UserError(f"{folder} is an export, without the MLP that training needs")
-        options = meta["options"]
-        model = cls(
-            config,
-            preseqlen=options["length"],
-            mid_dim=options["mid_dim"],
-            prefix_dropout=options["dropout"],
-        )
+        prefix, _ = checkpoint.load(folder)
+        model = cls.__new__(cls)
+        model._build(prefix.parametrization, prefix.shape, prefix.options())
         model.load_state_dict(prefix.state_dict())
+        model.objective_mode = getattr(config, "_objective_mode", 1)
+        model.end_id = END_OF_TEXT
         return model.eval()
 
-    def get_prompt(self, bsz: int = 1) -> tuple[Tensor, ...]:
-        """The prefix as ``past_key_values``: ``L`` tensors ``[2, bsz, H, P, d]``."""
-        return tuple(pair.expand(-1, bsz, -1, -1, -1) for pair in self.key_values(bsz))
+    def get_prompt(
+        self,
+        bsz: int = 1,
+        gpt2: PreTrainedModel | None = None,
+        src: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """The prefix as ``past_key_values``: ``L`` tensors ``[2, bsz, H, P, d]``.
 
-    def get_cache(self, bsz: int = 1) -> DynamicCache:
-        """The same as a cache, for whoever wants transformers' own way in.
+        Args:
+            gpt2: the frozen model, which infix and embedding-only prefixes need.
+            src: ``[bsz, S]``, the source in front of an infix, whose slots come first then.
+            attn_mask: ``[bsz, S]``, 0 where ``src`` is padding.
+        """
+        layers = self.prompt(gpt2, bsz, src, attn_mask).sites["self"]
+        return tuple(pair.expand(-1, bsz, -1, -1, -1) for pair in layers)
+
+    def get_cache(self, *args: Any, **kwargs: Any) -> DynamicCache:
+        """:meth:`get_prompt` as a cache, for whoever wants transformers' own way in.
 
         A forward pass appends to a cache: make a new one for every call.
         """
-        return DynamicCache([(pair[0], pair[1]) for pair in self.get_prompt(bsz)])
+        return DynamicCache([(pair[0], pair[1]) for pair in self.get_prompt(*args, **kwargs)])
 
     def forward(
         self,
@@ -100,22 +152,26 @@ class PrefixTuning(MLPPrefix):
         gpt2_model: PreTrainedModel,
         labels: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        src: Tensor | None = None,
+        src_attn: Tensor | None = None,
         targets_only: bool = False,
     ) -> CausalLMOutputWithPast:
         """Run the frozen model behind the prefix.
 
         Args:
-            input_ids: ``[B, T]`` int64.
+            input_ids: ``[B, T]`` int64; behind an infix the target alone, from the separator on.
             gpt2_model: the frozen model, after ``enable_prefix``.
             labels: ``[B, T]`` int64, -100 where there is no loss.
             attention_mask: ``[B, T]``; not needed for padding on the right.
+            src: ``[B, S]``, the source in front of an infix; other prefixes ignore it.
+            src_attn: ``[B, S]``, 0 where ``src`` is padding.
             targets_only: skip the logits and compute only what the loss needs.
 
         Returns:
             ``loss`` as the objective mode returns it (a scalar for mode 0, else ``[B]``) and
             ``logits [B, T, V]``.
         """
-        prefix = KeyValues(self.key_values(input_ids.shape[0]))
+        prefix = self.prompt(gpt2_model, input_ids.shape[0], src, src_attn)
         logits = None
         if targets_only and labels is not None:
             nll = target_nll(gpt2_model, prefix, input_ids, labels, attention_mask)
@@ -128,6 +184,25 @@ class PrefixTuning(MLPPrefix):
             nll = scatter_nll(logits[:, :-1][labels[:, 1:] != IGNORE], labels)
         loss = objective(self.objective_mode, nll, labels, input_ids, self.end_id)
         return CausalLMOutputWithPast(loss=loss, logits=logits)
+
+
+class PrefixEmbTuning(PrefixTuning):
+    """The embedding-only ablation; ``config.parametrize_emb`` is ``MLP`` (default) or ``Emb``."""
+
+    def __init__(self, *args: Any, use_infix: bool = False, **kwargs: Any) -> None:
+        if use_infix:
+            raise UserError("PrefixEmbTuning: an embedding-only prefix cannot be an infix")
+        super().__init__(*args, parametrization="embedding", **kwargs)
+
+
+def _words(config: PretrainedConfig) -> list[int] | None:
+    """The token ids that a configuration of the original has a prefix start from."""
+    words = None
+    if getattr(config, "lowdata", False):
+        words = getattr(config, "lowdata_token", None)
+    elif getattr(config, "init_shallow", "no") == "yes":
+        words = getattr(config, "init_shallow_word", None)
+    return [*words[0]] if words else None
 
 
 def add_pad_row(model: PreTrainedModel, pad_id: int, seed: int) -> None:

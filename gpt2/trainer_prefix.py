@@ -21,6 +21,8 @@ from transformers import (
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from prefix_tuning.checkpoint import read_tensors
+
 
 class LengthGroupedSampler(Sampler[int]):
     """A random order in which every batch holds examples of about one length.
@@ -99,7 +101,7 @@ class Trainer_Prefix(TableToTextTrainer):
 
     Args:
         model: the prefix (``gpt2.train_control.PrefixTuning``), the only thing optimised.
-        model_gpt2: the frozen model, after ``enable_prefix``.
+        model_gpt2: the frozen model, after ``requires_grad_(False)`` and ``enable_prefix``.
         use_dropout: run the frozen model in train mode while training, so that its own dropout
             is active. The original's default is eval mode.
     """
@@ -123,7 +125,8 @@ class Trainer_Prefix(TableToTextTrainer):
             model_gpt2.gradient_checkpointing_enable({"use_reentrant": False})
         for name in names:
             setattr(args, name, False)
-        self.model_gpt2 = model_gpt2.requires_grad_(False).eval().to(args.device)
+        self.prefix = model
+        self.model_gpt2 = model_gpt2.eval().to(args.device)
         self.use_dropout = use_dropout
         super().__init__(model=model, args=args, **kwargs)
 
@@ -149,10 +152,53 @@ class Trainer_Prefix(TableToTextTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The mean of what the objective mode returns (spec of the original's trainer)."""
+        """The mean of what the objective mode returns."""
         output = model(**inputs, gpt2_model=self.model_gpt2, targets_only=True)
         loss = output.loss.mean()
         return (loss, {"loss": loss}) if return_outputs else loss
+
+
+class PrefixAndModel(nn.Module):
+    """A prefix and its model as one module, so that one optimiser trains both.
+
+    Args:
+        prefix: whose ``forward`` this is.
+        model_gpt2: the model, whose train mode is left to the trainer.
+    """
+
+    def __init__(self, prefix: nn.Module, model_gpt2: PreTrainedModel) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.model_gpt2 = model_gpt2
+        self.forward = prefix.forward  # Trainer reads its signature
+
+    def train(self, mode: bool = True) -> PrefixAndModel:
+        """Set the prefix's mode alone."""
+        self.training = mode
+        self.prefix.train(mode)
+        return self
+
+
+class Trainer_Both(Trainer_Prefix):
+    """Optimise a :class:`PrefixAndModel`; checkpoints hold the model in a folder of its own.
+
+    Args:
+        model_folder: its name.
+    """
+
+    def __init__(self, *, model: nn.Module, model_gpt2: PreTrainedModel, **kwargs: Any) -> None:
+        self.model_folder = kwargs.pop("model_folder")
+        both = PrefixAndModel(model, model_gpt2)
+        super().__init__(model=both, model_gpt2=model_gpt2, **kwargs)
+        self.prefix = model
+        self.label_names = ["labels"]  # Trainer asks the class, which has no forward of its own
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        folder, both = Path(resume_from_checkpoint), self.model
+        both.prefix.load_state_dict(read_tensors(folder / "model.safetensors"))
+        # Without the output matrix where it is the word embeddings.
+        state = read_tensors(folder / self.model_folder / "model.safetensors")
+        both.model_gpt2.load_state_dict(state, strict=False)
 
 
 class _LogWithEveryCheckpoint(TrainerCallback):

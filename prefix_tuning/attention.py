@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import (
@@ -30,7 +31,7 @@ from transformers.modeling_flash_attention_utils import _flash_attention_forward
 
 from prefix_tuning.errors import UserError
 from prefix_tuning.positions import position_inputs
-from prefix_tuning.prefix import PrefixShape
+from prefix_tuning.shape import PrefixShape
 
 _CROSS_ATTENTIONS = ("encoder_attn", "EncDecAttention")
 """What the families of BART and T5 call the decoder's attention to the encoder."""
@@ -46,17 +47,25 @@ class KeyValues:
         offset: how far the positions of real tokens are shifted; ``P`` when not given, as in the
             original, where real tokens are numbered from the end of the prefix. Encoder-decoders
             number them from 0 in any case.
+        visible: bool ``[rows, P]``, False on slots that nothing may attend to (padding in what the
+            slots were computed from); all are visible when not given.
 
     Not a tensor on purpose: ``generate`` repeats every tensor it is given for its beams.
     """
 
+    visible: Tensor | None = None
+
     def __init__(
-        self, layers: Iterable[Tensor] | Mapping[str, Iterable[Tensor]], offset: int | None = None
+        self,
+        layers: Iterable[Tensor] | Mapping[str, Iterable[Tensor]],
+        offset: int | None = None,
+        visible: Tensor | None = None,
     ) -> None:
         sites = layers if isinstance(layers, Mapping) else {"self": layers}
         self.sites = {site: tuple(pairs) for site, pairs in sites.items()}
         first = next(iter(self.sites.values()))
         self.offset = first[0].shape[3] if offset is None else offset
+        self.visible = visible
 
     def lookup(self, module: Any, key: Tensor) -> tuple[Tensor, Tensor] | None:
         """The keys and values of one attention for the batch of ``key``, in its dtype.
@@ -103,6 +112,8 @@ class KeyValues:
             # A boolean or 0/1 mask says what is visible, a float mask is added to the scores.
             visible = 0.0 if mask.is_floating_point() else True
             mask = _widen(mask, prefix_key.shape[2], visible)
+        if self.visible is not None:
+            mask = _hide(mask, self.visible, key)
         if kwargs.get("position_bias") is not None:  # T5: a slot is at no distance from a token
             kwargs["position_bias"] = _widen(kwargs["position_bias"], prefix_key.shape[2], 0.0)
         return backend(module, query, key, value, mask, **kwargs)
@@ -120,6 +131,16 @@ def site_of(module: Any) -> str:
 def _widen(mask: Tensor, length: int, visible: bool | float) -> Tensor:
     """Put ``length`` columns that every query sees in front of a mask ``[..., keys]``."""
     return torch.cat([mask.new_full((*mask.shape[:-1], length), visible), mask], dim=-1)
+
+
+def _hide(mask: Tensor | None, visible: Tensor, key: Tensor) -> Tensor:
+    """Hide the slots that are not ``visible [rows, P]`` in a widened mask ``[..., keys]``."""
+    if mask is None or mask.ndim != 4:
+        raise UserError("flash attention hides no slots: use attn_implementation='sdpa'")
+    hidden = ~visible.repeat_interleave(key.shape[0] // visible.shape[0], dim=0)
+    hidden = pad(hidden, (0, key.shape[2] - visible.shape[1]))[:, None, None, :]
+    lowest = torch.finfo(mask.dtype).min if mask.is_floating_point() else False
+    return torch.where(hidden, lowest, mask)
 
 
 def _eager(
@@ -207,17 +228,18 @@ def prefixed_inputs(
         RuntimeError: the model was changed since ``enable_prefix`` so that the prefix would be
             ignored, or get no gradient.
     """
-    _check_usable(model)
+    check_usable(model)
     return {**inputs, **position_inputs(model, prefix.offset, inputs), "prefix": prefix}
 
 
-def _check_usable(model: PreTrainedModel) -> None:
+def check_usable(model: PreTrainedModel) -> None:
+    """Raise RuntimeError where a prefix would be ignored, or get no gradient."""
     name = model.config._attn_implementation
     registered = AttentionInterface._global_mapping.get(name)
     if registered is None or registered is not _FUNCTIONS.get(name):
         raise RuntimeError(
-            f"the attention of {type(model).__name__} was switched to {name!r} after "
-            "enable_prefix(): the prefix would be ignored; call enable_prefix() again"
+            f"the attention of {type(model).__name__} is {name!r}, not the one that "
+            "enable_prefix() sets: the prefix would be ignored; call enable_prefix()"
         )
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         for module in model.modules():

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from prefix_tuning.errors import UserError
-from prefix_tuning.prefix import PrefixShape
+from prefix_tuning.shape import PrefixShape
 
 Loaded = TypeVar("Loaded")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -74,8 +74,10 @@ class _Context(KeyValues):
             keys.append(torch.cat([front[0], layer.keys], dim=2))
             values.append(torch.cat([front[1], layer.values], dim=2))
         length = keys[0].shape[2] - prompt_mask.shape[1]
-        slots = prompt_mask.new_ones(batch_size, length)
-        return cls(keys, values, torch.cat([slots, prompt_mask], dim=1).bool(), prefix.offset)
+        visible = prompt_mask.new_ones(batch_size, length)
+        if prefix.visible is not None:
+            visible = prefix.visible
+        return cls(keys, values, torch.cat([visible, prompt_mask], dim=1).bool(), prefix.offset)
 
     def select(self, rows: Tensor) -> None:
         """Keep ``rows`` of the batch."""

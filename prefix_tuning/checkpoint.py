@@ -7,7 +7,7 @@ folder                files                                       parameters
 ====================  ==========================================  ============================
 checkpoint            ``model.safetensors``, ``config.json``      as trained (MLP and all)
 export                ``prefix.safetensors``, ``prefix.json``     keys and values only
-the original's        ``pytorch_model.bin``, ``config.json``      MLP, names as here
+the original's        ``pytorch_model.bin``, ``config.json``      as trained, names as here
 ====================  ==========================================  ============================
 
 The export is what people keep: one fp32 tensor ``past_key_values [L, 2, H, P, d]``, 0.98 MB for
@@ -32,7 +32,9 @@ from transformers import CONFIG_MAPPING, PreTrainedModel
 
 from prefix_tuning import base_model
 from prefix_tuning.errors import UserError
-from prefix_tuning.prefix import PARAMETRIZATIONS, SUFFIXES, FlatPrefix, Prefix, PrefixShape
+from prefix_tuning.prefix import SUFFIXES, FlatPrefix, Prefix
+from prefix_tuning.shape import PrefixShape
+from prefix_tuning.variants import PARAMETRIZATIONS
 
 CHECKPOINT = ("model.safetensors", "config.json")
 EXPORT = ("prefix.safetensors", "prefix.json")
@@ -60,7 +62,7 @@ def metadata(prefix: Prefix, model: PreTrainedModel, name: str, **more: Any) -> 
     return {
         "parametrization": prefix.parametrization,
         "options": prefix.options(),
-        # Real tokens are numbered from here.
+        # Real tokens are numbered from here (behind an infix, the source's tokens come on top).
         "position_offset": 0 if model.config.is_encoder_decoder else prefix.length,
         "base_model": base_model.describe(model, name),
         **more,
@@ -79,19 +81,22 @@ def save(folder: Path, prefix: Prefix, config: dict[str, Any], meta: dict[str, A
     write_json(folder / CHECKPOINT[1], {**config, META: meta})
 
 
-def export(folder: Path, prefix: Prefix, meta: dict[str, Any]) -> int:
-    """Write the keys and values alone; return the size of the tensor file in bytes."""
+def export(
+    folder: Path, prefix: Prefix, meta: dict[str, Any], model: PreTrainedModel | None = None
+) -> int:
+    """Write the keys and values alone; return the size of the tensor file in bytes.
+
+    ``model`` as in :meth:`Prefix.prompt`.
+    """
+    flat = prefix.flatten(model)
     folder.mkdir(parents=True, exist_ok=True)
-    was_training = prefix.training
-    with torch.no_grad():
-        tables = {
-            _export_name(site): torch.stack(layers)[:, :, 0].float()
-            for site, layers in prefix.eval().all_key_values().items()
-        }
-    prefix.train(was_training)
+    tables = {
+        _export_name(site): torch.stack(layers)[:, :, 0].detach().float()
+        for site, layers in flat.all_key_values().items()
+    }
     write_tensors(folder / EXPORT[0], tables)
-    options = {"length": prefix.length, "dropout": 0.0, "sites": [*prefix.sites]}
-    write_json(folder / EXPORT[1], {**meta, "parametrization": "flat", "options": options})
+    described = {"parametrization": flat.parametrization, "options": flat.options()}
+    write_json(folder / EXPORT[1], {**meta, **described})
     return (folder / EXPORT[0]).stat().st_size
 
 
@@ -110,7 +115,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a tensor file, or raise :class:`UserError` saying that it is damaged."""
     try:
         if path.suffix == ".bin":
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -154,15 +160,38 @@ def _original_metadata(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder / 'config.json'}: unknown model_type {kind!r}")
     base_config = CONFIG_MAPPING[kind].from_dict(config)
     shape = PrefixShape.from_config(base_config)
-    options = {
-        "sites": [*SUFFIXES] if base_config.is_encoder_decoder else ["self"],
-        "deep": config.get("use_deep") in ("yes", True),
-        "length": config["preseqlen"],
-        "dropout": config.get("prefix_dropout", 0.0),
-        "mid_dim": config.get("mid_dim", 512),
-    }
+    state = read_tensors(folder / ORIGINAL[0])
+    name, options = _original_variant(state, shape, folder / ORIGINAL[0])
+    options = {"dropout": config.get("prefix_dropout", 0.0), **options}
+    if base_config.is_encoder_decoder:
+        options["sites"] = [*SUFFIXES]
     base = {"name_or_path": None, "model_type": kind, "shape": vars(shape).copy()}
-    return {"parametrization": "mlp", "options": options, "base_model": base, "original": True}
+    return {"parametrization": name, "options": options, "base_model": base, "original": True}
+
+
+def _original_variant(
+    state: dict[str, Tensor], shape: PrefixShape, path: Path
+) -> tuple[str, dict[str, Any]]:
+    """Which variant the original's parameters are, and its options.
+
+    Its configuration does not say: words replace ``preseqlen``, and depth is not recorded.
+    """
+    flat = state.get("control_trans")
+    if flat is not None:
+        if flat.ndim == 5:  # started from words, where the original applies no dropout
+            return "flat", {"length": flat.shape[3], "dropout": 0.0}
+        return "flat", {"length": flat.numel() // shape.features}
+    if "wte.weight" not in state:
+        raise UserError(f"{path} lacks wte.weight: it is no prefix of GPT-2 or BART")
+    length, hidden = len(state["wte.weight"]), state.get("control_trans.0.weight")
+    if hidden is None:
+        return "embedding", {"length": length, "mlp": False}
+    deep = "control_trans.4.weight" in state
+    last = state.get("control_trans.4.bias" if deep else "control_trans.2.bias")
+    if last is not None and len(last) == shape.width:
+        return "embedding", {"length": length, "mid_dim": len(hidden)}
+    name = "infix" if "wte2.weight" in state and "wte_enc.weight" not in state else "mlp"
+    return name, {"length": length, "mid_dim": len(hidden), "deep": deep}
 
 
 def load(folder: Path | str, model: PreTrainedModel | None = None) -> tuple[Prefix, dict[str, Any]]:
@@ -193,12 +222,12 @@ def load(folder: Path | str, model: PreTrainedModel | None = None) -> tuple[Pref
         return _load_export(folder, shape, meta).eval(), meta
     weights = folder / (ORIGINAL[0] if meta.get("original") else CHECKPOINT[0])
     prefix = PARAMETRIZATIONS[meta["parametrization"]](shape, **meta["options"])
-    _load_state(prefix, _read_tensors(weights), weights)
+    _load_state(prefix, read_tensors(weights), weights)
     return prefix.eval(), meta
 
 
 def _load_state(prefix: Prefix, state: dict[str, Tensor], path: Path) -> None:
-    wanted = prefix.state_dict()
+    wanted, state = prefix.state_dict(), dict(prefix.from_original(state))
     missing = sorted(wanted.keys() - state.keys())
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}: it is no {type(prefix).__name__}")
@@ -213,7 +242,7 @@ def _load_state(prefix: Prefix, state: dict[str, Tensor], path: Path) -> None:
 
 def _load_export(folder: Path, shape: PrefixShape, meta: dict[str, Any]) -> FlatPrefix:
     path = folder / EXPORT[0]
-    tensors, values = _read_tensors(path), {}
+    tensors, values = read_tensors(path), {}
     length, sites = meta["options"]["length"], meta["options"].get("sites", ["self"])
     wanted = [shape.n_layer, 2, shape.n_head, length, shape.head_dim]
     for site in sites:

@@ -10,46 +10,14 @@ the N(0, 0.02) that a ``PreTrainedModel`` would apply.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
+from transformers import PreTrainedModel
 
-
-@dataclass(frozen=True)
-class PrefixShape:
-    """The part of a transformer's geometry that a prefix depends on."""
-
-    n_layer: int
-    n_head: int
-    """Key/value heads: fewer than query heads in grouped-query models."""
-    head_dim: int
-    width: int
-    """Width of the hidden states, which is also that of the MLP's input embedding."""
-
-    @classmethod
-    def from_config(cls, config: PretrainedConfig) -> PrefixShape:
-        """Read the geometry from a transformers configuration; of BART and T5, the decoder's."""
-        text = config.get_text_config(decoder=True)
-        n_layer, n_query_head = text.num_hidden_layers, text.num_attention_heads
-        if config.is_encoder_decoder:
-            # Names of BART's and T5's configurations; those above are their encoders'.
-            n_layer = getattr(config, "decoder_layers", None) or config.num_decoder_layers
-            n_query_head = getattr(config, "decoder_attention_heads", None) or n_query_head
-        return cls(
-            n_layer=n_layer,
-            n_head=getattr(text, "num_key_value_heads", None) or n_query_head,
-            head_dim=getattr(text, "head_dim", None) or text.hidden_size // n_query_head,
-            width=text.hidden_size,
-        )
-
-    @property
-    def features(self) -> int:
-        """Numbers stored for one prefix slot: ``2 * L * H * d``."""
-        return 2 * self.n_layer * self.n_head * self.head_dim
-
+from prefix_tuning.attention import KeyValues
+from prefix_tuning.shape import PrefixShape
 
 SUFFIXES = {"self": "", "encoder": "_enc", "encoder_decoder": "2"}
 """Attention -> what its parameters' names end with, as in the original."""
@@ -79,11 +47,13 @@ class Prefix(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     parametrization: str
-    """The name under which checkpoints know the class."""
+    """The name under which flags and checkpoints know the class."""
+    reads_source = False
+    """Whether the keys and values depend on the source, which then stands in front of them."""
 
     def options(self) -> dict[str, Any]:
         """The constructor's arguments besides the shape, as JSON values."""
-        return {"length": self.length, "dropout": self.dropout.p, "sites": [*self.sites]}
+        return {"length": self.length, "dropout": self.dropout.p}
 
     def slots(self, site: str = "self") -> Tensor:
         """The prefix of one attention before dropout, fp32 ``[P, 2 * L * H * d]``."""
@@ -111,11 +81,45 @@ class Prefix(nn.Module):
         """:meth:`key_values` of every site, as ``KeyValues`` takes them."""
         return {site: self.key_values(batch_size, site) for site in self.sites}
 
-    def flatten(self) -> FlatPrefix:
-        """The same prefix without its parametrisation: what inference needs and exports keep."""
-        with torch.no_grad():
-            values = {site: self.slots(site) for site in self.sites}
+    def prompt(
+        self,
+        model: PreTrainedModel | None = None,
+        batch_size: int = 1,
+        source: Tensor | None = None,
+        source_mask: Tensor | None = None,
+    ) -> KeyValues:
+        """What stands in front of a batch: keys and values of every site.
+
+        Most prefixes are their parameters alone; some are computed by the frozen model.
+
+        Args:
+            model: the frozen model, after ``enable_prefix``.
+            batch_size: as in :meth:`key_values`.
+            source: ``[B, S]`` int64, what a prefix with :attr:`reads_source` comes after.
+            source_mask: ``[B, S]``, 0 on padding; none is padding when not given.
+        """
+        return KeyValues(self.all_key_values(batch_size))
+
+    @torch.no_grad()
+    def flatten(self, model: PreTrainedModel | None = None) -> FlatPrefix:
+        """The same prefix without its parametrisation: what inference needs and exports keep.
+
+        ``model`` as in :meth:`prompt`. No dropout is applied, neither its own nor the model's.
+        """
+        modules = [m for part in (self, model) if part is not None for m in part.modules()]
+        modes = [module.training for module in modules]
+        for module in modules:
+            module.training = False
+        sites = self.prompt(model).sites
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+        tables = {site: torch.stack(pairs)[:, :, 0] for site, pairs in sites.items()}
+        values = {site: table.permute(3, 0, 1, 2, 4) for site, table in tables.items()}
         return FlatPrefix(self.shape, self.length, sites=self.sites, values=values)
+
+    def from_original(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The original's parameters in the shapes they have here, where these differ."""
+        return state
 
 
 class MLPPrefix(Prefix):
@@ -153,7 +157,8 @@ class MLPPrefix(Prefix):
             self.add_module("control_trans" + SUFFIXES[site], mlp)
 
     def options(self) -> dict[str, Any]:
-        return {**super().options(), "mid_dim": self.mid_dim, "deep": self.deep}
+        options = {"sites": [*self.sites], "mid_dim": self.mid_dim, "deep": self.deep}
+        return {**super().options(), **options}
 
     def slots(self, site: str = "self") -> Tensor:
         embedding = self.get_submodule("wte" + SUFFIXES[site])
@@ -164,7 +169,8 @@ class FlatPrefix(Prefix):
     """Keys and values as the parameters themselves.
 
     One parameter per site, ``control_trans [P * 2LHd]``, drawn from N(0, 1) unless ``values`` has
-    it: the original's ``init_shallow`` without a word.
+    it: the original's ``init_shallow``. Started from words, the original's parameter has the shape
+    ``[2L, 1, H, P, d]``, which loads too.
     """
 
     parametrization = "flat"
@@ -183,10 +189,18 @@ class FlatPrefix(Prefix):
             parameter = nn.Parameter(flat.detach().clone().reshape(-1))
             self.register_parameter("control_trans" + SUFFIXES[site], parameter)
 
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "sites": [*self.sites]}
+
     def slots(self, site: str = "self") -> Tensor:
         return self.get_parameter("control_trans" + SUFFIXES[site]).view(self.length, -1)
 
+    def from_original(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {
+            name: value.permute(3, 0, 1, 2, 4).reshape(-1) if value.ndim == 5 else value
+            for name, value in state.items()
+        }
 
-PARAMETRIZATIONS: dict[str, type[MLPPrefix] | type[FlatPrefix]] = {
-    cls.parametrization: cls for cls in (MLPPrefix, FlatPrefix)
-}
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Load, whichever of its two shapes the parameter has."""
+        return super().load_state_dict(self.from_original(state_dict), *args, **kwargs)

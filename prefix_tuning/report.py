@@ -18,11 +18,12 @@ def n_parameters(module: nn.Module, trainable_only: bool = False) -> int:
 
 def parameter_lines(base: nn.Module, prefix: Prefix | None) -> list[str]:
     """One line each: what is trained, and what is stored for inference, beside the base model."""
-    total = n_parameters(base)
-    trained = n_parameters(prefix or base, trainable_only=True)
-    lines = [f"base model            {total:>15,} parameters{', frozen' if prefix else ''}"]
-    lines.append(f"trained parameters    {trained:>15,} ({trained / total:.2%} of the base model)")
+    total, trained = n_parameters(base), n_parameters(base, trainable_only=True)
+    lines = [f"base model            {total:>15,} parameters{'' if trained else ', frozen'}"]
     if prefix is not None:
+        trained += n_parameters(prefix, trainable_only=True)
+    lines.append(f"trained parameters    {trained:>15,} ({trained / total:.2%} of the base model)")
+    if prefix is not None and not prefix.reads_source:
         stored = len(prefix.sites) * prefix.length * prefix.shape.features
         lines.append(
             f"stored parameters     {stored:>15,} ({stored / total:.2%} of the base model, "

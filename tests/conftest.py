@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from pathlib import Path
@@ -28,6 +29,8 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+
+from gpt2.train_control import PrefixEmbTuning, PrefixTuning
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("PREFIX_TUNING_SHARED", ROOT.parent / "shared"))
@@ -104,6 +107,26 @@ def gpt2_of_vectors(config: dict[str, Any], tensors: dict[str, torch.Tensor]) ->
     )
     model.load_state_dict(part(tensors, "base."))
     return model.eval().requires_grad_(False)
+
+
+def prefix_of_vectors(
+    case: dict[str, Any], tensors: dict[str, torch.Tensor], model: Any
+) -> PrefixTuning:
+    """The prefix of a case, of any variant, through the original's constructors."""
+    variant, config = case["variant"], copy.deepcopy(model.config)
+    config.init_shallow = "yes" if variant.startswith("shallow") else "no"
+    if variant == "shallow_words":
+        config.init_shallow_word = [case["config"]["word_ids"]]
+    config.parametrize_emb = "Emb" if variant == "emb" else "MLP"
+    prefix = (PrefixEmbTuning if variant.startswith("emb") else PrefixTuning)(
+        config,
+        preseqlen=case["config"]["preseqlen"],
+        use_infix=variant == "infix",
+        deep_param=variant == "deep",
+        mid_dim=case["config"].get("mid_dim"),
+    )
+    prefix.load_state_dict(part(tensors, "prefix."))
+    return prefix
 
 
 @pytest.fixture(scope="session")

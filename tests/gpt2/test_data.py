@@ -16,12 +16,11 @@ from transformers import GPT2Tokenizer, PreTrainedTokenizerFast
 
 from gpt2.data import (
     Format,
-    Record,
     TableToTextDataset,
     collate,
-    group_by_source,
     read_records,
 )
+from gpt2.records import Record, group_by_source
 from gpt2.trainer_prefix import LengthGroupedSampler
 from prefix_tuning.errors import UserError
 

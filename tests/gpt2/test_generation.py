@@ -12,8 +12,8 @@ from conftest import BPE, tiny_model
 from transformers import GPT2Tokenizer, PreTrainedTokenizerFast
 
 from gpt2 import run_generation
-from gpt2.data import Record, group_by_source
 from gpt2.decoding import Search, decode_batch, newline_ids, no_prefix, output_text
+from gpt2.records import Record, group_by_source
 from gpt2.scoring import score_outputs
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.text import clean_up

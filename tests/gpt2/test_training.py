@@ -67,7 +67,8 @@ def run(tiny_folder: Path, files: Path, tmp_path_factory: pytest.TempPathFactory
 def test_a_run_leaves_what_it_promises(run: Path, tiny_folder: Path) -> None:
     meta = checkpoint.read_metadata(run)
     assert meta["base_model"]["name_or_path"] == str(tiny_folder)
-    assert meta["options"] == {"length": 3, "dropout": 0.0, "mid_dim": 8}
+    options = {"length": 3, "dropout": 0.0, "sites": ["self"], "mid_dim": 8, "deep": False}
+    assert meta["options"] == options
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     assert (config["preseqlen"], config["_my_arg_task_mode"]) == (3, "data2text")
     assert (run / "loss.png").stat().st_size > 1000
@@ -336,15 +337,12 @@ def test_defaults_are_the_originals(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--mode sentiment", "--mode sentiment"),
-        ("--tuning_mode adaptertune", "--tuning_mode adaptertune"),
-        ("--format_mode infix", "--format_mode infix"),
+        ("--mode nonsense", "--mode nonsense"),
+        ("--tuning_mode nonsense", "--tuning_mode nonsense"),
         ("--format_mode nopeek", "never see the source"),
-        ("--prefix_mode embedding", "--prefix_mode embedding"),
         ("--optim_prefix no", "--optim_prefix no"),
-        ("--init_shallow yes", "--init_shallow yes"),
-        ("--distill yes", "--distill yes"),
-        ("--notes lowdata_1_100", "lowdata"),
+        ("--distill yes", "--finetuned_model_path"),
+        ("--notes lowdata_1", "expected lowdata_SEED_SIZE"),
         ("--preseqlen 0", "--preseqlen 0"),
         ("--objective_mode 7", "--objective_mode 7"),
         ("--dropout 1.0", "--prefix_dropout 1.0"),
@@ -444,8 +442,8 @@ def test_mistakes_of_decoding(run: Path, tmp_path: Path, files: Path) -> None:
         gen.main([*base, str(tmp_path / "none"), "no"])
     with pytest.raises(UserError, match="neither a prefix nor a model"):
         gen.main([*base, str(tmp_path), "no"])
-    with pytest.raises(UserError, match="MODE xsum"):
-        gen.main(["xsum", "yes", "test", str(run), "no"])
+    with pytest.raises(UserError, match="MODE nonsense"):
+        gen.main(["nonsense", "yes", "test", str(run), "no"])
     with pytest.raises(UserError, match="--batch_size 0"):
         gen.main([*base, str(run), "no", "--data_file", test_file, "--batch_size", "0"])
     with pytest.raises(UserError, match=r"line 1: prefix, .* exceed the model's 320 positions"):

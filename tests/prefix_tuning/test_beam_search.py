@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from typing import Any
 
 import pytest
 import torch
-from conftest import FAMILIES, SLIDING, gpt2_of_vectors, part, tiny_model, vector_folder
+from conftest import (
+    FAMILIES,
+    SLIDING,
+    gpt2_of_vectors,
+    prefix_of_vectors,
+    tiny_model,
+    vector_folder,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -27,30 +35,33 @@ def left_padded(prompts: list[list[int]], pad: int = 0) -> tuple[torch.Tensor, t
     return torch.tensor(ids), torch.tensor(mask)
 
 
-def beam_case() -> tuple[dict[str, Any], Any, KeyValues]:
-    folder = vector_folder("gpt2_beam_mlp.safetensors")
+def beam_case(name: str) -> tuple[dict[str, Any], Any, PrefixTuning]:
+    folder = vector_folder(f"gpt2_beam_{name}.safetensors")
     models = json.loads((folder / "gpt2_beam.json").read_text(encoding="utf-8"))["models"]
-    case = next(model for model in models if model["name"] == "mlp")
-    tensors = load_file(folder / "gpt2_beam_mlp.safetensors")
+    case = next(model for model in models if model["name"] == name)
+    tensors = load_file(folder / f"gpt2_beam_{name}.safetensors")
     model = enable_prefix(gpt2_of_vectors(case["config"], tensors))
-    prefix = PrefixTuning(
-        model.config, preseqlen=case["prefix_length"], mid_dim=case["config"]["mid_dim"]
-    )
-    prefix.load_state_dict(part(tensors, "prefix."))
-    return case, model, KeyValues(prefix.eval().get_prompt())
+    return case, model, prefix_of_vectors(case, tensors, model).eval()
 
 
+@pytest.mark.parametrize("name", ["mlp", "deep", "shallow_random", "emb_mlp", "infix"])
 @pytest.mark.parametrize("batched", [True, False])
 @pytest.mark.parametrize(("num_beams", "key"), [(5, "output"), (1, "greedy_output")])
-def test_the_originals_outputs(batched: bool, num_beams: int, key: str) -> None:
-    case, model, prefix = beam_case()
-    prompts = [example["prompt"] for example in case["cases"]]
-    found = []
-    for group in [prompts] if batched else [[prompt] for prompt in prompts]:
-        ids, mask = left_padded(group)
-        found += beam_search(
+def test_the_originals_outputs(name: str, batched: bool, num_beams: int, key: str) -> None:
+    case, model, prefix = beam_case(name)
+    groups = [[example] for example in case["cases"]]
+    if batched:  # behind an infix, sources of one length
+        by_length = defaultdict(list)
+        for example in case["cases"]:
+            by_length[len(example.get("source", []))].append(example)
+        groups = [*by_length.values()]
+    for group in groups:
+        prompts = [example["prompt"] for example in group]
+        source = torch.tensor([example["source"] for example in group]) if name == "infix" else None
+        ids, mask = left_padded(prompts)
+        found = beam_search(
             model,
-            prefix,
+            prefix.prompt(model, len(group), source),
             ids,
             mask,
             eos_token_id=case["eos_token_id"],
@@ -59,10 +70,11 @@ def test_the_originals_outputs(batched: bool, num_beams: int, key: str) -> None:
             min_length=case["min_length"],
             bad_token_ids=[ids[0] for ids in case["bad_words_ids"]],
         )
-    for prompt, hypotheses, example in zip(prompts, found, case["cases"], strict=True):
-        assert prompt + hypotheses.tokens[0] == example[key]
-        if num_beams > 1:
-            assert hypotheses.scores == pytest.approx(example["final_hypothesis_scores"], abs=2e-5)
+        for prompt, hypotheses, example in zip(prompts, found, group, strict=True):
+            assert prompt + hypotheses.tokens[0] == example[key]
+            if num_beams > 1:
+                scores = example["final_hypothesis_scores"]
+                assert hypotheses.scores == pytest.approx(scores, abs=2e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

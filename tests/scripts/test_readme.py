@@ -98,6 +98,6 @@ def test_modules_of_the_readme_exist() -> None:
 
 
 def test_what_is_not_there_yet_is_refused_as_the_readme_says() -> None:
-    for flags in ("--format_mode infix", "--prefix_mode embedding", "--tuning_mode finetune-top"):
+    for flags in ("--format_mode infix", "--prefix_mode embedding"):
         with pytest.raises(UserError):
             train_e2e.main([*flags.split(), "--submit", "print"])

@@ -1,0 +1,115 @@
+"""Records, and what their readers share: lines, JSON, messages that say where, samples."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prefix_tuning.errors import UserError
+
+
+@dataclass(frozen=True)
+class Record:
+    """One input and its references, in the order of the file."""
+
+    source: str
+    targets: tuple[str, ...]
+    where: str
+    """File and line (or entry), for messages."""
+    relations: tuple[str, ...] | None = None
+    """Relation names of a set of triples; part of the identity of a WebNLG or DART input."""
+    category: str | None = None
+    """WebNLG's category, which decides whether an entry counts as seen."""
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file, or a :class:`UserError` that says what is wrong with it."""
+    if path.is_dir():
+        raise UserError(f"{path} is a directory: give a data file")
+    if not path.is_file():
+        raise UserError(
+            f"{path}: there is no such data file; README.md says where files go and which flags "
+            "name them"
+        )
+    raw = path.read_bytes()
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8 text; convert the file") from error
+
+
+def lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Non-blank lines and where they stand."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            yield line.removesuffix("\r"), f"{path}, line {number}"
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file, or a :class:`UserError` naming the line where it ends being one."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        reason = f"not complete JSON ({error.msg}); fetch it again"
+        raise UserError(f"{path}, line {error.lineno}: {reason}") from error
+
+
+def checked(value: Any, what: str, where: str) -> str:
+    """``value`` if it is a text with something in it."""
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where}: {what} is missing or empty")
+    return value
+
+
+def group_by_source(records: Iterable[Record]) -> list[Record]:
+    """One record per distinct input, with all its references, in order of first appearance."""
+    groups: dict[tuple[str, tuple[str, ...] | None], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.source, record.relations), []).append(record)
+    return [
+        replace(same[0], targets=tuple(t for record in same for t in record.targets))
+        for same in groups.values()
+    ]
+
+
+def sample_pairs(records: Sequence[Record], size: str, seed: int) -> list[Record]:
+    """A random subset of the (source, reference) pairs, in the order of the file.
+
+    Pairs and not distinct sources are drawn, because a pair is what training calls an example: a
+    subset of 100 has 100 of them, as many as the paper's.
+
+    Args:
+        size: so many, ``"100"``, or a share, ``"10%"``.
+        seed: decides which; the same on every machine.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    pairs = [replace(record, targets=(text,)) for record in records for text in record.targets]
+    count = subset_size(size, len(pairs))
+    if not 1 <= count <= len(pairs):
+        raise UserError(f"--train_size {size}: the file has {len(pairs)} pairs")
+    return [pairs[i] for i in sorted(random.Random(seed).sample(range(len(pairs)), count))]
+
+
+def subset_size(size: str, total: int) -> int:
+    """``"100"`` is 100, ``"10%"`` a tenth of ``total``.
+
+    Raises:
+        UserError: it is neither.
+    """
+    number = size.removesuffix("%")
+    if not number.isdecimal() or int(number) < 1:
+        raise UserError(f"--train_size {size}: expected a number of pairs, or a share such as 10%")
+    return round(int(number) * total / 100) if size.endswith("%") else int(number)
+
+
+def development_size(size: str) -> str:
+    """How much of the development file goes with a training subset: 30 % of a number of pairs
+    (section 6.3 of the paper), and of a share the same share."""
+    return size if size.endswith("%") else str(max(1, round(0.3 * subset_size(size, 0))))

@@ -1,0 +1,40 @@
+"""What a prefix depends on: the geometry of the model it stands in front of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import PretrainedConfig
+
+
+@dataclass(frozen=True)
+class PrefixShape:
+    """The part of a transformer's geometry that a prefix depends on."""
+
+    n_layer: int
+    n_head: int
+    """Key/value heads: fewer than query heads in grouped-query models."""
+    head_dim: int
+    width: int
+    """Width of the hidden states, which is also that of the MLP's input embedding."""
+
+    @classmethod
+    def from_config(cls, config: PretrainedConfig) -> PrefixShape:
+        """Read the geometry from a transformers configuration; of BART and T5, the decoder's."""
+        text = config.get_text_config(decoder=True)
+        n_layer, n_query_head = text.num_hidden_layers, text.num_attention_heads
+        if config.is_encoder_decoder:
+            # Names of BART's and T5's configurations; those above are their encoders'.
+            n_layer = getattr(config, "decoder_layers", None) or config.num_decoder_layers
+            n_query_head = getattr(config, "decoder_attention_heads", None) or n_query_head
+        return cls(
+            n_layer=n_layer,
+            n_head=getattr(text, "num_key_value_heads", None) or n_query_head,
+            head_dim=getattr(text, "head_dim", None) or text.hidden_size // n_query_head,
+            width=text.hidden_size,
+        )
+
+    @property
+    def features(self) -> int:
+        """Numbers stored for one prefix slot: ``2 * L * H * d``."""
+        return 2 * self.n_layer * self.n_head * self.head_dim
