@@ -88,10 +88,11 @@ class PromptedEncoder(nn.Module):
             # one, sees it; so do the start and end of answers, whose softmax includes padding.
             backbone.embeddings.register_forward_pre_hook(_without_mask, with_kwargs=True)
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None) -> None:
-        """Recompute the encoder's layers during backward (called by Trainer)."""
-        kwargs = {**(gradient_checkpointing_kwargs or {}), "use_reentrant": False}
-        self.backbone.gradient_checkpointing_enable(kwargs)
+    def gradient_checkpointing_enable(self, **_options: Any) -> None:
+        """Recompute the encoder's layers during backward, in the one way that serves a prefix."""
+        self.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+
+    activation_checkpointing_enable = gradient_checkpointing_enable  # Trainer's newer name
 
     def forward(
         self,
