@@ -31,9 +31,7 @@ def parameter_lines(base: nn.Module, prefix: Prefix | None) -> list[str]:
     return lines
 
 
-def draw_loss(
-    history: Sequence[dict[str, Any]], path: Path, score: str | None = None
-) -> bool:
+def draw_loss(history: Sequence[dict[str, Any]], path: Path, score: str | None = None) -> bool:
     """Draw training and evaluation loss over steps; return whether there was anything to draw.
 
     Args:

@@ -1,9 +1,10 @@
 """Train prompts (or a head, or everything) for a task of language understanding.
 
-A run folder ends up with the checkpoint that is best on the evaluation set (``best/``), the keys,
-values and head alone (``export/``), ``best_results.json``, ``all_results.json``, the log
-(``trainer_state.json``), its picture (``curves.png``) and, with ``--do_predict``, predictions in the
-benchmark's format. A run that was interrupted goes on when the command is given again.
+A run folder ends up with the checkpoint that is best on the evaluation set (``best/``; the last one
+if nothing was evaluated), the keys, values and head alone (``export/``), ``best_results.json``,
+``all_results.json``, the log (``trainer_state.json``), its picture (``curves.png``) and, with
+``--do_predict``, predictions in the benchmark's format. A run that was interrupted goes on when the
+command is given again.
 """
 
 from __future__ import annotations
@@ -41,11 +42,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = get_args(argv)
     model_args, data_args, run_args, _ = args
     output_dir = Path(run_args.output_dir)
-    if (model_args.prefix or model_args.prompt) and not model_args.prefix_checkpoint:
-        if not run_args.do_train:
-            raise UserError("these prompts are not trained: add --do_train or --prefix_checkpoint")
+    prompted = model_args.prefix or model_args.prompt
+    if prompted and not (run_args.do_train or model_args.prefix_checkpoint):
+        raise UserError("these prompts are not trained: add --do_train or --prefix_checkpoint")
     settings = _settings(args)
     resume_from = _find_run(run_args, settings, output_dir) if run_args.do_train else None
+    if run_args.do_train and _is_finished(run_args, output_dir):
+        print(f"{output_dir} is trained already; {AGAIN}")
+        run_args.do_train = False
+        model_args.prefix_checkpoint = str(output_dir / BEST)
     _configure(run_args, output_dir)
     set_seed(run_args.seed)
     family = importlib.import_module(f"ptuning_v2.tasks.{data_args.task_name}.get_trainer")
@@ -100,12 +105,14 @@ def _find_run(run_args: RunArguments, settings: dict[str, Any], output_dir: Path
                 f"{output_dir} was started with --{name} {before.get(name)}, now it is {value}: "
                 f"use the old value; {AGAIN}"
             )
-    if (output_dir / "best_results.json").is_file():
-        raise UserError(f"--output_dir {output_dir} holds a finished run: {AGAIN}")
     asked = run_args.resume_from_checkpoint
     if asked and not Path(asked, "trainer_state.json").is_file():
         raise UserError(f"--resume_from_checkpoint {asked} holds no complete checkpoint")
     return Path(asked) if asked else last_complete_checkpoint(output_dir)
+
+
+def _is_finished(run_args: RunArguments, output_dir: Path) -> bool:
+    return (output_dir / "best_results.json").is_file() and not run_args.overwrite_output_dir
 
 
 def _configure(run_args: RunArguments, output_dir: Path) -> None:
