@@ -207,12 +207,14 @@ class SuperGlueDataset(TextData):
         return [row for record in records for row in compose(self.name, record, template)]
 
     def compute_metrics(self, p: EvalPrediction) -> dict[str, float]:
-        """The metrics of the benchmark; of MultiRC and ReCoRD, those of the evaluation set."""
+        """The metrics of the benchmark, ``test_key`` among them."""
         if self.name not in ("record", "multirc"):
             return super().compute_metrics(p)
-        if self.eval_dataset is None or len(self.eval_dataset) != len(p.predictions):
-            raise UserError(f"{self.name} is scored on its evaluation set only: give --do_eval")
-        return self._score_groups(self.eval_dataset, p.predictions)
+        # Both group rows by question, which ``p`` does not know. Only the validation set has
+        # labels, so that sets of one length are the same.
+        sets = (self.eval_dataset, *self.predict_datasets.values())
+        examples = next(e for e in sets if e is not None and len(e) == len(p.predictions))
+        return self._score_groups(examples, p.predictions)
 
     def _score_groups(self, examples: Examples, logits: np.ndarray) -> dict[str, float]:
         if self.name == "record":
