@@ -75,7 +75,7 @@ class TextData(TaskData):
             log.warning("--max_seq_length %d: the tokenizer allows %d, using that", wanted, most)
         self.max_seq_length = min(wanted, most)
         fixed = self.max_seq_length if data_args.pad_to_max_length else None
-        self.data_collator = Collator(tokenizer, fixed, None if fixed else self.multiple_of)
+        self.data_collator = Collator(tokenizer, fixed, self.multiple_of)
         self.load()
 
     def encode(self, rows: Sequence[TextRow], training: bool = False) -> Examples:

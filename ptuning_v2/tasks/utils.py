@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -84,33 +85,42 @@ class Collator:
 
     tokenizer: PreTrainedTokenizerBase
     length: int | None = None
-    multiple_of: int | None = None
+    multiple_of: int = 1
 
     def __call__(self, features: Sequence[Feature]) -> dict[str, Tensor]:
-        inputs = [{k: v for k, v in f.items() if k in _INPUTS} for f in features]
-        choices = isinstance(inputs[0]["input_ids"], list)
+        columns = {name: [feature[name] for feature in features] for name in features[0]}
+        choices = isinstance(columns["input_ids"][0], list)
         if choices:
-            inputs = [
-                {k: v[i] for k, v in f.items()} for f in inputs for i in range(len(f["input_ids"]))
-            ]
-        batch = dict(
-            self.tokenizer.pad(
-                inputs,
-                padding="longest" if self.length is None else "max_length",
-                max_length=self.length,
-                pad_to_multiple_of=self.multiple_of,
-                return_tensors="pt",
-            )
-        )
+            for name in _INPUTS & columns.keys():
+                columns[name] = [row for rows in columns[name] for row in rows]
+        columns["attention_mask"] = [np.ones(len(row)) for row in columns["input_ids"]]
+        width = self._width(max(map(len, columns["input_ids"])))
+        filling = {
+            "input_ids": self.tokenizer.pad_token_id,
+            "token_type_ids": self.tokenizer.pad_token_type_id,
+            "attention_mask": 0,
+            "labels": IGNORE,
+        }
+        batch = {
+            name: _pad(rows, width, filling[name]) if np.ndim(rows[0]) else torch.tensor(rows)
+            for name, rows in columns.items()
+        }
         if choices:
-            batch = {k: v.view(len(features), -1, v.shape[-1]) for k, v in batch.items()}
-        for name in features[0].keys() - _INPUTS:
-            values = [feature[name] for feature in features]
-            if isinstance(values[0], list):
-                width = batch["input_ids"].shape[-1]
-                values = [value + [IGNORE] * (width - len(value)) for value in values]
-            batch[name] = torch.tensor(values)
+            for name in (_INPUTS | {"attention_mask"}) & batch.keys():
+                batch[name] = batch[name].view(len(features), -1, width)
         return batch
+
+    def _width(self, longest: int) -> int:
+        if self.length is not None:
+            return self.length
+        return -(-longest // self.multiple_of) * self.multiple_of
+
+
+def _pad(rows: Sequence[Any], width: int, value: int) -> Tensor:
+    table = torch.full((len(rows), width), value, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        table[i, : len(row)] = torch.as_tensor(row)
+    return table
 
 
 _INPUTS = {"input_ids", "token_type_ids"}
@@ -183,9 +193,9 @@ class TaskData(ABC):
         """Rows -> features."""
 
     @property
-    def multiple_of(self) -> int | None:
+    def multiple_of(self) -> int:
         """What tensor cores want lengths to be a multiple of, in half precision."""
-        return 8 if self.training_args.fp16 or self.training_args.bf16 else None
+        return 8 if self.training_args.fp16 or self.training_args.bf16 else 1
 
 
 def cut(rows: list[Any], limit: int | None) -> list[Any]:

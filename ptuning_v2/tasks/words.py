@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -69,8 +71,10 @@ class Aligner:
                 features.append(feature)
         return features
 
-    def _tokenize(self, words: list[list[str]]) -> BatchEncoding:
-        return self.tokenizer(words, is_split_into_words=True, return_attention_mask=False)
+    def _tokenize(self, words: list[list[str]], **limits: Any) -> BatchEncoding:
+        return self.tokenizer(
+            words, is_split_into_words=True, return_attention_mask=False, **limits
+        )
 
     def _feature(
         self, encoded: BatchEncoding, row: int, sentence: Sentence, kept: int | None = None
@@ -89,25 +93,18 @@ class Aligner:
         return self.numbers[tag]
 
     def _shortened(self, encoded: BatchEncoding, row: int, sentence: Sentence) -> Feature:
-        """The feature of as many words as fit, whole, beside what is appended."""
-        ids = encoded.word_ids(row)
-        excess = len(ids) - self.max_tokens
+        """The feature of as many words as fit beside what is appended, but at least one."""
         count = len(sentence.words)
-        kept = next(
-            (
-                word
-                for word in range(count - 1, -1, -1)
-                if sum(word <= i < count for i in ids if i is not None) >= excess
-            ),
-            0,
-        )
-        if kept == 0:
-            raise UserError(
-                f"{sentence.where}: not one word fits the {self.max_tokens} tokens that the "
-                "prefix leaves: use a shorter --pre_seq_len, or take the line out"
-            )
+        pieces = Counter(encoded.word_ids(row))
+        excess = len(encoded["input_ids"][row]) - self.max_tokens
+        kept = count
+        while kept > 1 and excess > 0:
+            kept -= 1
+            excess -= pieces[kept]
         words = [*sentence.words[:kept], *sentence.appended]
-        return self._feature(self._tokenize([words]), 0, sentence, kept)
+        # Cuts nothing but a single word that is too long.
+        limits = {"truncation": True, "max_length": self.max_tokens}
+        return self._feature(self._tokenize([words], **limits), 0, sentence, kept)
 
 
 def first_tokens(word_ids: Iterable[int | None]) -> dict[int, int]:

@@ -347,8 +347,11 @@ def test_record_metrics_and_submission(parse, write, bert_tokenizer, tmp_path):
     chosen = {str(row["idx"]): row["label"] for row in rows}
     scores = qa.record(qa.read_record(tmp_path / "ReCoRD" / "val.jsonl"), chosen)
     assert scores["exact_match"] == 1.0
-    with pytest.raises(UserError, match="record is scored on its evaluation set"):
-        data.compute_metrics(EvalPrediction(logits[:2], np.array([1, 0])))
+    shorter = parse("superglue", "record", *flags, predict_split="validation", max_eval_samples=2)
+    data = SuperGlueDataset(bert_tokenizer, *shorter[1:3])
+    p = EvalPrediction(logits[:2], np.array([1, 0]))
+    assert data.compute_metrics(p) == {"f1": 1.0, "exact_match": 1.0}
+    assert data.compute_metrics(EvalPrediction(logits, np.zeros(4)))["f1"] == 1.0
 
 
 def test_multirc_metrics_and_submission(parse, write, bert_tokenizer, tmp_path):

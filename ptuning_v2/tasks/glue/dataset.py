@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from evaluation import files
 from prefix_tuning.errors import UserError
+from ptuning_v2.arguments import DataTrainingArguments, RunArguments
 from ptuning_v2.tasks.text import TextData, TextRow
 from ptuning_v2.tasks.utils import locate, read_hub, write_lines
 
@@ -73,7 +74,7 @@ def read_glue(name: str, path: Path) -> list[TextRow]:
         UserError: a column is missing, or a line is malformed, naming file and line.
     """
     task = GLUE_TASKS[name]
-    lines = files.read_text(path).removesuffix("\n").split("\n")
+    lines = files.read_text(path).rstrip("\n").split("\n")
     header = lines[0].split("\t")
     start = 1
     if name == "cola" and "sentence" not in header:  # no header but in the test set
@@ -81,7 +82,7 @@ def read_glue(name: str, path: Path) -> list[TextRow]:
     missing = [column for column in task.texts if column not in header]
     if missing:
         raise UserError(f"{path}, line 1: there is no column {missing[0]!r}, found {header}")
-    rows = []
+    rows: list[TextRow] = []
     for number, line in enumerate(lines[start:], start + 1):
         cells = line.split("\t")
         if name == "qqp" and len(cells) < len(header):
@@ -130,7 +131,12 @@ def read_glue_hub(name: str, split: str) -> list[TextRow]:
 class GlueDataset(TextData):
     """A task of GLUE, with its metric and its submission file."""
 
-    def __init__(self, tokenizer: Any, data_args: Any, training_args: Any) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        data_args: DataTrainingArguments,
+        training_args: RunArguments,
+    ) -> None:
         self.task = GLUE_TASKS[data_args.dataset_name]
         labels = self.task.names or self.task.labels
         self.label_list = list(labels) if labels else None

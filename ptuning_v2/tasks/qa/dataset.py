@@ -91,7 +91,7 @@ def _from_hub(record: dict[str, Any]) -> Question:
 
 
 class Windows(Examples):
-    """Features of windows; the rows are :class:`Window`, of these questions."""
+    """Features of windows; the rows are :class:`Window`, of these questions (none in training)."""
 
     def __init__(
         self, features: Sequence[Feature], rows: Sequence[Window], questions: Sequence[Question]
@@ -132,40 +132,37 @@ class SQuAD(TaskData):
 
     def encode(self, rows: Sequence[Question], training: bool = False) -> Windows:
         """Questions -> windows; in training with the positions of the first answer."""
-        self._check_questions(rows)
         features: list[Feature] = []
         windows: list[Window] = []
-        done = 0
+        before = 0
         for part in chunks(rows):
+            self._check_lengths(part)
             encoded = self._tokenize(part)
-            for i in range(len(encoded["input_ids"])):
-                number = encoded["overflow_to_sample_mapping"][i]
+            names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+            for i, number in enumerate(encoded["overflow_to_sample_mapping"]):
                 offsets = context_offsets(encoded, i)
-                names = ("input_ids", "token_type_ids")
-                feature = {
-                    k: np.array(encoded[k][i], dtype=np.int32) for k in names if k in encoded
-                }
+                feature: Feature = {k: np.array(encoded[k][i], dtype=np.int32) for k in names}
                 if training:
                     start, end = answer_tokens(part[number], offsets)
                     feature |= {"start_positions": start, "end_positions": end}
+                else:
+                    windows.append(Window(before + number, offsets))
                 features.append(feature)
-                windows.append(Window(done + number, offsets))
-            done += len(part)
+            before += len(part)
         # As in the original, which counts windows in training only.
         limit = self.data_args.max_train_samples if training else None
-        return Windows(cut(features, limit), cut(windows, limit), rows)
+        return Windows(cut(features, limit), windows, rows)
 
-    def _check_questions(self, rows: Sequence[Question]) -> None:
+    def _check_lengths(self, rows: Sequence[Question]) -> None:
         special = self.tokenizer.num_special_tokens_to_add(pair=True)
         room = self.max_seq_length - special - self.stride - 1
-        for part in chunks(rows):
-            encoded = self.tokenizer([q.question for q in part], add_special_tokens=False)
-            for question, ids in zip(part, encoded["input_ids"], strict=True):
-                if len(ids) > room:
-                    raise UserError(
-                        f"question {question.id} has {len(ids)} tokens, --max_seq_length "
-                        f"{self.max_seq_length} has room for {room}: raise it"
-                    )
+        encoded = self.tokenizer([q.question for q in rows], add_special_tokens=False)
+        for question, ids in zip(rows, encoded["input_ids"], strict=True):
+            if len(ids) > room:
+                raise UserError(
+                    f"question {question.id} has {len(ids)} tokens, --max_seq_length "
+                    f"{self.max_seq_length} has room for {room}: raise it"
+                )
 
     def _tokenize(self, rows: Sequence[Question]) -> BatchEncoding:
         return self.tokenizer(

@@ -106,11 +106,10 @@ def postprocess_qa_predictions(
         answers.nbest[question.id] = nbest
         answers.texts[question.id] = nbest[0]["text"]
         if unanswerable:
-            best = next((c for c in nbest if c["text"]), None)
-            # Without any other candidate, none is the answer.
-            odds = sum(null[2:]) - (best["start_logit"] + best["end_logit"] if best else 0.0)
+            best = next((c for c in nbest if c["text"]), _candidate("", 0.0, 0.0))
+            odds = sum(null[2:]) - best["start_logit"] - best["end_logit"]
             answers.null_odds[question.id] = odds
-            none = best is None or odds > null_score_diff_threshold
+            none = odds > null_score_diff_threshold
             answers.texts[question.id] = "" if none else best["text"]
     return answers
 
@@ -160,14 +159,15 @@ def rank(spans: list[Span], null: Span | None, count: int) -> list[Span]:
     return spans
 
 
+def _candidate(text: str, start_logit: float, end_logit: float) -> dict[str, Any]:
+    return {"text": text, "start_logit": start_logit, "end_logit": end_logit}
+
+
 def _describe(spans: list[Span], context: str) -> list[dict[str, Any]]:
-    nbest = [
-        {"text": context[start:end], "start_logit": first, "end_logit": last}
-        for start, end, first, last in spans
-    ]
+    nbest = [_candidate(context[start:end], *logits) for start, end, *logits in spans]
     if not nbest or [candidate["text"] for candidate in nbest] == [""]:
         # Nothing to choose from: the original's script gives this text, with logits of 0.
-        nbest.insert(0, {"text": "empty", "start_logit": 0.0, "end_logit": 0.0})
+        nbest.insert(0, _candidate("empty", 0.0, 0.0))
     scores = np.array([c["start_logit"] + c["end_logit"] for c in nbest])
     weights = np.exp(scores - scores.max())
     for candidate, probability in zip(nbest, weights / weights.sum(), strict=True):

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import EvalPrediction
 
 from evaluation import files, qa
 from prefix_tuning.errors import UserError
+from ptuning_v2.arguments import DataTrainingArguments, RunArguments
 from ptuning_v2.tasks.text import TextData, TextRow
 from ptuning_v2.tasks.utils import Examples, locate, read_hub, write_lines
 
@@ -93,8 +95,11 @@ def _flatten_multirc(name: str, line: Any) -> Iterator[Record]:
                 "paragraph": passage["text"],
                 "question": question["question"],
                 "answer": answer["text"],
-                "idx": {"paragraph": line["idx"], "question": question["idx"]}
-                | {"answer": answer["idx"]},
+                "idx": {
+                    "paragraph": line["idx"],
+                    "question": question["idx"],
+                    "answer": answer["idx"],
+                },
                 "label": _label(name, answer.get("label")),
             }
 
@@ -121,7 +126,7 @@ def compose(name: str, record: Record, template_id: int = 0) -> list[TextRow]:
 
     Raises:
         KeyError: the record lacks a field.
-        TypeError: a text is none.
+        TypeError: a text is not a string.
         ValueError: a span of WSC points outside its text.
     """
     if name == "record":
@@ -186,7 +191,12 @@ _PAIRS: dict[str, Callable[[Record, int], tuple[str, str | None]]] = {
 class SuperGlueDataset(TextData):
     """A task of SuperGLUE, with its metrics and its submission file."""
 
-    def __init__(self, tokenizer: Any, data_args: Any, training_args: Any) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        data_args: DataTrainingArguments,
+        training_args: RunArguments,
+    ) -> None:
         name = data_args.dataset_name
         self.label_list = list(LABELS[name]) if name in LABELS else None
         # COPA's head gives each choice one score.
@@ -207,12 +217,14 @@ class SuperGlueDataset(TextData):
         return [row for record in records for row in compose(self.name, record, template)]
 
     def compute_metrics(self, p: EvalPrediction) -> dict[str, float]:
-        """The metrics of the benchmark; of MultiRC and ReCoRD, those of the evaluation set."""
+        """The metrics of the benchmark, ``test_key`` among them."""
         if self.name not in ("record", "multirc"):
             return super().compute_metrics(p)
-        if self.eval_dataset is None or len(self.eval_dataset) != len(p.predictions):
-            raise UserError(f"{self.name} is scored on its evaluation set only: give --do_eval")
-        return self._score_groups(self.eval_dataset, p.predictions)
+        # Both group rows by question, which ``p`` does not know. Only the validation set has
+        # labels, so that sets of one length are the same.
+        sets = (self.eval_dataset, *self.predict_datasets.values())
+        examples = next(e for e in sets if e is not None and len(e) == len(p.predictions))
+        return self._score_groups(examples, p.predictions)
 
     def _score_groups(self, examples: Examples, logits: np.ndarray) -> dict[str, float]:
         if self.name == "record":
@@ -241,14 +253,14 @@ class SuperGlueDataset(TextData):
         if self.name == "record":
             chosen = self._entities(examples, logits)
             lines = [{"idx": int(query), "label": entity} for query, entity in chosen.items()]
+        elif self.name == "multirc":
+            lines = _nest(examples.rows, self.decide(logits).tolist())
         else:
             labels = [SUBMITTED[self.name][label] for label in self.decide(logits)]
             lines = [
                 {"idx": row.idx, "label": label}
                 for row, label in zip(examples.rows, labels, strict=True)
             ]
-        if self.name == "multirc":
-            lines = _nest(examples.rows, self.decide(logits).tolist())
         texts = (json.dumps(line, ensure_ascii=False) for line in lines)
         return write_lines(folder / f"{FOLDERS[self.name]}.jsonl", texts)
 
