@@ -184,7 +184,7 @@ def test_every_family_from_files_to_predictions(
         assert len(scores) >= 2
         for name in scores:
             assert found[name] == pytest.approx(expected[name], abs=1e-5), name
-        for name in best.keys() & {f"best_{key}" for key in found}:
+        for name in best.keys() & {f"best_{score}" for score in scores}:
             assert best[name] == found[name.removeprefix("best_")]
         if dataset == "squad":
             answers = [read(f / "eval_nbest_predictions.json") for f in (folder, tmp_path / kind)]
