@@ -42,9 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = get_args(argv)
     model_args, data_args, run_args, _ = args
     output_dir = Path(run_args.output_dir)
-    prompted = model_args.prefix or model_args.prompt
-    if prompted and not (run_args.do_train or model_args.prefix_checkpoint):
-        raise UserError("these prompts are not trained: add --do_train or --prefix_checkpoint")
+    _check(args)
     settings = _settings(args)
     resume_from = _find_run(run_args, settings, output_dir) if run_args.do_train else None
     if run_args.do_train and _is_finished(run_args, output_dir):
@@ -65,6 +63,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         trainer.save_metrics("eval", metrics)
     if run_args.do_predict:
         _predict(trainer, data, output_dir)
+
+
+def _check(args: Arguments) -> None:
+    """Refuse what only shows once the parts meet."""
+    model_args, _, run_args, _ = args
+    prompted = model_args.prefix or model_args.prompt
+    if prompted and not (run_args.do_train or model_args.prefix_checkpoint):
+        raise UserError("these prompts are not trained: add --do_train or --prefix_checkpoint")
+    if run_args.load_best_model_at_end:
+        raise UserError("--load_best_model_at_end: leave it out, the best epoch is kept anyway")
 
 
 def _settings(args: Arguments) -> dict[str, Any]:

@@ -27,24 +27,36 @@ from ptuning_v2.run_script.run_hyperparameters import command_of
 GRID = ("num_train_epochs", "learning_rate", "pre_seq_len")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our own arguments, and the flags that are for ``run.py``."""
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in GRID:
+        options.add_argument(
+            f"--{name}", nargs="+", metavar="VALUE", help="values to combine with those of others"
+        )
+    add = options.add_argument
+    add("--checkpoints", type=Path, default=Path("checkpoints"), help="where searches are kept")
+    add("--top", type=int, default=5, help="runs to print")
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[options],
     )
     add = parser.add_argument
     add("task", help="data set, as in the names of the rows")
     add("model", help="bert or roberta, as in the names of the rows")
     add("metric", nargs="?", help="by which to rank (default: the one that picked the best epoch)")
-    for name in GRID:
-        add(f"--{name}", nargs="+", metavar="VALUE", help="values to combine with those of others")
-    add("--checkpoints", type=Path, default=Path("checkpoints"), help="where searches are kept")
-    add("--top", type=int, default=5, help="runs to print")
-    return parser
+    if {"-h", "--help"} & set(argv):
+        parser.parse_args(["--help"])
+    # A value of a flag for run.py must not be taken for the metric.
+    n_name = next((i for i, part in enumerate(argv) if part.startswith("-")), len(argv))
+    names = parser.parse_args(argv[:n_name])
+    return options.parse_known_args(argv[n_name:], names)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing of the grid, then print the best."""
-    args, overrides = _parser().parse_known_args(argv)
+    args, overrides = _parse(sys.argv[1:] if argv is None else argv)
     folder = args.checkpoints / f"{args.task}-{args.model}-search"
     asked = {name: getattr(args, name) for name in GRID if getattr(args, name)}
     if asked:

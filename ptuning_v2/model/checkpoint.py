@@ -91,19 +91,18 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         if "tuning" in config.get(META, {}):
             return config[META]
         if "pre_seq_len" in config and (folder / ORIGINAL[0]).is_file():
-            return {"tuning": _original_tuning(config, folder), "original": True}
+            return {"tuning": _original_tuning(config), "original": True}
     raise UserError(
         f"--prefix_checkpoint {folder} holds nothing trained here: name a run's best/, export/ or "
         "checkpoint-... folder"
     )
 
 
-def _original_tuning(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    # Its shallow prompts are an embedding, without a module around it.
-    shallow = "prefix_encoder.weight" in read_tensors(folder / ORIGINAL[0])
+def _original_tuning(config: dict[str, Any]) -> dict[str, Any]:
     names = ("pre_seq_len", "prefix_projection", "prefix_hidden_size", "hidden_dropout_prob")
     tuning = {name: config[name] for name in names if name in config}
-    return {**tuning, "prefix": not shallow, "prompt": shallow, "shift_positions": "yes"}
+    deep = "prefix_projection" in config  # of shallow prompts it noted the length only
+    return {**tuning, "prefix": deep, "prompt": not deep, "shift_positions": "yes"}
 
 
 def adopt(model_args: ModelArguments) -> dict[str, Any] | None:

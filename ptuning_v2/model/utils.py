@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import transformers
 from torch import nn
-from transformers import AutoModel, PretrainedConfig
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModel, PretrainedConfig
 
 from prefix_tuning import base_model
 from prefix_tuning.errors import UserError
@@ -42,8 +42,11 @@ def get_config(model_args: ModelArguments) -> PretrainedConfig:
         model_args.cache_dir,
         revision=model_args.model_revision,
     )
-    if config.is_encoder_decoder or getattr(config, "is_decoder", False):
-        raise UserError(f"--model_name_or_path: {config.model_type} is no encoder (like BERT)")
+    if config.is_encoder_decoder or type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
+        raise UserError(
+            f"--model_name_or_path {model_args.model_name_or_path}: {config.model_type} is no "
+            "encoder; name one of the kind of BERT, RoBERTa or DeBERTa"
+        )
     if model_args.prefix:
         config.hidden_dropout_prob = model_args.hidden_dropout_prob
     return config

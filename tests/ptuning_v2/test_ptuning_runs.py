@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     BertTokenizer,
+    DebertaV2Config,
     RobertaConfig,
     RobertaTokenizer,
 )
@@ -59,6 +60,15 @@ def roberta(roberta_tokenizer: RobertaTokenizer, tmp_path_factory: pytest.TempPa
     config = RobertaConfig(vocab_size=len(roberta_tokenizer), **_SIZES)
     folder = tmp_path_factory.mktemp("base") / "roberta"
     return _save(config, roberta_tokenizer, folder, add_pooling_layer=False)
+
+
+@pytest.fixture(scope="session")
+def deberta(bert_tokenizer: BertTokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    more = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "type_vocab_size": 0}
+    config = DebertaV2Config(
+        vocab_size=len(bert_tokenizer), **_SIZES, **more, position_biased_input=False
+    )
+    return _save(config, bert_tokenizer, tmp_path_factory.mktemp("base") / "deberta")
 
 
 def _glue(split: str) -> str:
@@ -155,8 +165,15 @@ SCORES = {"loss", "accuracy", "f1", "exact_match"}
 TRAIN = ("prefix", "do_train", "do_eval")
 
 
-@pytest.mark.parametrize("dataset", DATA)
-@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize(
+    ("family", "dataset"),
+    [
+        *(("bert", name) for name in DATA),
+        ("roberta", "sst2"),
+        ("roberta", "copa"),
+        ("deberta", "sst2"),
+    ],
+)
 def test_every_family_from_files_to_predictions(
     family: str, dataset: str, command: Any, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -168,7 +185,7 @@ def test_every_family_from_files_to_predictions(
     trained = load_file(folder / "best" / "model.safetensors")
     head = "qa_outputs.weight" if dataset == "squad" else "classifier.weight"
     assert {"prefix_encoder.embedding.weight", head} <= trained.keys()
-    frozen = {name for name in trained if name.startswith(("bert.", "roberta."))}
+    frozen = {name for name in trained if name.startswith(f"{family}.")}
     pooled = family == "roberta" and dataset in ("sst2", "copa")
     pooler = {f"roberta.pooler.dense.{name}" for name in ("weight", "bias")}
     assert frozen == (pooler if pooled else set())
@@ -263,7 +280,9 @@ def test_whole_models_of_the_original_load(
     original.mkdir()
     whole = {**{f"{family}.{name}": tensor for name, tensor in base.items()}, **trained}
     torch.save(whole, original / "pytorch_model.bin")
-    config = {**read(model / "config.json"), "pre_seq_len": 3, "prefix_projection": False}
+    config = {**read(model / "config.json"), "pre_seq_len": 3}
+    if kind == "prefix":
+        config |= {"prefix_projection": False, "prefix_hidden_size": 512}
     (original / "config.json").write_text(json.dumps(config), encoding="utf-8")
     again = {"prefix_checkpoint": original, "output_dir": tmp_path / "again", "pre_seq_len": 8}
     run.main(command(model, "sst2", "do_eval", **again))
@@ -307,11 +326,12 @@ def test_without_evaluation_the_last_weights_are_kept(
     ("flags", "values", "message"),
     [
         (("prefix", "do_eval"), {}, "these prompts are not trained"),
-        (("prefix", "do_train"), {"pre_seq_len": 50}, "pre_seq_len 50 and --max_seq_length 20"),
+        (TRAIN, {"pre_seq_len": 50}, "pre_seq_len 50 and --max_seq_length 20"),
         (("do_eval",), {"prefix_checkpoint": "{tmp}/sst2"}, "holds nothing trained here"),
-        (("prefix", "do_train"), {"model_name_or_path": "{tmp}/none"}, "model_name_or_path"),
-        (("prefix", "do_train"), {"output_dir": "{tmp}/sst2"}, "is not empty and holds no run"),
-        (("prefix", "do_train"), {"output_dir": "{tmp}/sst2/dev.tsv"}, "is a file"),
+        (TRAIN, {"model_name_or_path": "{tmp}/none"}, "model_name_or_path"),
+        (("do_train", "do_eval", "load_best_model_at_end"), {}, "leave it out"),
+        (TRAIN, {"output_dir": "{tmp}/sst2"}, "is not empty and holds no run"),
+        (TRAIN, {"output_dir": "{tmp}/sst2/dev.tsv"}, "is a file"),
     ],
 )
 def test_mistakes(
@@ -320,6 +340,11 @@ def test_mistakes(
     values = {k: v.format(tmp=tmp_path) if isinstance(v, str) else v for k, v in values.items()}
     with pytest.raises(UserError, match=message):
         run.main(command(bert, "sst2", *flags, **values))
+
+
+def test_decoders_are_refused(command: Any, tiny_folder: Path) -> None:
+    with pytest.raises(UserError, match="gpt2 is no encoder"):
+        run.main(command(tiny_folder, "sst2", *TRAIN))
 
 
 def test_checkpoints_of_something_else(
