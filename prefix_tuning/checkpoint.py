@@ -207,6 +207,10 @@ def load(folder: Path | str, model: PreTrainedModel | None = None) -> tuple[Pref
         )
     if (folder / EXPORT[0]).is_file():
         return _load_export(folder, shape, meta).eval(), meta
+    if meta["parametrization"] not in PARAMETRIZATIONS:
+        raise UserError(
+            f"{folder} holds parameters of {meta['parametrization']!r}: give its export"
+        )
     weights = folder / (ORIGINAL[0] if meta.get("original") else CHECKPOINT[0])
     prefix = PARAMETRIZATIONS[meta["parametrization"]](shape, **meta["options"])
     _load_state(prefix, read_tensors(weights), weights)

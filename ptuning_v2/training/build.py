@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from prefix_tuning.base_model import load_tokenizer
-from ptuning_v2.arguments import Arguments, check_length
+from ptuning_v2.arguments import Arguments, ModelArguments, check_length
 from ptuning_v2.model import checkpoint
 from ptuning_v2.model.utils import TaskType, get_config, get_model, parameter_lines
 from ptuning_v2.tasks.utils import ADD_PREFIX_SPACE, TaskData
@@ -40,9 +40,9 @@ def load_base(
     return config, load_tokenizer(name, model_args.cache_dir, **options)
 
 
-def labels_of_checkpoint(args: Arguments) -> list[str] | None:
+def labels_of_checkpoint(model_args: ModelArguments) -> list[str] | None:
     """The names of the labels that ``--prefix_checkpoint`` was trained with, if it says."""
-    folder = args[0].prefix_checkpoint
+    folder = model_args.prefix_checkpoint
     meta = checkpoint.read_metadata(Path(folder)) if folder else {}
     return meta.get("task", {}).get("labels")
 

@@ -21,6 +21,7 @@ from transformers import (
     RobertaTokenizer,
 )
 
+from prefix_tuning import checkpoint
 from prefix_tuning.errors import UserError
 from ptuning_v2 import run, search
 from ptuning_v2.run_script import run_hyperparameters
@@ -356,11 +357,9 @@ def test_checkpoints_of_something_else(
     config = BertConfig(vocab_size=len(bert_tokenizer), **_SIZES)
     AutoModel.from_config(config).save_pretrained(other)
     again = {"prefix_checkpoint": best, "output_dir": tmp_path / "again"}
-    for checkpoint in (best, tmp_path / "run" / "export"):
+    for kind in (best, tmp_path / "run" / "export"):
         with pytest.raises(UserError, match="whose weights differ"):
-            run.main(
-                command(other, "sst2", "do_eval", **{**again, "prefix_checkpoint": checkpoint})
-            )
+            run.main(command(other, "sst2", "do_eval", **{**again, "prefix_checkpoint": kind}))
     with pytest.raises(
         UserError, match=r"classifier\.weight has shape \[2, 32\], expected \[1, 32\]"
     ):

@@ -11,10 +11,11 @@ from ptuning_v2.training.trainer_exp import ExponentialTrainer
 
 def get_trainer(args: Arguments) -> tuple[ExponentialTrainer, NERDataset]:
     """The trainer of a run, and its data."""
+    model_args, data_args, training_args, _ = args
     config, tokenizer = load_base(args, word_by_word=True)
-    max_tokens = free_positions(config, args[0].occupied_positions)
-    labels = labels_of_checkpoint(args)
-    data = NERDataset(tokenizer, args[1], args[2], max_tokens, labels)
+    max_tokens = free_positions(config, model_args.occupied_positions)
+    labels = labels_of_checkpoint(model_args)
+    data = NERDataset(tokenizer, data_args, training_args, max_tokens, labels)
     more = {
         "compute_metrics": data.compute_metrics,
         "preprocess_logits_for_metrics": best_labels,

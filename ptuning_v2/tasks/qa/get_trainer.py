@@ -13,12 +13,13 @@ from ptuning_v2.training.trainer_qa import QuestionAnsweringTrainer
 
 def get_trainer(args: Arguments) -> tuple[QuestionAnsweringTrainer, SQuAD]:
     """The trainer of a run, and its data; every evaluation writes its answers."""
+    _, data_args, training_args, qa_args = args
     config, tokenizer = load_base(args)
-    data = SQuAD(tokenizer, args[1], args[2], args[3])
+    data = SQuAD(tokenizer, data_args, training_args, qa_args)
 
     def answer(examples: Windows, logits: Any) -> dict[str, float]:
         answers = data.predict(examples, logits)
-        answers.write(Path(args[2].output_dir))
+        answers.write(Path(training_args.output_dir))
         return data.score(examples, answers)
 
     more = {"post_process_function": answer}

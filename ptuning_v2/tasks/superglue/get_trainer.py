@@ -10,7 +10,8 @@ from ptuning_v2.training.trainer_base import BaseTrainer
 
 def get_trainer(args: Arguments) -> tuple[BaseTrainer, SuperGlueDataset]:
     """The trainer of a run, and its data."""
+    _, data_args, training_args, _ = args
     config, tokenizer = load_base(args)
-    data = SuperGlueDataset(tokenizer, args[1], args[2])
+    data = SuperGlueDataset(tokenizer, data_args, training_args)
     more = {"compute_metrics": data.compute_metrics}
     return build_trainer(args, config, data, BaseTrainer, **more), data
