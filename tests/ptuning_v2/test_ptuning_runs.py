@@ -360,6 +360,9 @@ def test_checkpoints_of_something_else(
     for kind in (best, tmp_path / "run" / "export"):
         with pytest.raises(UserError, match="whose weights differ"):
             run.main(command(other, "sst2", "do_eval", **{**again, "prefix_checkpoint": kind}))
+    with pytest.raises(UserError, match="give its export"):
+        checkpoint.load(best)
+    assert checkpoint.load(tmp_path / "run" / "export")[0].length == 3
     with pytest.raises(
         UserError, match=r"classifier\.weight has shape \[2, 32\], expected \[1, 32\]"
     ):
