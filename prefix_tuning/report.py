@@ -58,7 +58,7 @@ def draw_loss(history: Sequence[dict[str, Any]], path: Path, score: str | None =
     axes.set_ylabel("loss (nats)")
     if score:
         right.set_ylabel(score)
-    axes.legend(handles=lines)
+    right.legend(handles=lines)
     drawn = bool(lines)
     if drawn:
         figure.savefig(path, dpi=120)
