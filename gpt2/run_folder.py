@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.arguments import Arguments
-from gpt2.trainer_prefix import best_checkpoints, last_complete_checkpoint
+from gpt2.trainer_prefix import best_checkpoints
 from prefix_tuning import checkpoint
-from prefix_tuning.checkpoint import write_json
+from prefix_tuning.checkpoint import last_complete_checkpoint, write_json
 from prefix_tuning.errors import UserError
 
 AGAIN = "add --overwrite_output_dir (to train_e2e.py: --resume no)"

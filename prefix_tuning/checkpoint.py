@@ -104,6 +104,21 @@ def _export_name(site: str) -> str:
     return "past_key_values" if site == "self" else f"past_key_values.{site}"
 
 
+def last_complete_checkpoint(run: Path) -> Path | None:
+    """The newest ``checkpoint-<step>`` of a training run that was written to its end.
+
+    Trainer writes ``trainer_state.json`` last: where it is whole, everything before it is.
+    """
+    found = []
+    for folder in run.glob("checkpoint-*"):
+        try:
+            state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            found.append((state["global_step"], folder))
+        except (OSError, ValueError, KeyError):
+            continue
+    return max(found)[1] if found else None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, or raise :class:`UserError` saying what is wrong with the file."""
     try:
@@ -220,6 +235,10 @@ def load(folder: Path | str, model: PreTrainedModel | None = None) -> tuple[Pref
         )
     if (folder / EXPORT[0]).is_file():
         return _load_export(folder, shape, meta).eval(), meta
+    if meta["parametrization"] not in PARAMETRIZATIONS:
+        raise UserError(
+            f"{folder} holds parameters of {meta['parametrization']!r}: give its export"
+        )
     weights = folder / (ORIGINAL[0] if meta.get("original") else CHECKPOINT[0])
     prefix = PARAMETRIZATIONS[meta["parametrization"]](shape, **meta["options"])
     _load_state(prefix, read_tensors(weights), weights)
