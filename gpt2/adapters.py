@@ -20,6 +20,8 @@ from prefix_tuning.errors import UserError
 DESIGNS = (1, 2)
 NAME = "adapter_block"
 """What the names of all parameters of adapters contain."""
+ATTENTIONS = ("attn", "self_attn", "attention")
+"""What decoders call the attention of a block."""
 
 
 class Adapter(nn.Module):
@@ -49,7 +51,7 @@ class Adapter(nn.Module):
 def blocks(model: PreTrainedModel) -> nn.ModuleList:
     """The layers of a decoder, lowest first."""
     count = model.config.get_text_config().num_hidden_layers
-    for module in model.base_model.children():
+    for module in model.base_model.modules():  # in OPT not among the children
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
     raise UserError(f"{type(model).__name__} has no list of {count} blocks: use prefixtune")
@@ -73,13 +75,13 @@ def attach_adapters(model: PreTrainedModel, design: int, bottleneck: int) -> Non
         if design == 1:
             _attach(block, NAME, block, Adapter(width, bottleneck, layer_norm=True), model)
             continue
-        attention = getattr(block, "attn", None) or getattr(block, "self_attn", None)
-        if attention is None or not hasattr(block, "mlp"):
+        names = [name for name in ATTENTIONS if hasattr(block, name)]
+        if not names or not hasattr(block, "mlp"):
             raise UserError(
                 f"--adapter_design 2: the blocks of {type(model).__name__} have no attention and "
                 "mlp to put adapters on; use design 1"
             )
-        for name, module in ((NAME, attention), (f"{NAME}2", block.mlp)):
+        for name, module in ((NAME, getattr(block, names[0])), (f"{NAME}2", block.mlp)):
             _attach(block, name, module, Adapter(width, bottleneck, layer_norm=False), model)
 
 

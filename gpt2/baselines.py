@@ -23,6 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpt2.adapters import attach_adapters, blocks, load_adapters
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 TOP_LAYERS = {0: (0, True), 1: (1, True), 2: (2, True), 11: (1, False), 22: (2, False)}
 """The original's codes: how many blocks train, and whether the word embeddings do."""
+
+LAST_NORMS = ("ln_f", "norm", "final_layer_norm", "norm_f", "final_layernorm")
+"""What decoders call the norm behind their blocks."""
 
 ABOUT = "tuned.json"
 ADAPTERS = "model.safetensors"
@@ -65,16 +69,26 @@ def train_top(model: PreTrainedModel, args: ModelArguments) -> PreTrainedModel:
     layers = blocks(model)
     if count > len(layers):
         raise UserError(f"--train_top {count}: the model has {len(layers)} blocks")
-    last_norm = getattr(model.base_model, "ln_f", None) or getattr(model.base_model, "norm", None)
-    if last_norm is None:
-        raise UserError(f"--tuning_mode finetune-top: {type(model).__name__} has no last norm")
     model.requires_grad_(False)
-    trained = [last_norm, *layers[len(layers) - count :]]
+    trained = [_last_norm(model, layers), *layers[len(layers) - count :]]
     if embeddings:
         trained += [model.get_input_embeddings(), model.get_output_embeddings()]
     for module in trained:
         module.requires_grad_(True)
     return model
+
+
+def _last_norm(model: PreTrainedModel, layers: nn.ModuleList) -> nn.Module:
+    for parent in model.base_model.modules():
+        children = dict(parent.named_children())
+        if layers in children.values():
+            for name in LAST_NORMS:
+                if name in children:
+                    return children[name]
+    raise UserError(
+        f"--tuning_mode finetune-top: {type(model).__name__} has no last norm under one of the "
+        f"names {', '.join(LAST_NORMS)}; use adaptertune or lora"
+    )
 
 
 def train_adapters(model: PreTrainedModel, args: ModelArguments) -> PreTrainedModel:
@@ -87,15 +101,19 @@ def train_lora(model: PreTrainedModel, args: ModelArguments) -> Any:
     """Low-rank updates of the attention's matrices (Hu et al. 2021), by the peft package."""
     import peft
 
-    return peft.get_peft_model(
-        model,
-        peft.LoraConfig(
-            task_type="CAUSAL_LM",
-            r=args.lora_r,
-            lora_alpha=args.lora_alpha,
-            fan_in_fan_out=model.config.model_type == "gpt2",  # its matrices are transposed
-        ),
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=args.lora_r,
+        lora_alpha=args.lora_alpha,
+        fan_in_fan_out=model.config.model_type == "gpt2",  # its matrices are transposed
     )
+    try:
+        return peft.get_peft_model(model, config)
+    except ValueError as error:  # peft has a table of the architectures it knows
+        raise UserError(
+            f"--tuning_mode lora: peft does not know {type(model).__name__} ({error}); use "
+            "adaptertune"
+        ) from error
 
 
 PREPARE: dict[str, Callable[[PreTrainedModel, ModelArguments], Any]] = {

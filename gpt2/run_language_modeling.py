@@ -2,8 +2,8 @@
 
 ``train_e2e.py`` builds the command line of this script; it can also be called directly. A run
 folder ends up with the trained prefix as a checkpoint (``model.safetensors``, ``config.json``), its
-export (``export/``), the best evaluation (``<run>-checkpoint-<step>/``), ``log_history.json``,
-``eval_results_lm.txt`` and ``loss.png``.
+export (``export/``), the best evaluation (``<run>-checkpoint-<step>/``), ``train_results.json``
+(time, memory, trained parameters), ``log_history.json``, ``eval_results_lm.txt`` and ``loss.png``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging as library_logging
 
 from gpt2 import prefixes, run_folder
@@ -97,8 +98,10 @@ def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> 
         if has_prefix:
             prefixes.start(model_args, trainer.prefix, model, tokenizer)
         run_folder.start(output_dir, run_folder.settings_of(arguments))
-    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    before = _step_of(resume_from)
+    result = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     save(output_dir)
+    write_json(output_dir / "train_results.json", _costs(trainer, result, before))
     _finish(trainer, output_dir, run_args.evaluate_train_set == "yes")
 
 
@@ -245,6 +248,22 @@ def _task(data_args: DataArguments, text_format: Format) -> dict[str, Any]:
         "task_mode": data_args.task_mode,
         "separator": text_format.separator,
         "source_prefix": text_format.source_prefix,
+    }
+
+
+def _step_of(resume_from: Path | None) -> int:
+    if resume_from is None:
+        return 0
+    return checkpoint.read_json(resume_from / "trainer_state.json")["global_step"]
+
+
+def _costs(trainer: TableToTextTrainer, result: TrainOutput, before: int) -> dict[str, Any]:
+    """What training took; time and memory are those of this process, from step ``before`` on."""
+    return {
+        "trained_parameters": report.n_parameters(trainer.model, trainable_only=True),
+        "steps": result.global_step - before,
+        "seconds": result.metrics["train_runtime"],
+        "peak_bytes": report.peak_memory(),
     }
 
 

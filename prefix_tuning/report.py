@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from prefix_tuning.prefix import Prefix
@@ -14,6 +17,14 @@ from prefix_tuning.prefix import Prefix
 def n_parameters(module: nn.Module, trainable_only: bool = False) -> int:
     """Number of parameters, tied ones counted once."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable_only)
+
+
+def peak_memory() -> int:
+    """Bytes of memory this process has held at most: of the GPU if it uses one, else resident."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def parameter_lines(base: nn.Module, prefix: Prefix | None) -> list[str]:

@@ -21,11 +21,11 @@ if [ ! -f $bpe/merges.txt ]; then
     fi
 fi
 
-export HF_HUB_OFFLINE=1
+export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 if [ $# -gt 0 ]; then
     exec "$PYTHON" -m pytest "$@"
 fi
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
-exec "$PYTHON" -m pytest
+exec "$PYTHON" -m pytest -n 2

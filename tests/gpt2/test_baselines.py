@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, tiny_model
+from conftest import FAMILIES, ROOT, tiny_model
 from safetensors.torch import load_file
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -16,7 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from gpt2 import gen, run_language_modeling, train_e2e
 from gpt2.adapters import Adapter, attach_adapters, load_adapters
 from gpt2.arguments import ModelArguments, parse
-from gpt2.baselines import PREPARE, load_into
+from gpt2.baselines import PREPARE, load_into, train_top
 from prefix_tuning.base_model import load_causal_lm
 from prefix_tuning.errors import UserError
 from prefix_tuning.report import n_parameters
@@ -124,13 +124,55 @@ def test_where_adapters_stand(design: int) -> None:
         assert names == {f"{b}.{p}" for b in ("adapter_block", "adapter_block2") for p in parts}
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt_neox"])
-def test_other_families_have_adapters_too(family: str) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("design", [1, 2])
+def test_other_families_have_adapters_too(family: str, design: int) -> None:
     stock, model = tiny_model(family), tiny_model(family)
-    attach_adapters(model, 1, 4)
+    if (family, design) == ("opt", 2):
+        with pytest.raises(UserError, match="OPTForCausalLM have no attention and mlp"):
+            attach_adapters(model, design, 4)
+        return
+    attach_adapters(model, design, 4)
     ids = torch.arange(3, 9)[None]
     close = stock(ids).logits - model(ids).logits
     assert 0 < close.abs().max() < 0.5
+
+
+TOPS = {
+    "gpt2": ("transformer.ln_f.", "transformer.h.2."),
+    "llama": ("model.norm.", "model.layers.2."),
+    "gpt_neox": ("gpt_neox.final_layer_norm.", "gpt_neox.layers.2."),
+    "opt": ("model.decoder.final_layer_norm.", "model.decoder.layers.2."),
+}
+
+
+@pytest.mark.parametrize("family", TOPS)
+def test_the_top_of_other_families(family: str) -> None:
+    """The last norm and the last block, wherever they are; the loss reaches both."""
+    model = train_top(tiny_model(family), ModelArguments(train_top=1))
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {
+        name for name, _ in model.named_parameters() if name.startswith(TOPS[family])
+    }
+    ids = torch.arange(3, 9)[None]
+    model(ids, labels=ids).loss.backward()
+    for start in TOPS[family]:
+        moved = [p for n, p in model.named_parameters() if n.startswith(start) and p.grad.any()]
+        assert moved, start
+
+
+def test_what_has_no_last_norm_is_refused() -> None:
+    model = tiny_model("llama")
+    del model.model.norm
+    with pytest.raises(UserError, match="LlamaForCausalLM has no last norm"):
+        train_top(model, ModelArguments(train_top=1))
+
+
+def test_an_architecture_that_peft_does_not_know() -> None:
+    model = tiny_model("llama")
+    model.config.model_type = "unheard of"
+    with pytest.raises(UserError, match="peft does not know LlamaForCausalLM"):
+        PREPARE["lora"](model, ModelArguments())
 
 
 # From training to texts.

@@ -98,8 +98,9 @@ def test_dart_and_webnlg_are_scored_one_line_per_entry(monkeypatch: pytest.Monke
     assert seen["dart"] == (references, ["A", "B", "A"])
 
 
-def test_e2e_is_scored_per_input() -> None:
+def test_e2e_is_scored_per_input(monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand: an output equal to a reference of its own input has BLEU 1."""
+    monkeypatch.setattr("shutil.which", lambda name: None)  # Java's scores are not looked at
     records = [
         Record("a", ("this is a good pub",), ""),
         Record("b", ("there is another pub nearby",), ""),
@@ -124,7 +125,10 @@ def test_inputs_without_references_are_decoded_and_not_scored(
     assert not (tmp_path / "out/tiny-gpt2_valid_beam_eval.json").exists()
 
 
-def test_scores_are_written_with_all_digits(tiny_folder: Path, tmp_path: Path) -> None:
+def test_scores_are_written_with_all_digits(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)  # Java's scores are not looked at
     data = tmp_path / "own.jsonl"
     data.write_text('{"source": "b", "target": "c d e f"}\n', encoding="utf-8")
     arguments = ["--model_name_or_path", str(tiny_folder), "--data_file", str(data)]

@@ -1,4 +1,4 @@
-"""The commands of the README: the cheap ones run, the long ones are at least valid."""
+"""The commands of the READMEs: the cheap ones run, the long ones are at least valid."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from conftest import ROOT
 
 from gpt2 import gen, train_e2e
 from prefix_tuning.errors import UserError
+from prefix_tuning.prefix import Prefix
+from prefix_tuning.shape import PrefixShape
+from prefix_tuning.variants import PARAMETRIZATIONS
 from seq2seq import train_bart
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+FILES = [ROOT / "README.md", *(ROOT / n / "README.md" for n in ("gpt2", "seq2seq", "ptuning_v2"))]
+README = "\n".join(path.read_text(encoding="utf-8") for path in FILES)
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.S)
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.S)
 COMMANDS = [
     shlex.split(line, comments=True)
     for block in BLOCKS
@@ -71,23 +78,32 @@ def test_ones_own_data(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_python_example(tiny_folder: Path) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
-    names: dict[str, object] = {}
+    example, _ = EXAMPLES
+    names: dict[str, Any] = {}
     exec(example.replace('"gpt2"', repr(str(tiny_folder))), names)
     assert names["texts"].shape[0] == 1
     assert names["logits"].requires_grad
 
 
+def test_a_variant_of_ones_own() -> None:
+    _, example = EXAMPLES
+    names: dict[str, Any] = {"Prefix": Prefix, "nn": torch.nn, "torch": torch}
+    exec(example, names)
+    prefix = names["LowRankPrefix"](PrefixShape(n_layer=2, n_head=3, head_dim=4, width=12), 5)
+    assert [pair.shape for pair in prefix.key_values()] == [(2, 1, 3, 5, 4)] * 2
+    assert "low_rank" not in PARAMETRIZATIONS, "which only a line in the table adds"
+
+
 def test_every_long_command_says_what_to_expect() -> None:
-    """Each block that trains, decodes or measures names minutes, steps or sizes."""
+    """Each block that trains, decodes or measures names hours, minutes, steps or seconds."""
     for block in BLOCKS:
-        if re.search("train_e2e|train_bart|quickstart|benchmarks", block):
-            assert re.search(r"minute|steps|second|hour", block), block
+        if re.search("train_e2e|train_bart|run.py|quickstart|compare|benchmarks", block):
+            assert re.search(r"hour|minute|steps|second", block), block
 
 
 def test_every_path_exists() -> None:
     for path in re.findall(
-        r"(?:\./)?((?:scripts|benchmarks|gpt2|seq2seq|docs)/[\w.]+\.\w+)", README
+        r"(?:\./)?((?:scripts|benchmarks|gpt2|seq2seq|ptuning_v2|docs)/[\w.]+\.\w+)", README
     ):
         assert (ROOT / path).exists(), path
 
@@ -97,7 +113,14 @@ def test_modules_of_the_readme_exist() -> None:
         assert (ROOT / name.replace(".", "/")).with_suffix(".py").exists(), name
 
 
-def test_what_is_not_there_yet_is_refused_as_the_readme_says() -> None:
-    for flags in ("--format_mode infix", "--prefix_mode embedding"):
-        with pytest.raises(UserError):
-            train_e2e.main([*flags.split(), "--submit", "print"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--distill yes --finetuned_model_path t --matching_objective last_layer",
+        "--format_mode nopeek",
+        "--prefix_model_path x",
+    ],
+)
+def test_what_the_readme_says_is_refused(flags: str) -> None:
+    with pytest.raises(UserError):
+        train_e2e.main([*flags.split(), "--submit", "print"])

@@ -44,9 +44,10 @@ def test_xsums_pairs_from_training_to_scores(shared: Path, tmp_path: Path) -> No
 
 
 def test_a_real_frozen_bart_learns_british(shared: Path, tmp_path: Path) -> None:
-    # A fifth of the benchmark's steps and words; at its end the share is about 31 %.
+    # A tenth of the benchmark's steps; at its end the share is about 37 %.
     arguments = [str(shared / "data" / "bart_g2p"), "--output_dir", str(tmp_path)]
-    arguments += ["--steps", "300", "--beams", "1", "--sites", bart_g2p.SITES[-1]]
+    arguments += ["--steps", "150", "--beams", "1", "--words", "500"]
+    arguments += ["--sites", bart_g2p.SITES[-1]]
     shares = bart_g2p.main(arguments)
-    assert shares["frozen, no prefix"] < 0.24
-    assert shares[bart_g2p.SITES[-1]] > shares["frozen, no prefix"] + 0.04
+    assert 0.15 < shares["frozen, no prefix"] < 0.24
+    assert shares[bart_g2p.SITES[-1]] > shares["frozen, no prefix"] + 0.02
