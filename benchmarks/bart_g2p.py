@@ -137,9 +137,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             + ["--learning_rate", str(args.learning_rate), "--warmup_steps", "100"]
         )
         shares[sites] = exact(work, run / "checkpoint-curr_best" / "test_beam_1.0")
-    print(
-        f"\nexact pronunciations of {args.words} words, P={args.preseqlen}, {args.steps} steps of 128"
-    )
+    print(f"\nexact pronunciations, P={args.preseqlen}, {args.steps} steps of 128 words")
     for name, share in shares.items():
         print(f"{name:30} {share:6.1%}")
     return shares

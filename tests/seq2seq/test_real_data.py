@@ -31,7 +31,10 @@ def test_xsums_pairs_from_training_to_scores(shared: Path, tmp_path: Path) -> No
     assert 0 <= validation["val_avg_rouge1"] <= 100
     best = run / "checkpoint-curr_best"
     decode = ["--do_train", "no", "--prefix_model_path", str(best), "--eval_beams", "1"]
-    train_bart.main([*common, str(tmp_path / "d"), *decode, "--decode_batch_size", "100"])
+    train_bart.main(
+        [*common, str(tmp_path / "d"), *decode, "--decode_batch_size", "100"]
+        + ["--eval_max_gen_length", "20"]
+    )
     outputs = (best / "test_beam_0.8").read_text(encoding="utf-8").splitlines()
     assert len(outputs) == 500
     found = json.loads((best / "test_beam_0.8_eval.json").read_text(encoding="utf-8"))["scores"]
