@@ -17,7 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gpt2.data import DEFAULT_FILES, READERS, group_by_source, read_records
+from gpt2.data import DEFAULT_FILES, read_records
+from gpt2.records import group_by_source
 from prefix_tuning.errors import run_command
 from seq2seq.files import Record, write_splits
 
@@ -28,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("mode", choices=READERS, help="whose format the files have")
+    parser.add_argument("mode", choices=["data2text", "webnlg", "triples"], help="whose format the files have")
     for split in SPLITS:
         text = "file (default: where the original's repository keeps it)"
         parser.add_argument(f"--{split}", type=Path, metavar="FILE", help=text)

@@ -168,9 +168,9 @@ def test_what_has_no_last_norm_is_refused() -> None:
         train_top(model, ModelArguments(train_top=1))
 
 
-def test_an_architecture_that_peft_does_not_know() -> None:
+def test_an_architecture_that_peft_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama")
-    model.config.model_type = "unheard of"
+    monkeypatch.setattr(type(model.config), "model_type", "unheard of")
     with pytest.raises(UserError, match="peft does not know LlamaForCausalLM"):
         PREPARE["lora"](model, ModelArguments())
 
