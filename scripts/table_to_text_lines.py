@@ -29,7 +29,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("mode", choices=["data2text", "webnlg", "triples"], help="whose format the files have")
+    parser.add_argument(
+        "mode", choices=["data2text", "webnlg", "triples"], help="whose format the files have"
+    )
     for split in SPLITS:
         text = "file (default: where the original's repository keeps it)"
         parser.add_argument(f"--{split}", type=Path, metavar="FILE", help=text)
