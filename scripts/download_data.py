@@ -23,7 +23,7 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 from tqdm import tqdm
 
 from prefix_tuning.errors import UserError, run_command
-from scripts import e2e_csv
+from scripts.convert_data import CONVERSIONS
 from scripts.fetch import accept, fetch, problem, unpack
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -88,15 +88,19 @@ def wrong_files(dataset: dict[str, Any], folder: Path) -> dict[str, str]:
 
 
 def _fetch_files(dataset: dict[str, Any], folder: Path) -> None:
-    for name in wrong_files(dataset, folder):
+    wrong = wrong_files(dataset, folder)
+    for name in list(wrong):
         rule = dataset["files"][name]
-        original = rule.get("made_from")
-        if original and not problem(folder / original, dataset["files"][original]):
+        originals = rule.get("made_from", [])
+        if originals and not wrong.keys() & set(originals):
             part = folder / f"{name}.part"
-            part.write_bytes(e2e_csv.convert(folder / original))
+            part.write_bytes(CONVERSIONS[rule["made_by"]]([folder / o for o in originals]))
             accept(part, folder / name, rule)
         elif "urls" in rule:
             fetch(rule["urls"], folder / name, rule)
+        else:
+            continue  # unpacked, or fetched by hand
+        del wrong[name]
 
 
 def _fetch_archives(dataset: dict[str, Any], folder: Path) -> None:
@@ -113,8 +117,11 @@ def _fetch_archives(dataset: dict[str, Any], folder: Path) -> None:
 
 def _origin(dataset: dict[str, Any], name: str) -> str | None:
     """Where a file can be had."""
-    if urls := dataset["files"][name].get("urls"):
-        return urls[0]
+    rule = dataset["files"][name]
+    if "urls" in rule:
+        return rule["urls"][0]
+    if "made_from" in rule:
+        return _origin(dataset, rule["made_from"][0])
     for archive in dataset.get("archives", []):
         if name in archive["gives"]:
             return archive["urls"][0]

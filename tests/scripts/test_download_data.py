@@ -21,9 +21,11 @@ from datasets import Dataset
 
 from gpt2.data import DEFAULT_FILES
 from prefix_tuning.errors import UserError
-from scripts import download_data, e2e_csv
+from scripts import download_data
+from scripts.convert_data import CONVERSIONS, e2e_test_set
 from scripts.fetch import count_lines, git_blob, problem, sha256_lf
 
+KEYS = {"lines", "sha256", "sha256_lf", "git_blob", "urls", "made_from", "made_by"}
 TEXT = b"one\ntwo\nthree\n"
 
 
@@ -286,10 +288,16 @@ def test_sources_agree_with_the_project() -> None:
         assert set(given) <= set(dataset["files"])
         assert len(set(given)) == len(given)
         for name, rule in dataset["files"].items():
-            assert set(rule) <= {"lines", "sha256", "sha256_lf", "git_blob", "urls", "made_from"}
+            assert set(rule) <= KEYS
+            assert set(rule.get("made_from", [])) <= set(dataset["files"])
+            assert rule.get("made_by", "mrpc_dev") in CONVERSIONS
             for key, digits in (("sha256", 64), ("sha256_lf", 64), ("git_blob", 40)):
                 assert len(rule.get(key, digits * "x")) == digits
-            assert "urls" in rule or name in given or "hub" in dataset or "note" in dataset
+            assert (
+                rule.keys() & {"urls", "made_by"}
+                or name in given
+                or dataset.keys() & {"hub", "note"}
+            )
         for url in [u for r in dataset["files"].values() for u in r.get("urls", [])]:
             assert url.startswith("https://")
 
@@ -323,7 +331,7 @@ name : X||They ca n't , can not and wo n't ; that 's ' X ' .
 def test_e2e_csv_by_hand(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text(CSV, encoding="utf-8")
-    assert e2e_csv.convert(path).decode("utf-8") == LINES
+    assert e2e_test_set([path]).decode("utf-8") == LINES
 
 
 @pytest.mark.parametrize(
@@ -339,13 +347,13 @@ def test_e2e_csv_mistakes(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "x.csv"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
-        e2e_csv.convert(path)
+        e2e_test_set([path])
 
 
 def test_e2e_csv_of_the_challenge(shared: Path) -> None:
     """All 4,693 lines of the paper's file, byte for byte."""
     folder = shared / "data" / "e2e"
-    converted = e2e_csv.convert(folder / "testset_w_refs.csv")
+    converted = e2e_test_set([folder / "testset_w_refs.csv"])
     assert converted == (folder / "src1_test.txt").read_bytes()
 
 
@@ -364,3 +372,21 @@ def test_e2e_test_set_is_made_from_the_csv_without_a_network(
     with pytest.raises(UserError, match=r"src1_train\.txt is missing \(and 1 more"):
         download_data.get("e2e", dataset, tmp_path)
     assert not problem(tmp_path / "e2e_data" / "src1_test.txt", dataset["files"]["src1_test.txt"])
+
+
+def test_mrpc_is_split_as_glue_does(tmp_path: Path, served: Served) -> None:
+    header, rows = (
+        "Quality\t#1 ID\t#2 ID\ta\tb",
+        ["1\t7\t8\tx\ty", "0\t8\t7\tu\tv", "1\t9\t1\tp\tq"],
+    )
+    served["/all"] = ("\ufeff" + "\r\n".join([header, *rows])).encode()
+    served["/ids"] = b"8\t7\n"
+    files = {name: {"urls": [f"{served.url}/{name}"]} for name in ("all", "ids")}
+    files["train"] = {"made_from": ["all", "ids"], "made_by": "mrpc_train", "lines": 3}
+    files["dev"] = {"made_from": ["all", "ids"], "made_by": "mrpc_dev", "lines": 2}
+    files["test"] = {"made_from": ["all"], "made_by": "mrpc_test_set", "lines": 4}
+    run(tmp_path, {**toy(served), "files": files})
+    folder = tmp_path / "toy"
+    assert (folder / "train").read_text().split("\n") == [header, rows[0], rows[2], ""]
+    assert (folder / "dev").read_text().split("\n") == [header, rows[1], ""]
+    assert (folder / "test").read_text().split("\n") == [header, *rows, ""]
