@@ -8,6 +8,7 @@ the borders of the batches behind it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -158,3 +159,35 @@ class TokenBatchSampler(Sampler[list[int]]):
         if self.shuffle:
             batches = _longest_first(batches, self.lengths, generator)
         return (batch.tolist() for batch in batches)
+
+
+class ResumedBatches(Sampler[list[int]]):
+    """The batches of another sampler, from the place where an interrupted run goes on.
+
+    Args:
+        batches: makes the batches of an epoch; its length is that of a whole epoch.
+        sampler: whose ``set_epoch`` decides their order.
+        epoch: the epoch to go on with, counted from 0.
+        done: how many of its batches were trained on already.
+    """
+
+    def __init__(
+        self, batches: Sampler[list[int]], sampler: Sampler, epoch: int = 0, done: int = 0
+    ) -> None:
+        self.batches = batches
+        self.inner = sampler
+        self.first = (epoch, done)
+        self.sampler = self  # Lightning calls set_epoch on a batch sampler's ``sampler``
+        self.set_epoch(epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of this epoch."""
+        self.epoch = epoch
+        self.inner.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, done = self.first
+        return islice(self.batches, done if self.epoch == epoch else 0, None)

@@ -104,11 +104,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(args: argparse.Namespace) -> None:
+    """Refuse by name what is impossible, and fill in what a training needs."""
     if args.mode not in MODES:
         raise UserError(f"--mode {args.mode}: use one of {', '.join(MODES)}")
     if args.submit == "yes":
         raise UserError("--submit yes: the original's cluster is not supported; use no or print")
     if args.do_train == "yes":
+        for name, default in (("preseqlen", 5), ("mid_dim", 512), ("use_deep", "no")):
+            if getattr(args, name) is None:  # in decoding, the checkpoint knows
+                setattr(args, name, default)
         for name in ("prefix_model_path", "finetune_model_path"):
             if getattr(args, name):
                 raise UserError(f"--{name} is decoded, not trained: add --do_train no")
@@ -131,11 +135,11 @@ def _low_data(args: argparse.Namespace) -> tuple[str, str] | None:
 def run_name(args: argparse.Namespace) -> str:
     """The original's name of a run."""
     name = (
-        f"{args.mode}{args.tuning_mode}_{args.optim_prefix[:1]}_{args.preseqlen or 5}"
+        f"{args.mode}{args.tuning_mode}_{args.optim_prefix[:1]}_{args.preseqlen}"
         f"_{args.prefix_mode[:3]}_{args.format_mode[:3]}"
         f"_b={args.bsz * args.gradient_accumulation_steps}-e={args.epoch}_d={args.dropout}"
         f"_l={args.label_smoothing}_lr={args.learning_rate}_w={args.weight_decay}_s={args.seed}"
-        f"_d={(args.use_deep or 'no')[:1]}_m={args.mid_dim or 512}"
+        f"_d={args.use_deep[:1]}_m={args.mid_dim}"
     )
     return f"{name}_{args.notes}" if args.notes else name
 
@@ -194,11 +198,11 @@ def build_command(args: argparse.Namespace, output_dir: Path) -> list[str]:
     if args.tuning_mode == "prefixtune":
         flags |= {
             "optim_prefix": args.optim_prefix,
-            "preseqlen": args.preseqlen or (5 if training else None),
+            "preseqlen": args.preseqlen,
             "prefix_mode": args.prefix_mode,
             "format_mode": args.format_mode,
-            "mid_dim": args.mid_dim or (512 if training else None),
-            "use_deep": args.use_deep or ("no" if training else None),
+            "mid_dim": args.mid_dim,
+            "use_deep": args.use_deep,
             "prefix_dropout": args.dropout,
             "prefixModel_name_or_path": args.prefix_model_path,
         }

@@ -1,0 +1,347 @@
+"""What all modules share: model, optimiser, schedule, data loaders; checkpoints; the training run.
+
+Two things about Lightning that matter here. It leaves a model in the mode it comes in, and
+transformers' models come in eval mode: :meth:`BaseTransformer.on_train_start` switches the whole
+module to train mode, so that BART's own dropout is active while its prefix is trained, as it was in
+the original. And it resumes at a batch number, not at an example: :class:`ResumedBatches` skips
+what was trained on, and every batch starts from a random state of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
+from transformers import (
+    Adafactor,
+    PreTrainedModel,
+    get_cosine_schedule_with_warmup,
+    get_cosine_with_hard_restarts_schedule_with_warmup,
+    get_linear_schedule_with_warmup,
+    get_polynomial_decay_schedule_with_warmup,
+)
+
+from prefix_tuning import checkpoint, report
+from prefix_tuning.attention import KeyValues, enable_prefix
+from prefix_tuning.errors import UserError
+from seq2seq import loading, runs
+from seq2seq.callbacks import (
+    LoggingCallback,
+    Seq2SeqLoggingCallback,
+    StopAtMaxSteps,
+    get_checkpoint_callback,
+    get_early_stopping_callback,
+)
+from seq2seq.data import Seq2SeqDataset
+from seq2seq.files import Record
+from seq2seq.samplers import (
+    DistributedSortishSampler,
+    ResumedBatches,
+    SortishSampler,
+    TokenBatchSampler,
+)
+
+SCHEDULES = {
+    "linear": get_linear_schedule_with_warmup,
+    "cosine": get_cosine_schedule_with_warmup,
+    "cosine_w_restarts": get_cosine_with_hard_restarts_schedule_with_warmup,
+    "polynomial": get_polynomial_decay_schedule_with_warmup,
+}
+
+
+class BaseTransformer(pl.LightningModule):
+    """A sequence-to-sequence model that is trained, with its data.
+
+    Args:
+        args: the flags (:mod:`seq2seq.arguments`).
+        records: of the splits "train" and "val".
+        resuming: parameters are about to be replaced by those of a checkpoint.
+    """
+
+    model: torch.nn.Module
+    """What is trained."""
+    strict_loading = False
+    """Lightning's checkpoints hold trained parameters only."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        records: dict[str, Sequence[Record]],
+        resuming: bool = False,
+    ) -> None:
+        super().__init__()
+        self.args = args
+        self.tokenizer, base = loading.load_base(args, args.model_name_or_path)
+        if args.gradient_checkpointing:
+            base.gradient_checkpointing_enable({"use_reentrant": False})
+        self.source_prefix = loading.source_prefix(args, base)
+        self.datasets = {
+            "train": self._dataset(records["train"], args.max_target_length, args.n_train),
+            "val": self._dataset(records["val"], args.val_max_target_length, args.n_val),
+        }
+        self.position = (0, 0)  # epoch, batches of it
+        self._set_model(base, resuming)
+
+    def _set_model(self, base: PreTrainedModel, resuming: bool) -> None:
+        self.model = base
+
+    def _dataset(self, records: Sequence[Record], length: int, n_obs: int) -> Seq2SeqDataset:
+        return Seq2SeqDataset(
+            self.tokenizer,
+            records,
+            self.args.max_source_length or 512,
+            length,
+            n_obs,
+            self.source_prefix,
+            self.args.src_lang,
+            self.args.tgt_lang,
+        )
+
+    @property
+    def language_model(self) -> Any:
+        """The whole model, frozen or not."""
+        return self.model
+
+    def generation_prefix(self) -> KeyValues | None:
+        """What ``generate`` puts in front; None where there is no prefix."""
+        return None
+
+    def logits(self, batch: dict[str, Tensor]) -> Tensor:
+        """``[B, T, V]`` for the decoder's inputs, which are the labels shifted right."""
+        return self.model(**self._inputs(batch)).logits
+
+    def _inputs(self, batch: dict[str, Tensor]) -> dict[str, Any]:
+        shifted = self.language_model.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        return {**inputs, "decoder_input_ids": shifted, "use_cache": False}
+
+    def save(self, folder: Path) -> None:
+        """Write what was trained, for decoding."""
+        self.language_model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    # Optimisation.
+
+    def total_steps(self) -> float:
+        """Optimiser steps as the schedule counts them: the original's formula, not rounded."""
+        args = self.args
+        if args.max_steps > 0:
+            return args.max_steps
+        if args.max_tokens_per_batch is not None:
+            n_batch = len(self.train_dataloader())
+        else:
+            world = self.trainer.world_size
+            n_batch = len(self.datasets["train"]) / (args.train_batch_size * world)
+        return n_batch / args.gradient_accumulation_steps * args.num_train_epochs
+
+    def configure_optimizers(self) -> Any:
+        args = self.args
+        groups: list[dict[str, Any]] = [
+            {"params": [], "weight_decay": args.weight_decay},
+            {"params": [], "weight_decay": 0.0},
+        ]
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                # The original's names, of which BART's own layer norms have neither.
+                spared = "bias" in name or "LayerNorm.weight" in name
+                groups[spared]["params"].append(parameter)
+        groups = [group for group in groups if group["params"]]
+        optimizer: torch.optim.Optimizer
+        if args.adafactor:
+            optimizer = Adafactor(
+                groups, lr=args.learning_rate, scale_parameter=False, relative_step=False
+            )
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, eps=args.adam_epsilon)
+        schedule: Any = SCHEDULES[args.lr_scheduler](
+            optimizer,
+            num_warmup_steps=args.warmup_steps,
+            num_training_steps=self.total_steps(),
+        )
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    # Data.
+
+    def train_dataloader(self) -> DataLoader:
+        """The order of examples follows from the seed and the epoch alone."""
+        args, dataset = self.args, self.datasets["train"]
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        size, seed = args.train_batch_size, args.seed
+        if args.max_tokens_per_batch is not None:
+            lengths = dataset.token_lengths()
+            sampler = TokenBatchSampler(lengths, args.max_tokens_per_batch, seed=seed)
+            return self._loader(dataset, ResumedBatches(sampler, sampler, *self.position))
+        if args.sortish_sampler and world > 1:
+            sampler = DistributedSortishSampler(dataset.src_lens, size, world, rank, seed=seed)
+        elif args.sortish_sampler:
+            sampler = SortishSampler(dataset.src_lens, size, seed=seed)
+        else:
+            sampler = DistributedSampler(dataset, world, rank, shuffle=True, seed=seed)
+        batches = BatchSampler(sampler, size, drop_last=False)
+        return self._loader(dataset, ResumedBatches(batches, sampler, *self.position))
+
+    def val_dataloader(self) -> DataLoader:
+        dataset, trainer = self.datasets["val"], self.trainer
+        sampler = DistributedSampler(dataset, trainer.world_size, trainer.global_rank, False)
+        batches = BatchSampler(sampler, self.args.eval_batch_size, drop_last=False)
+        return self._loader(dataset, batches)
+
+    def _loader(self, dataset: Seq2SeqDataset, batches: Any) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=dataset.collate_fn,
+            num_workers=self.args.num_workers,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    # Going on where a run was stopped.
+
+    def on_train_start(self) -> None:
+        self.train()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # A random state that follows from the position: the same dropout after a restart.
+        position = (self.args.seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(hash(position))
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Only what is trained: the frozen model has a file of its own."""
+        trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        state = super().state_dict(*args, **kwargs)
+        return {name: value for name, value in state.items() if name in trained}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["position"] = self.position
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.position = tuple(checkpoint["position"])
+
+
+class PrefixTransformer(BaseTransformer):
+    """A frozen model and the prefix in front of it, the only thing that is trained."""
+
+    def _set_model(self, base: PreTrainedModel, resuming: bool) -> None:
+        self.seq2seq_model = enable_prefix(base.requires_grad_(False))
+        use_gpu = torch.cuda.is_available() and self.args.accelerator != "cpu"
+        device = "cuda" if use_gpu else "cpu"
+        self.model = loading.make_prefix(self.args, self.tokenizer, base, device, fit=not resuming)
+        self.model.requires_grad_(True)
+
+    @property
+    def language_model(self) -> Any:
+        return self.seq2seq_model
+
+    def generation_prefix(self) -> KeyValues:
+        return KeyValues(self.model.all_key_values())
+
+    def logits(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.model(gpt2_model=self.seq2seq_model, **self._inputs(batch)).logits
+
+    def save(self, folder: Path) -> None:
+        args, prefix = self.args, self.model
+        task = {name: getattr(args, name) for name in ("task_mode", "src_lang", "tgt_lang")}
+        task |= {
+            "source_prefix": self.source_prefix,
+            "max_source_length": args.max_source_length or 512,
+        }
+        meta = checkpoint.metadata(prefix, self.seq2seq_model, args.model_name_or_path, task=task)
+        config = {
+            **self.seq2seq_model.config.to_dict(),
+            "optim_prefix": True,
+            "preseqlen": prefix.length,
+            "mid_dim": prefix.mid_dim,
+            "use_deep": prefix.deep,
+            "prefix_dropout": prefix.dropout.p,
+            "format_mode": args.format_mode,
+        }
+        checkpoint.save(folder, prefix, config, meta)
+        checkpoint.export(folder / "export", prefix, meta)
+
+
+def generic_train(
+    model: BaseTransformer,
+    args: argparse.Namespace,
+    logger: Logger | None = None,
+    resume_from: Path | None = None,
+) -> pl.Trainer:
+    """Train ``model`` as the flags say, and save it in the folder of the run.
+
+    Args:
+        resume_from: checkpoint of a run that was stopped.
+
+    Raises:
+        UserError: the devices asked for are not there.
+        KeyboardInterrupt: the run was stopped by Ctrl-C or SIGTERM.
+    """
+    folder, log = Path(args.output_dir), LoggingCallback(args.logging_steps)
+    trainer = _trainer(args, [*_callbacks(args), log], logger)
+    if trainer.is_global_zero:
+        prefix = model.model if isinstance(model, PrefixTransformer) else None
+        print("\n".join(report.parameter_lines(model.language_model, prefix)), flush=True)
+    try:
+        trainer.fit(model, ckpt_path=resume_from, weights_only=True)
+    except SystemExit as stop:  # Lightning's way to end after a signal
+        raise KeyboardInterrupt from stop
+    if trainer.is_global_zero:
+        model.save(folder)
+        report.draw_loss(log.history, folder / "loss.png")
+        checkpoint.write_json(folder / runs.HISTORY, log.history)
+        (folder / runs.RESUME).unlink()
+    return trainer
+
+
+def _callbacks(args: argparse.Namespace) -> list[Callback]:
+    folder = Path(args.output_dir)
+    keep_all = args.save_all_epochs == "yes"
+    callbacks = [
+        Seq2SeqLoggingCallback(folder),
+        StopAtMaxSteps(),
+        TQDMProgressBar(),
+        get_checkpoint_callback(folder, args.val_metric, args.save_steps, keep_all),
+    ]
+    if args.early_stopping_patience >= 0:
+        callbacks.append(get_early_stopping_callback(args.val_metric, args.early_stopping_patience))
+    return callbacks
+
+
+def _trainer(
+    args: argparse.Namespace, callbacks: Sequence[Callback], logger: Logger | None
+) -> pl.Trainer:
+    # Hints about devices and workers are not about this project.
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    try:
+        return pl.Trainer(
+            accelerator=args.accelerator,
+            devices=args.devices,
+            strategy=args.strategy,
+            precision="16-mixed" if args.fp16 else "bf16-mixed" if args.bf16 else "32-true",
+            max_epochs=args.num_train_epochs if args.max_steps < 0 else -1,
+            max_steps=args.max_steps,
+            accumulate_grad_batches=args.gradient_accumulation_steps,
+            gradient_clip_val=args.max_grad_norm or None,
+            log_every_n_steps=args.logging_steps,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            logger=logger or False,
+            callbacks=list(callbacks),
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(
+            f"--devices {args.devices} --accelerator {args.accelerator} does not work here "
+            f"({reason})"
+        ) from error

@@ -1,0 +1,125 @@
+"""The base model with its tokenizer, as the flags name it, and the prefix in front of it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from prefix_tuning import checkpoint, initialization
+from prefix_tuning.base_model import load_model, load_tokenizer
+from prefix_tuning.errors import UserError
+from prefix_tuning.prefix import SUFFIXES
+from seq2seq import arguments
+from seq2seq.prefixTuning import PrefixTuning
+
+OVERRIDES = ("encoder_layerdrop", "decoder_layerdrop", "dropout", "attention_dropout")
+
+
+def load_base(args: argparse.Namespace, name: str) -> tuple[PreTrainedTokenizerBase, Any]:
+    """Tokenizer and model, the latter in eval mode.
+
+    Raises:
+        UserError: they cannot be had, or take no sources as long as the flags say.
+    """
+    print(f"loading {name} ...", flush=True)
+    tokenizer = load_tokenizer(args.tokenizer_name or name, args.cache_dir)
+    given = {key: getattr(args, key) for key in OVERRIDES if getattr(args, key) is not None}
+    try:
+        model = load_model(name, AutoModelForSeq2SeqLM, cache_dir=args.cache_dir, **given)
+    except TypeError as error:  # a model's __init__ gets what its configuration does not know
+        flags = ", ".join(f"--{key}" for key in given)
+        raise UserError(f"{name} has no such setting as one of {flags}: leave it out") from error
+    lengths = {name: getattr(args, name) for name in ("max_target_length", "val_max_target_length")}
+    lengths["max_source_length"] = args.max_source_length or 512
+    lengths["eval_max_gen_length"] = arguments.search(args).max_length
+    limit = getattr(model.config, "max_position_embeddings", None)
+    for flag, length in lengths.items():
+        if limit is not None and length > limit:
+            raise UserError(f"--{flag} {length}: {name} has {limit} positions; lower it")
+    return tokenizer, model
+
+
+def source_prefix(args: argparse.Namespace, model: PreTrainedModel) -> str:
+    """What stands in front of every source: the flag's text, or else the configuration's."""
+    if args.source_prefix is not None:
+        return args.source_prefix
+    of_tasks = getattr(model.config, "task_specific_params", None) or {}
+    of_task = of_tasks.get(args.task_mode, {}).get("prefix")
+    return of_task or getattr(model.config, "prefix", None) or ""
+
+
+def check_flags(args: argparse.Namespace, folder: str) -> dict[str, Any]:
+    """The metadata of a trained prefix, after checking that no flag contradicts it.
+
+    Raises:
+        UserError: one does, or ``folder`` holds no prefix.
+    """
+    meta = checkpoint.read_metadata(Path(folder))
+    deep = None if args.use_deep is None else args.use_deep == "yes"
+    flags = {
+        "preseqlen": ("length", args.preseqlen),
+        "mid_dim": ("mid_dim", args.mid_dim),
+        "use_deep": ("deep", deep),
+        "prefix_sites": ("sites", arguments.sites(args)),
+    }
+    for flag, (option, value) in flags.items():
+        trained = meta["options"].get(option, value)  # an export has no MLP to speak of
+        if value is not None and value != trained:
+            raise UserError(
+                f"{folder} was trained with --{flag} {_as_flag(trained)}, not "
+                f"{_as_flag(value)}: leave the flag out, the checkpoint knows"
+            )
+    return meta
+
+
+def _as_flag(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ",".join(value) if isinstance(value, list) else str(value)
+
+
+def make_prefix(
+    args: argparse.Namespace,
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    device: str = "cpu",
+    fit: bool = True,
+) -> PrefixTuning:
+    """The prefix that training starts from: random, from real words, or a trained one.
+
+    Args:
+        model: frozen, after ``enable_prefix``.
+        device: where the MLPs are fitted to words.
+        fit: False where a checkpoint to resume from replaces the parameters anyway.
+
+    Raises:
+        UserError: a trained prefix is not for this model, or a flag contradicts it.
+    """
+    if args.prefixModel_name_or_path:
+        check_flags(args, args.prefixModel_name_or_path)
+        checkpoint.load(args.prefixModel_name_or_path, model)  # is it for this model?
+        prefix = PrefixTuning.from_pretrained(args.prefixModel_name_or_path, model.config)
+        prefix.dropout.p = args.prefix_dropout
+        return prefix
+    length, words = args.preseqlen or 1, None
+    if args.use_lowdata_token == "yes":
+        # The original's word stands in the middle of a text, and its special tokens count.
+        words = tokenizer(" " + args.lowdata_token.strip(), return_tensors="pt").input_ids
+        length = words.shape[1]
+        print(f"the prefix starts from {args.lowdata_token!r}: {length} tokens, so many slots")
+    prefix = PrefixTuning(
+        model.config,
+        model,
+        preseqlen=length,
+        mid_dim=args.mid_dim,
+        prefix_dropout=args.prefix_dropout,
+        use_deep=args.use_deep == "yes",
+        sites=arguments.sites(args) or tuple(SUFFIXES),
+    )
+    if words is not None and fit:
+        targets = initialization.activations(model.to(device), words.to(device))
+        initialization.fit(prefix.to(device), targets, 200, 3e-5, train_embedding=True)
+    return prefix

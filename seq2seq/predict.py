@@ -1,0 +1,224 @@
+"""Decode a test set with a trained prefix or a fine-tuned model, and score it.
+
+Writes ``<checkpoint>/test_beam_<length_penalty>``, one output a line in the order of the input, and
+the scores beside it. Sources are decoded in batches of about one length, equal ones once. A decode
+that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from evaluation import summarization
+from prefix_tuning import checkpoint
+from prefix_tuning.attention import KeyValues, enable_prefix
+from prefix_tuning.checkpoint import write_json
+from prefix_tuning.errors import UserError
+from seq2seq import arguments, loading, runs
+from seq2seq.data import Seq2SeqDataset, read_split
+from seq2seq.decoding import generate, texts
+from seq2seq.files import Columns
+from seq2seq.utils import calculate_bleu
+
+
+def rouge(references: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+    """Means of ROUGE over whole references, from 0 to 100; an empty output scores 0."""
+    scores = summarization.score(references, [text or "." for text in predictions])
+    return {
+        name: scores[column]
+        for name, column in summarization.COLUMNS.items()
+        if column in scores.values
+    }
+
+
+def bleu(references: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+    """sacrebleu's corpus BLEU, from 0 to 100."""
+    return calculate_bleu(predictions, references)
+
+
+SCORES: dict[str, Callable[[Sequence[str], Sequence[str]], dict[str, float]]] = {
+    "summarization": rouge,
+    "translation": bleu,
+}
+"""Task -> scores of whole texts, as validation and test report them."""
+
+
+def of_run(args: argparse.Namespace) -> argparse.Namespace:
+    """The flags that decode the best checkpoint of the run that the flags ``args`` trained."""
+    best = str(Path(args.output_dir) / runs.BEST)
+    given = dict.fromkeys(("preseqlen", "mid_dim", "use_deep", "prefix_sites"))
+    if args.tuning_mode == "finetune":
+        given = {"model_name_or_path": best, "source_prefix": args.source_prefix}
+    else:
+        given["prefixModel_name_or_path"] = best
+    return argparse.Namespace(**{**vars(args), **given})
+
+
+class Decoder:
+    """A loaded model with its prefix; ``run(sources, skip)`` decodes.
+
+    Args:
+        args: the flags.
+
+    Raises:
+        UserError: the checkpoint is missing or damaged, belongs to another model, or contradicts
+            a flag.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.search = args, arguments.search(args)
+        trained, meta = args.prefixModel_name_or_path, None
+        if trained:
+            meta = loading.check_flags(args, trained)
+        elif args.tuning_mode == "prefixtune":
+            raise UserError(
+                "--prefixModel_name_or_path is missing: name the trained prefix, or say "
+                "--tuning_mode finetune"
+            )
+        name = args.model_name_or_path or (meta and meta["base_model"]["name_or_path"])
+        if not name:
+            raise UserError("--model_name_or_path is missing: name the base or fine-tuned model")
+        self.folder = Path(trained or name)
+        self.tokenizer, self.model = loading.load_base(args, name)
+        use_gpu = torch.cuda.is_available() and args.accelerator != "cpu"
+        self.model.to("cuda" if use_gpu else "cpu")
+        self.prefix = None
+        if trained:
+            enable_prefix(self.model.requires_grad_(False))
+            prefix, _ = checkpoint.load(trained, self.model)
+            with torch.no_grad():
+                self.prefix = KeyValues(prefix.to(self.model.device).all_key_values())
+        self.task = (meta or {}).get("task", {})
+
+    def dataset(self, records: Sequence[Any]) -> Seq2SeqDataset:
+        """The records with the text in front and the length that training had."""
+        args, task = self.args, self.task
+        front = task.get("source_prefix")
+        if args.source_prefix is not None or front is None:
+            front = loading.source_prefix(args, self.model)
+        return Seq2SeqDataset(
+            self.tokenizer,
+            records,
+            args.max_source_length or task.get("max_source_length", 512),
+            args.test_max_target_length,
+            prefix=front,
+            src_lang=args.src_lang or task.get("src_lang", ""),
+            tgt_lang=args.tgt_lang or task.get("tgt_lang", ""),
+        )
+
+    def __call__(self, dataset: Seq2SeqDataset, skip: Sequence[int]) -> Iterator[tuple[int, str]]:
+        """Yield index and output of every source that is not in ``skip``, long ones first."""
+        args = self.args
+        lengths = dataset.src_lens
+        left = sorted(set(range(len(dataset))) - set(skip), key=lambda i: (-lengths[i], i))
+        dtype = torch.float16 if args.fp16 else torch.bfloat16
+        mixed = torch.autocast(self.model.device.type, dtype, enabled=args.fp16 or args.bf16)
+        bar = tqdm(
+            total=len(dataset), initial=len(skip), desc="decoding", unit="text", disable=None
+        )
+        with bar, mixed:
+            for start in range(0, len(left), args.decode_batch_size):
+                indices = left[start : start + args.decode_batch_size]
+                batch = dataset.collate_fn([dataset[i] for i in indices])
+                yield from zip(indices, self.decode_batch(batch), strict=True)
+                bar.update(len(indices))
+
+    def decode_batch(self, batch: dict[str, Tensor]) -> list[str]:
+        """The outputs for ``input_ids [B, S]``."""
+        inputs = [batch[k].to(self.model.device) for k in ("input_ids", "attention_mask")]
+        return texts(self.tokenizer, generate(self.model, self.prefix, *inputs, self.search))
+
+
+def evaluate(args: argparse.Namespace) -> Path:
+    """Decode the test split as the flags say; return the path of the outputs."""
+    columns = Columns(args.source_column, args.target_column)
+    records = read_split(args.data_dir, "test", False, columns, args.dataset_config)
+    records = records[: args.n_test] if args.n_test > 0 else records
+    run = Decoder(args)
+    folder = run.folder
+    if not folder.is_dir():
+        if not args.output_dir:
+            raise UserError("--output_dir is missing: name the folder of the decoded texts")
+        folder = Path(args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+    # Several references of one source are several records.
+    first_of = {record.source: record for record in reversed(records)}
+    dataset = run.dataset(list(first_of.values()))
+    output = folder / f"test_beam_{run.search.length_penalty}"
+    partial = output.with_name(output.name + ".partial")
+    decoded = _decode_resumably(partial, _settings(args, run), dataset, run)
+    by_source = dict(zip(first_of, decoded, strict=True))
+    predictions = [by_source[record.source] for record in records]
+    _write(output, "".join(f"{text}\n" for text in predictions))
+    partial.unlink()
+    print(f"{len(predictions)} texts in {output}")
+    references = [record.target for record in records]
+    if None in references:
+        print("not scored: some inputs have no reference")
+        return output
+    scores = SCORES[args.task_mode](references, predictions)
+    print("  ".join(f"{name} {value:.2f}" for name, value in scores.items()))
+    document = {"scores": scores, "n_text": len(records), "search": asdict(run.search)}
+    write_json(output.with_name(output.name + "_eval.json"), document)
+    return output
+
+
+def _settings(args: argparse.Namespace, run: Decoder) -> dict[str, Any]:
+    """What must be equal for a stopped decode to go on."""
+    files = sorted(run.folder.glob("*.safetensors")) + sorted(run.folder.glob("*.bin"))
+    return {
+        "search": asdict(run.search),
+        "data": [args.data_dir, args.dataset_config, args.source_column, args.n_test],
+        "length": args.max_source_length,
+        "source_prefix": args.source_prefix,
+        "precision": [args.fp16, args.bf16],
+        "model": args.model_name_or_path,
+        "weights": [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files],
+    }
+
+
+def _decode_resumably(
+    path: Path, settings: dict[str, Any], dataset: Seq2SeqDataset, run: Decoder
+) -> list[str]:
+    """All texts, those in the file at ``path`` first; the file grows with every text."""
+    done = _read_partial(path, settings)
+    if done:
+        print(f"going on after {len(done)} of {len(dataset)} texts")
+    else:
+        path.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+    with path.open("a", encoding="utf-8") as file:
+        for index, text in run(dataset, list(done)):
+            file.write(json.dumps([index, text]) + "\n")
+            file.flush()
+            done[index] = text
+    return [done[i] for i in range(len(dataset))]
+
+
+def _read_partial(path: Path, settings: dict[str, Any]) -> dict[int, str]:
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what was cut off has no line end
+    try:
+        if not lines or json.loads(lines[0]) != settings:
+            return {}
+        done = dict(json.loads(line) for line in lines[1:])
+    except ValueError:
+        return {}
+    _write(path, "".join(line + "\n" for line in lines))
+    return done
+
+
+def _write(path: Path, content: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(content, encoding="utf-8")
+    os.replace(temporary, path)
