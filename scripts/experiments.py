@@ -215,7 +215,9 @@ def read(name: str, folder: Path = FOLDER) -> Experiment:
         subsets=data.many("subsets", int) or (None,),
         levels=data.many("levels", int) or (None,),
         decoding=data.take("decoding", dict, {}),
-        figures=tuple(_figure(path.name, figure, rows) for figure in data.take("figures", list, [])),
+        figures=tuple(
+            _figure(path.name, figure, rows) for figure in data.take("figures", list, [])
+        ),
         scales=data.many("scales", str),
         assumed=data.take("assumed", str, ""),
     )
@@ -252,7 +254,7 @@ def _figure(file: str, value: Any, rows: Sequence[Row]) -> dict[str, Any]:
         "name": data.take("name", str),
         "kind": kind,
         "x": None if kind == "bars" else data.one_of("x", AXES),
-        "y": data.many("y", str) or (),
+        "y": data.many("y", str) or ("BLEU",),
         "rows": chosen,
     }
 
@@ -282,6 +284,13 @@ def _check(file: str, experiment: Experiment) -> None:
 def names(folder: Path = FOLDER) -> list[str]:
     """All tables that there are files of."""
     return sorted(path.stem for path in folder.glob("*.yaml") if path.stem != SCALES)
+
+
+def chosen(table: str, scale: Scale) -> list[Experiment]:
+    """The experiment that TABLE names, or all that are meant for the scale."""
+    if table != "all":
+        return [read(table)]
+    return [e for e in map(read, names()) if not e.scales or scale.name in e.scales]
 
 
 _CHANGES = ("model", "data", "inputs", "flags", "modes", "drop", "decoding", "assumed")

@@ -30,7 +30,7 @@ from prefix_tuning.checkpoint import read_json, write_json
 from prefix_tuning.errors import UserError, run_command
 from scripts import experiments, launchers
 from scripts.estimate import Estimate, duration, n_inputs, n_steps
-from scripts.experiments import Experiment, Overrides, Run, Scale
+from scripts.experiments import Overrides, Run
 
 WORKER = ROOT / "scripts" / "run_experiment.py"
 
@@ -126,14 +126,6 @@ class Task:
         }
 
 
-def chosen(table: str, scale: Scale) -> list[Experiment]:
-    """The experiments that TABLE names."""
-    if table != "all":
-        return [experiments.read(table)]
-    read = [experiments.read(name) for name in experiments.names()]
-    return [e for e in read if not e.scales or scale.name in e.scales]
-
-
 def make_tasks(args: argparse.Namespace) -> list[Task]:
     """All runs that the command line asks for.
 
@@ -159,7 +151,7 @@ def make_tasks(args: argparse.Namespace) -> list[Task]:
     scale = scales[args.scale]
     runs = [
         run
-        for experiment in chosen(args.table, scale)
+        for experiment in experiments.chosen(args.table, scale)
         for run in experiments.expand(experiment, scale, overrides, args.rows)
     ]
     return [Task(run, args.results_dir.resolve() / run.folder) for run in runs]
