@@ -32,7 +32,6 @@ from torch.nn.functional import cross_entropy, log_softmax
 from transformers import set_seed
 from transformers.utils import logging as library_logging
 
-from prefix_tuning.checkpoint import write_json
 from prefix_tuning.errors import UserError, run_command
 from prefix_tuning.text import clean_up
 from seq2seq import arguments, predict, runs
@@ -47,7 +46,6 @@ from seq2seq.utils import (
     calculate_rouge,
     freeze_embeds,
     freeze_params,
-    git_info,
     label_smoothed_nll_loss,
 )
 
@@ -80,13 +78,13 @@ class SummarizationModule(BaseTransformer):
         Args:
             batch: of :meth:`Seq2SeqDataset.collate_fn`.
         """
-        labels, pad = batch["labels"], self.tokenizer.pad_token_id
-        logits = self.logits(batch).float()
+        is_target = batch["labels"] != self.tokenizer.pad_token_id
+        labels, logits = batch["labels"][is_target], self.logits(batch, is_target).float()
         epsilon = self.args.label_smoothing
         if epsilon == 0:
-            return cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=pad)
-        loss, _ = label_smoothed_nll_loss(log_softmax(logits, dim=-1), labels, epsilon, pad)
-        return loss / (labels != pad).sum() if self.args.label_smoothing_mean == "yes" else loss
+            return cross_entropy(logits, labels)
+        loss, _ = label_smoothed_nll_loss(log_softmax(logits, dim=-1), labels, epsilon)
+        return loss / len(labels) if self.args.label_smoothing_mean == "yes" else loss
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         loss = self.step(batch)
@@ -227,13 +225,6 @@ def train(args: argparse.Namespace) -> pl.Trainer:
     resume_from = runs.checkpoint_to_resume(args)
     set_seed(args.seed)
     module = MODULES[args.task_mode, args.tuning_mode](args, records, resume_from is not None)
-    folder = Path(args.output_dir)
-    if pl.utilities.rank_zero.rank_zero_only.rank == 0:
-        if resume_from:
-            print(f"going on from {resume_from}")
-        else:
-            runs.start(args)
-        write_json(folder / "git_log.json", git_info())
     return generic_train(module, args, logger, resume_from)
 
 

@@ -35,7 +35,7 @@ from transformers import (
 from prefix_tuning import checkpoint, report
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
-from seq2seq import loading, runs
+from seq2seq import arguments, loading, runs
 from seq2seq.callbacks import (
     LoggingCallback,
     Seq2SeqLoggingCallback,
@@ -51,6 +51,7 @@ from seq2seq.samplers import (
     SortishSampler,
     TokenBatchSampler,
 )
+from seq2seq.utils import git_info
 
 SCHEDULES = {
     "linear": get_linear_schedule_with_warmup,
@@ -83,6 +84,10 @@ class BaseTransformer(pl.LightningModule):
         super().__init__()
         self.args = args
         self.tokenizer, base = loading.load_base(args, args.model_name_or_path)
+        lengths = {n: getattr(args, n) for n in ("max_target_length", "val_max_target_length")}
+        lengths["max_source_length"] = args.max_source_length or 512
+        lengths["eval_max_gen_length"] = arguments.search(args).max_length
+        loading.check_positions(base, lengths)
         if args.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
         self.source_prefix = loading.source_prefix(args, base)
@@ -117,9 +122,9 @@ class BaseTransformer(pl.LightningModule):
         """What ``generate`` puts in front; None where there is no prefix."""
         return None
 
-    def logits(self, batch: dict[str, Tensor]) -> Tensor:
-        """``[B, T, V]`` for the decoder's inputs, which are the labels shifted right."""
-        return self.model(**self._inputs(batch)).logits
+    def logits(self, batch: dict[str, Tensor], is_target: Tensor) -> Tensor:
+        """``[N, V]`` where ``is_target [B, T]``; the decoder reads the labels shifted right."""
+        return self.model(**self._inputs(batch)).logits[is_target]
 
     def _inputs(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         shifted = self.language_model.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
@@ -246,8 +251,9 @@ class PrefixTransformer(BaseTransformer):
     def generation_prefix(self) -> KeyValues:
         return KeyValues(self.model.all_key_values())
 
-    def logits(self, batch: dict[str, Tensor]) -> Tensor:
-        return self.model(gpt2_model=self.seq2seq_model, **self._inputs(batch)).logits
+    def logits(self, batch: dict[str, Tensor], is_target: Tensor) -> Tensor:
+        inputs = self._inputs(batch)
+        return self.model(gpt2_model=self.seq2seq_model, is_target=is_target, **inputs).logits
 
     def save(self, folder: Path) -> None:
         args, prefix = self.args, self.model
@@ -288,6 +294,11 @@ def generic_train(
     folder, log = Path(args.output_dir), LoggingCallback(args.logging_steps)
     trainer = _trainer(args, [*_callbacks(args), log], logger)
     if trainer.is_global_zero:
+        if resume_from:
+            print(f"going on from {resume_from}")
+        else:  # not earlier: what an old run left is not removed for a mistake
+            runs.start(args)
+        checkpoint.write_json(folder / "git_log.json", git_info())
         prefix = model.model if isinstance(model, PrefixTransformer) else None
         print("\n".join(report.parameter_lines(model.language_model, prefix)), flush=True)
     try:

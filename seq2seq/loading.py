@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def load_base(args: argparse.Namespace, name: str) -> tuple[PreTrainedTokenizerB
     """Tokenizer and model, the latter in eval mode.
 
     Raises:
-        UserError: they cannot be had, or take no sources as long as the flags say.
+        UserError: they cannot be had, or a flag is about what the model does not have.
     """
     print(f"loading {name} ...", flush=True)
     tokenizer = load_tokenizer(args.tokenizer_name or name, args.cache_dir)
@@ -32,14 +33,15 @@ def load_base(args: argparse.Namespace, name: str) -> tuple[PreTrainedTokenizerB
     except TypeError as error:  # a model's __init__ gets what its configuration does not know
         flags = ", ".join(f"--{key}" for key in given)
         raise UserError(f"{name} has no such setting as one of {flags}: leave it out") from error
-    lengths = {name: getattr(args, name) for name in ("max_target_length", "val_max_target_length")}
-    lengths["max_source_length"] = args.max_source_length or 512
-    lengths["eval_max_gen_length"] = arguments.search(args).max_length
+    return tokenizer, model
+
+
+def check_positions(model: PreTrainedModel, lengths: Mapping[str, int]) -> None:
+    """Raise :class:`UserError` where a length, given by its flag's name, exceeds the positions."""
     limit = getattr(model.config, "max_position_embeddings", None)
     for flag, length in lengths.items():
         if limit is not None and length > limit:
-            raise UserError(f"--{flag} {length}: {name} has {limit} positions; lower it")
-    return tokenizer, model
+            raise UserError(f"--{flag} {length}: the model has {limit} positions; lower it")
 
 
 def source_prefix(args: argparse.Namespace, model: PreTrainedModel) -> str:

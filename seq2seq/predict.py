@@ -8,8 +8,6 @@ that was stopped goes on where it was.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +22,7 @@ from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.checkpoint import write_json
 from prefix_tuning.errors import UserError
+from prefix_tuning.resumable import decode_resumably, write_text
 from seq2seq import arguments, loading, runs
 from seq2seq.data import Seq2SeqDataset, read_split
 from seq2seq.decoding import generate, texts
@@ -99,6 +98,10 @@ class Decoder:
             with torch.no_grad():
                 self.prefix = KeyValues(prefix.to(self.model.device).all_key_values())
         self.task = (meta or {}).get("task", {})
+        self.max_source_length = args.max_source_length or self.task.get("max_source_length", 512)
+        lengths = {"max_source_length": self.max_source_length}
+        lengths["eval_max_gen_length"] = self.search.max_length
+        loading.check_positions(self.model, lengths)
 
     def dataset(self, records: Sequence[Any]) -> Seq2SeqDataset:
         """The records with the text in front and the length that training had."""
@@ -109,7 +112,7 @@ class Decoder:
         return Seq2SeqDataset(
             self.tokenizer,
             records,
-            args.max_source_length or task.get("max_source_length", 512),
+            self.max_source_length,
             args.test_max_target_length,
             prefix=front,
             src_lang=args.src_lang or task.get("src_lang", ""),
@@ -155,12 +158,13 @@ def evaluate(args: argparse.Namespace) -> Path:
     first_of = {record.source: record for record in reversed(records)}
     dataset = run.dataset(list(first_of.values()))
     output = folder / f"test_beam_{run.search.length_penalty}"
-    partial = output.with_name(output.name + ".partial")
-    decoded = _decode_resumably(partial, _settings(args, run), dataset, run)
+    unfinished = output.with_name(output.name + ".partial")
+    settings = _settings(args, run)
+    decoded = decode_resumably(unfinished, settings, len(dataset), lambda skip: run(dataset, skip))
     by_source = dict(zip(first_of, decoded, strict=True))
     predictions = [by_source[record.source] for record in records]
-    _write(output, "".join(f"{text}\n" for text in predictions))
-    partial.unlink()
+    write_text(output, "".join(f"{text}\n" for text in predictions))
+    unfinished.unlink()
     print(f"{len(predictions)} texts in {output}")
     references = [record.target for record in records]
     if None in references:
@@ -185,40 +189,3 @@ def _settings(args: argparse.Namespace, run: Decoder) -> dict[str, Any]:
         "model": args.model_name_or_path,
         "weights": [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files],
     }
-
-
-def _decode_resumably(
-    path: Path, settings: dict[str, Any], dataset: Seq2SeqDataset, run: Decoder
-) -> list[str]:
-    """All texts, those in the file at ``path`` first; the file grows with every text."""
-    done = _read_partial(path, settings)
-    if done:
-        print(f"going on after {len(done)} of {len(dataset)} texts")
-    else:
-        path.write_text(json.dumps(settings) + "\n", encoding="utf-8")
-    with path.open("a", encoding="utf-8") as file:
-        for index, text in run(dataset, list(done)):
-            file.write(json.dumps([index, text]) + "\n")
-            file.flush()
-            done[index] = text
-    return [done[i] for i in range(len(dataset))]
-
-
-def _read_partial(path: Path, settings: dict[str, Any]) -> dict[int, str]:
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what was cut off has no line end
-    try:
-        if not lines or json.loads(lines[0]) != settings:
-            return {}
-        done = dict(json.loads(line) for line in lines[1:])
-    except ValueError:
-        return {}
-    _write(path, "".join(line + "\n" for line in lines))
-    return done
-
-
-def _write(path: Path, content: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(content, encoding="utf-8")
-    os.replace(temporary, path)

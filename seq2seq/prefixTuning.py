@@ -14,6 +14,7 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues
 from prefix_tuning.errors import UserError
+from prefix_tuning.objectives import target_logits
 from prefix_tuning.prefix import SUFFIXES, MLPPrefix, PrefixShape
 
 
@@ -93,14 +94,23 @@ class PrefixTuning(MLPPrefix):
         return layers
 
     def forward(
-        self, input_ids: Tensor, gpt2_model: PreTrainedModel, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        gpt2_model: PreTrainedModel,
+        is_target: Tensor | None = None,
+        **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """Run the frozen model behind the prefixes.
 
         Args:
             input_ids: ``[B, S]`` int64 source tokens.
             gpt2_model: the frozen BART, after ``enable_prefix``; the original's name for it.
+            is_target: bool ``[B, T]``, where logits are wanted: then they are ``[N, V]``, and the
+                only thing that is computed.
             kwargs: of BART's ``forward``: ``attention_mask``, ``decoder_input_ids``, ...
         """
         prefix = KeyValues(self.all_key_values(input_ids.shape[0]))
-        return gpt2_model(input_ids=input_ids, prefix=prefix, **kwargs)
+        inputs = {"input_ids": input_ids, **kwargs}
+        if is_target is None:
+            return gpt2_model(prefix=prefix, **inputs)
+        return Seq2SeqLMOutput(logits=target_logits(gpt2_model, prefix, inputs, is_target))

@@ -70,7 +70,8 @@ def bart_folder(
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Restaurants as ``<split>.source`` and ``<split>.target``: 20, 6 and 5 examples."""
     folder = tmp_path_factory.mktemp("pairs")
-    lines = (ROOT / "data/restaurants/src1_valid.txt").read_text(encoding="utf-8").split("\n")
+    text = (ROOT / "data/restaurants/src1_valid.txt").read_text(encoding="utf-8")
+    lines = list({line.split("||")[0]: line for line in text.split("\n")}.values())
     cuts = {"train": lines[:20], "val": lines[20:26], "test": lines[26:31]}
     for split, chosen in cuts.items():
         for side, ending in enumerate(("source", "target")):

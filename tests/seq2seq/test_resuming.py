@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from conftest import ROOT
 from safetensors.torch import load_file
 
+from prefix_tuning.errors import UserError
 from seq2seq import finetune
 from seq2seq.callbacks import OurModelCheckPoint
 
@@ -79,3 +87,85 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(
     train_until(saves, arguments, monkeypatch)
     finetune.main(arguments)
     assert results(tmp_path / "m") == results(whole)
+
+
+def test_further_ways_to_go_on(
+    bart_folder: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three epochs, sorted by length, two batches a step, fine-tuning, stopped twice."""
+    more = ("--num_train_epochs", "3", "--gradient_accumulation_steps", "2", "--sortish_sampler")
+    more += ("--tuning_mode", "finetune", "--early_stopping_patience", "3", "--val_metric", "loss")
+    for name, stops in (("whole", ()), ("cut", (1, 3))):
+        arguments = command(bart_folder, pairs, tmp_path / name, *more)
+        arguments[arguments.index("--prefix_dropout") + 1] = "0"
+        for saves in stops:
+            train_until(saves, arguments, monkeypatch)
+        finetune.main(arguments)
+    whole, cut = (load_file(tmp_path / n / "model.safetensors") for n in ("whole", "cut"))
+    assert all(torch.equal(value, cut[name]) for name, value in whole.items())
+    histories = [(tmp_path / n / "log_history.json").read_bytes() for n in ("whole", "cut")]
+    assert histories[0] == histories[1]
+
+
+def test_a_run_killed_after_it_was_to_stop_early_does_not_train_on(
+    bart_folder: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("--num_train_epochs", "9", "--early_stopping_patience", "1", "--n_train", "4")
+    arguments = command(bart_folder, pairs, tmp_path / "m", *more)
+    arguments[arguments.index("--learning_rate") + 1] = "1e-30"  # ROUGE stays what it is
+    train_until(2, arguments, monkeypatch)
+    finetune.main(arguments)
+    assert len(results(tmp_path / "m")["metrics"]) == 2
+
+
+def killed(arguments: list[str]) -> None:
+    original = OurModelCheckPoint._save_to_resume
+
+    def kill(self: Any, *args: Any) -> None:
+        original(self, *args)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    OurModelCheckPoint._save_to_resume = kill
+    finetune.main(arguments)
+
+
+def test_kill_9_with_workers_and_settings_that_changed(
+    bart_folder: Path, pairs: Path, whole: Path, tmp_path: Path
+) -> None:
+    arguments = command(bart_folder, pairs, tmp_path / "m", "--val_metric", "loss")
+    arguments[arguments.index("--num_workers") + 1] = "2"
+    process = multiprocessing.get_context("fork").Process(target=killed, args=(arguments,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    with pytest.raises(UserError, match="was started with --seed 42, now it is 7"):
+        finetune.main([*arguments, "--seed", "7"])
+    assert not (tmp_path / "m" / "log_history.json").exists()
+    finetune.main(arguments)
+    assert results(tmp_path / "m") == results(whole)
+
+
+def test_two_processes_train_as_one_with_their_batches(
+    bart_folder: Path, pairs: Path, tmp_path: Path
+) -> None:
+    """Targets cut to one length, no dropout: the mean of two means is that of all."""
+    more = ("--dropout", "0", "--attention_dropout", "0", "--prefix_dropout", "0")
+    more += ("--max_target_length", "6", "--max_steps", "2", "--n_val", "5")
+    two = command(bart_folder, pairs, tmp_path / "two", *more, "--devices", "2")
+    process = subprocess.run(
+        [sys.executable, "finetune.py", *two, "--strategy", "ddp"],
+        cwd=ROOT / "seq2seq",  # without installation, from inside the folder
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    one = command(bart_folder, pairs, tmp_path / "one", *more)
+    one[one.index("--train_batch_size") + 1] = "8"
+    finetune.main(one)
+    found, wanted = (load_file(tmp_path / n / "model.safetensors") for n in ("two", "one"))
+    for name, value in wanted.items():
+        assert torch.allclose(found[name], value, atol=1e-5, rtol=0), name
+    scores = [results(tmp_path / n)["metrics"][-1]["val_avg_rouge1"] for n in ("two", "one")]
+    assert scores[0] == pytest.approx(scores[1])
