@@ -30,7 +30,6 @@ from gpt2.trainer_prefix import (
     TableToTextTrainer,
     Trainer_Prefix,
     best_checkpoints,
-    last_complete_checkpoint,
 )
 from prefix_tuning import checkpoint, report
 from prefix_tuning.attention import enable_prefix
@@ -87,7 +86,7 @@ def _prepare_run(arguments: Arguments, output_dir: Path) -> Path | None:
                 f"use the old value; to train it again {AGAIN}"
             )
     if asked == "auto":
-        return last_complete_checkpoint(output_dir)
+        return checkpoint.last_complete_checkpoint(output_dir)
     if not Path(asked, "trainer_state.json").is_file():
         raise UserError(f"--resume_from_checkpoint {asked} holds no complete checkpoint")
     return Path(asked)

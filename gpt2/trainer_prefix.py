@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -199,18 +198,3 @@ class _KeepBest(TrainerCallback):
 def best_checkpoints(run: Path) -> list[Path]:
     """The folders of the best evaluation in a run (one, or none yet)."""
     return sorted(run.glob(f"{run.name}-checkpoint-*"))
-
-
-def last_complete_checkpoint(run: Path) -> Path | None:
-    """The newest ``checkpoint-<step>`` that was written to its end.
-
-    Trainer writes ``trainer_state.json`` last: where it is whole, everything before it is.
-    """
-    found = []
-    for folder in run.glob("checkpoint-*"):
-        try:
-            state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-            found.append((state["global_step"], folder))
-        except (OSError, ValueError, KeyError):
-            continue
-    return max(found)[1] if found else None

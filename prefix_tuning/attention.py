@@ -1,11 +1,12 @@
 """How a prefix reaches the attention of a frozen transformer.
 
-This is the only file that touches transformers' internals. It registers attention functions of
-its own (``AttentionInterface``) that put the prefix in front of the keys and values they are given,
-and mask functions of the same name (``AttentionMaskInterface``), without which transformers would
-pass no mask at all. The prefix travels as the keyword argument ``prefix`` of one forward call, from
-the model down to the attention: no state outlives the call, and a layer recomputed during backward
-(gradient checkpointing) gets the same prefix again. The key/value cache holds real tokens only.
+Only this file touches transformers' internals, and ``deberta.py`` for the one family whose
+attention goes another way. It registers attention functions of its own (``AttentionInterface``)
+that put the prefix in front of the keys and values they are given, and mask functions of the same
+name (``AttentionMaskInterface``), without which transformers would pass no mask at all. The prefix
+travels as the keyword argument ``prefix`` of one forward call, from the model down to the
+attention: no state outlives the call, and a layer recomputed during backward (gradient
+checkpointing) gets the same prefix again. The key/value cache holds real tokens only.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from transformers.masking_utils import (
 )
 from transformers.modeling_flash_attention_utils import _flash_attention_forward
 
+from prefix_tuning import deberta
 from prefix_tuning.errors import UserError
 from prefix_tuning.positions import position_inputs
 from prefix_tuning.prefix import PrefixShape
@@ -214,7 +216,8 @@ def prefixed_inputs(
 def _check_usable(model: PreTrainedModel) -> None:
     name = model.config._attn_implementation
     registered = AttentionInterface._global_mapping.get(name)
-    if registered is None or registered is not _FUNCTIONS.get(name):
+    is_ours = registered is not None and registered is _FUNCTIONS.get(name)
+    if not is_ours and not deberta.is_disentangled(model):
         raise RuntimeError(
             f"the attention of {type(model).__name__} was switched to {name!r} after "
             "enable_prefix(): the prefix would be ignored; call enable_prefix() again"
@@ -239,7 +242,11 @@ def _prefixed_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
         if prefix is None:
             return base.forward(self, *args, **kwargs)
         inputs = {**dict(zip(names, args, strict=False)), **kwargs}
-        return base.forward(self, **prefixed_inputs(self, prefix, inputs))
+        inputs = prefixed_inputs(self, prefix, inputs)
+        if deberta.is_disentangled(self):
+            with deberta.handing_down(inputs.pop("prefix")):
+                return base.forward(self, **inputs)
+        return base.forward(self, **inputs)
 
     # generate() reads the signature to decide what to pass: with (*args, **kwargs) it would drop
     # position_ids, and left-padded rows would be decoded differently, silently.
@@ -270,10 +277,10 @@ class _Probe(KeyValues):
 def enable_prefix(model: PreTrainedModel) -> PreTrainedModel:
     """Let a model take ``prefix=KeyValues(...)`` in ``forward`` and ``generate``.
 
-    Decoders (GPT-2, Llama), encoders (BERT, RoBERTa) and encoder-decoders (BART, T5) alike. The
-    model keeps its weights and its behaviour without a prefix; its class becomes a subclass
-    that names the parameter, and its attention implementation one registered here. A forward
-    pass of one token proves that every layer reads its prefix.
+    Decoders (GPT-2, Llama), encoders (BERT, RoBERTa, DeBERTa) and encoder-decoders (BART, T5)
+    alike. The model keeps its weights and its behaviour without a prefix; its class becomes a
+    subclass that names the parameter, and its attention implementation one registered here. A
+    forward pass of one token proves that every layer reads its prefix.
 
     Returns:
         the same model.
@@ -301,7 +308,10 @@ def enable_prefix(model: PreTrainedModel) -> PreTrainedModel:
     model.__class__ = _prefixed_class(base)
     model._prefix_backend = backend  # type: ignore[assignment]
     try:
-        model.set_attn_implementation(_BACKENDS[backend][0])
+        if deberta.is_disentangled(model):
+            deberta.adapt(model)
+        else:
+            _set_implementation(model, _BACKENDS[backend][0])
         _prove(model)
     except Exception as error:
         model.__class__ = base
@@ -310,6 +320,12 @@ def enable_prefix(model: PreTrainedModel) -> PreTrainedModel:
             raise
         raise _not_through_the_interface(base, str(error)) from error
     return model
+
+
+def _set_implementation(model: PreTrainedModel, name: str) -> None:
+    model.set_attn_implementation(name)
+    if model.config._attn_implementation != name:
+        raise _not_through_the_interface(type(model), "its implementation cannot be set")
 
 
 def _not_through_the_interface(base: type, detail: str) -> UserError:
@@ -332,8 +348,6 @@ def _name_sites(model: Any) -> None:
 @torch.no_grad()
 def _prove(model: Any) -> None:
     """Run one token and check that every layer asked for its prefix, in the expected shape."""
-    if model.config._attn_implementation not in _FUNCTIONS:
-        raise _not_through_the_interface(type(model), "its implementation cannot be set")
     probe, was_training = _Probe(), model.training
     token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     inputs = {"input_ids": token}

@@ -12,8 +12,10 @@ import torch
 import transformers
 from huggingface_hub import constants
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -103,6 +105,16 @@ def load_tokenizer(name: str, cache_dir: str | None = None, **more: Any) -> PreT
     if tokenizer.eos_token_id is None and tokenizer.sep_token_id is None:
         raise UserError(f"--model_name_or_path {name}: its tokenizer has no end-of-text token")
     return tokenizer
+
+
+def load_config(name: str, cache_dir: str | None = None, **more: Any) -> PretrainedConfig:
+    """Load the configuration of a base model; ``more`` goes to ``from_pretrained``.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    load = partial(AutoConfig.from_pretrained, **_source(name), cache_dir=cache_dir, **more)
+    return _load(name, load)
 
 
 def load_model(

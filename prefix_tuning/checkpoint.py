@@ -99,6 +99,21 @@ def _export_name(site: str) -> str:
     return "past_key_values" if site == "self" else f"past_key_values.{site}"
 
 
+def last_complete_checkpoint(run: Path) -> Path | None:
+    """The newest ``checkpoint-<step>`` of a training run that was written to its end.
+
+    Trainer writes ``trainer_state.json`` last: where it is whole, everything before it is.
+    """
+    found = []
+    for folder in run.glob("checkpoint-*"):
+        try:
+            state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            found.append((state["global_step"], folder))
+        except (OSError, ValueError, KeyError):
+            continue
+    return max(found)[1] if found else None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, or raise :class:`UserError` saying what is wrong with the file."""
     try:
@@ -110,7 +125,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a file of tensors, or raise :class:`UserError` saying what is wrong with it."""
     try:
         if path.suffix == ".bin":
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -193,7 +209,7 @@ def load(folder: Path | str, model: PreTrainedModel | None = None) -> tuple[Pref
         return _load_export(folder, shape, meta).eval(), meta
     weights = folder / (ORIGINAL[0] if meta.get("original") else CHECKPOINT[0])
     prefix = PARAMETRIZATIONS[meta["parametrization"]](shape, **meta["options"])
-    _load_state(prefix, _read_tensors(weights), weights)
+    _load_state(prefix, read_tensors(weights), weights)
     return prefix.eval(), meta
 
 
@@ -213,7 +229,7 @@ def _load_state(prefix: Prefix, state: dict[str, Tensor], path: Path) -> None:
 
 def _load_export(folder: Path, shape: PrefixShape, meta: dict[str, Any]) -> FlatPrefix:
     path = folder / EXPORT[0]
-    tensors, values = _read_tensors(path), {}
+    tensors, values = read_tensors(path), {}
     length, sites = meta["options"]["length"], meta["options"].get("sites", ["self"])
     wanted = [shape.n_layer, 2, shape.n_head, length, shape.head_dim]
     for site in sites:

@@ -65,7 +65,10 @@ def position_inputs(
 
 def position_limit(model: PreTrainedModel) -> int | None:
     """How many positions the model has for prefix and tokens; None without a position table."""
-    limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    config = model.config.get_text_config(decoder=True)
+    if not getattr(config, "position_biased_input", True):
+        return None  # a DeBERTa whose positions are relative
+    limit = getattr(config, "max_position_embeddings", None)
     of_embeddings: Any = getattr(model.base_model, "embeddings", None)
     if limit is not None and hasattr(of_embeddings, "create_position_ids_from_input_ids"):
         limit -= of_embeddings.padding_idx + 1  # its first rows belong to padding

@@ -31,11 +31,12 @@ def parameter_lines(base: nn.Module, prefix: Prefix | None) -> list[str]:
     return lines
 
 
-def draw_loss(history: Sequence[dict[str, Any]], path: Path) -> bool:
+def draw_loss(history: Sequence[dict[str, Any]], path: Path, score: str | None = None) -> bool:
     """Draw training and evaluation loss over steps; return whether there was anything to draw.
 
     Args:
         history: a Trainer's ``log_history``.
+        score: a metric of the evaluation to draw as well, with an axis of its own.
     """
     import matplotlib
 
@@ -43,15 +44,22 @@ def draw_loss(history: Sequence[dict[str, Any]], path: Path) -> bool:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
-    drawn = False
-    for key, label in (("loss", "training"), ("eval_loss", "evaluation")):
+    lines = []
+    right = axes.twinx() if score else axes
+    for plot, key, label, color in (
+        (axes, "loss", "training loss", "C0"),
+        (axes, "eval_loss", "evaluation loss", "C1"),
+        (right, f"eval_{score}", f"evaluation {score}", "C2"),
+    ):
         points = [(log["step"], log[key]) for log in history if key in log]
         if points:
-            axes.plot(*zip(*points, strict=True), marker=".", label=label)
-            drawn = True
+            lines += plot.plot(*zip(*points, strict=True), marker=".", label=label, color=color)
     axes.set_xlabel("step")
     axes.set_ylabel("loss (nats)")
-    axes.legend()
+    if score:
+        right.set_ylabel(score)
+    axes.legend(handles=lines)
+    drawn = bool(lines)
     if drawn:
         figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -1,0 +1,105 @@
+"""Write the reviews: short opinions, positive or negative, in the layout of SST-2.
+
+    python data/reviews/generate.py
+
+Words that carry the opinion are divided between the files, so that a model has to know what a word
+means to judge a review of ``dev.tsv``. Half of the reviews turn an opinion around ("far from
+dull") or hold two of them, of which the last one counts.
+"""
+
+import argparse
+from pathlib import Path
+from random import Random
+
+HERE = Path(__file__).parent
+
+# ---------------------------------------------------------------------------------------------
+# Words of each file
+
+SPLITS = {
+    "train.tsv": {
+        "count": 400,
+        "good": """charming delightful superb gripping witty tender elegant brilliant lovely warm
+            excellent clever touching generous splendid fresh lively graceful rewarding memorable
+            honest wonderful cosy crisp inventive""".split(),
+        "bad": """dreadful tedious clumsy bland shallow noisy lifeless awful stale messy
+            pointless rude dull gloomy sloppy forgettable tiresome grim cheap dishonest
+            irritating ugly flat chaotic cold""".split(),
+        "things": """film meal hotel novel concert museum garden course play bakery""".split(),
+    },
+    "dev.tsv": {
+        "count": 200,
+        "good": """magnificent captivating terrific friendly funny stunning thoughtful polished
+            enjoyable spotless inspiring fascinating""".split(),
+        "bad": """horrible boring dirty disappointing unpleasant lazy painful confusing miserable
+            overpriced tasteless annoying""".split(),
+        "things": """show dinner exhibition album restaurant lecture""".split(),
+    },
+}
+
+SUBJECTS = [
+    "the {thing} was",
+    "this {thing} is",
+    "i found the {thing}",
+    "my friends called the {thing}",
+    "on the whole the {thing} was",
+    "for us the {thing} was",
+]
+DEGREES = ["", "", "very ", "truly ", "rather ", "quite "]
+# How an opinion is said: as it is, or turned around.
+PLAIN = ["{subject} {degree}{word} .", "{subject} {degree}{word} and {same} ."]
+TURNED = [
+    "{subject} not {word} at all .",
+    "{subject} far from {word} .",
+    "{subject} anything but {word} .",
+]
+# Two opinions, of which the last counts.
+CONTRASTS = [
+    "{opposite} at first , but in the end {subject} {word} .",
+    "people had told us it would be {opposite} , yet {subject} {word} .",
+    "it may look {opposite} , still {subject} {degree}{word} .",
+]
+
+
+def review(label: int, words: dict[str, list[str]], rng: Random) -> str:
+    """One review with the given label (1 is good)."""
+    same, opposite = ("good", "bad") if label else ("bad", "good")
+    kind = rng.choice(["plain", "plain", "turned", "contrast"])
+    template = rng.choice({"plain": PLAIN, "turned": TURNED, "contrast": CONTRASTS}[kind])
+    word, other = rng.sample(words[opposite if kind == "turned" else same], 2)
+    return template.format(
+        subject=rng.choice(SUBJECTS).format(thing=rng.choice(words["things"])),
+        degree=rng.choice(DEGREES),
+        word=word,
+        same=other,
+        opposite=rng.choice(words[opposite]),
+    )
+
+
+def generate(seed: int) -> dict[str, str]:
+    """The text of each file, by file name."""
+    rng = Random(seed)
+    files = {}
+    for file, words in SPLITS.items():
+        rows: dict[str, int] = {}
+        while len(rows) < words["count"]:
+            label = len(rows) % 2
+            rows.setdefault(review(label, words, rng), label)
+        lines = [f"{text}\t{label}\n" for text, label in rows.items()]
+        rng.shuffle(lines)
+        files[file] = "".join(["sentence\tlabel\n", *lines])
+    return files
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=HERE, help="folder to write to")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    for file, text in generate(args.seed).items():
+        (args.out / file).write_bytes(text.encode())
+
+
+if __name__ == "__main__":
+    main()

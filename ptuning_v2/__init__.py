@@ -1,0 +1,1 @@
+"""P-tuning v2: trained keys and values in every layer of a frozen encoder, for understanding."""

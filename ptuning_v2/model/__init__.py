@@ -1,0 +1,1 @@
+"""The models: prefix encoder, heads, and the frozen encoder between them."""

@@ -1,0 +1,132 @@
+"""From flags to a model."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import transformers
+from torch import nn
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModel, PretrainedConfig
+
+from prefix_tuning import base_model
+from prefix_tuning.errors import UserError
+from prefix_tuning.prefix import PrefixShape
+from prefix_tuning.report import n_parameters
+from ptuning_v2.model.heads import TaskType
+from ptuning_v2.model.prefix_encoder import PrefixEncoder, init_weights
+from ptuning_v2.model.prompted_encoder import PromptedEncoder
+
+if TYPE_CHECKING:
+    from ptuning_v2.arguments import ModelArguments
+
+__all__ = ["TaskType", "get_config", "get_model", "parameter_lines"]
+
+AUTO_CLASSES = {
+    TaskType.TOKEN_CLASSIFICATION: transformers.AutoModelForTokenClassification,
+    TaskType.SEQUENCE_CLASSIFICATION: transformers.AutoModelForSequenceClassification,
+    TaskType.QUESTION_ANSWERING: transformers.AutoModelForQuestionAnswering,
+    TaskType.MULTIPLE_CHOICE: transformers.AutoModelForMultipleChoice,
+}
+"""The models that are fine-tuned, or of which the head alone is."""
+
+
+def get_config(model_args: ModelArguments) -> PretrainedConfig:
+    """The encoder's configuration, with the dropout of the run.
+
+    Raises:
+        UserError: it cannot be had, or is not that of an encoder.
+    """
+    config = base_model.load_config(
+        model_args.model_name_or_path,
+        model_args.cache_dir,
+        revision=model_args.model_revision,
+    )
+    if config.is_encoder_decoder or type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
+        raise UserError(
+            f"--model_name_or_path {model_args.model_name_or_path}: {config.model_type} is no "
+            "encoder; name one of the kind of BERT, RoBERTa or DeBERTa"
+        )
+    if model_args.prefix:
+        config.hidden_dropout_prob = model_args.hidden_dropout_prob
+    return config
+
+
+def get_model(
+    model_args: ModelArguments,
+    task_type: TaskType,
+    config: PretrainedConfig,
+    fix_bert: bool = False,
+) -> nn.Module:
+    """The model that ``--prefix`` or ``--prompt`` asks for; the library's own without them.
+
+    Args:
+        task_type: which head.
+        config: of :func:`get_config`.
+        fix_bert: without prompts, train the head alone. The original decides this silently by
+            the task; ``--freeze_backbone`` is the flag for it here.
+
+    Returns:
+        the model, with an attribute ``new_names``: of the parameters that the pretrained weights
+        lack, and that therefore are part of a checkpoint even if frozen.
+
+    Raises:
+        UserError: the base model cannot be had, or cannot carry prompts.
+    """
+    prompted = model_args.prefix or model_args.prompt
+    auto_class = AutoModel if prompted else AUTO_CLASSES[task_type]
+    new: list[str] = []
+    base = base_model.load_model(
+        model_args.model_name_or_path,
+        _noting_new_names(auto_class, new),
+        cache_dir=model_args.cache_dir,
+        config=config,
+        revision=model_args.model_revision,
+    )
+    if not prompted:
+        if fix_bert:
+            base.base_model.requires_grad_(False)
+        base.new_names = new
+        return base
+    if not task_type.pools and getattr(base, "pooler", None) is not None:
+        base.pooler = None  # nothing reads it
+    length = model_args.pre_seq_len
+    prompts: nn.Module = nn.Embedding(length, config.hidden_size)
+    init_weights(prompts)
+    if model_args.prefix:
+        prompts = PrefixEncoder(
+            PrefixShape.from_config(config),
+            length,
+            dropout=config.hidden_dropout_prob,
+            projection=model_args.prefix_projection,
+            hidden_size=model_args.prefix_hidden_size,
+        )
+    shift = model_args.shift_positions == "yes"
+    model = PromptedEncoder(base, task_type, config.num_labels, prompts, shift_positions=shift)
+    model.new_names = [f"{base.base_model_prefix}.{name}" for name in new]
+    return model
+
+
+def _noting_new_names(auto_class: Any, names: list[str]) -> Any:
+    """``auto_class``, whose ``from_pretrained`` adds to ``names`` what the weights lack."""
+
+    def from_pretrained(*args: Any, **kwargs: Any) -> Any:
+        model, info = auto_class.from_pretrained(*args, output_loading_info=True, **kwargs)
+        names.extend(info["missing_keys"])
+        return model
+
+    return SimpleNamespace(from_pretrained=from_pretrained)
+
+
+def parameter_lines(model: nn.Module) -> list[str]:
+    """One line each: the base model, and what of it all is trained."""
+    trained = n_parameters(model, trainable_only=True)
+    base = model.backbone if isinstance(model, PromptedEncoder) else model.base_model
+    frozen = n_parameters(base, trainable_only=True) == 0
+    total = n_parameters(base)
+    lines = [f"base model            {total:>15,} parameters{', frozen' if frozen else ''}"]
+    lines.append(f"trained parameters    {trained:>15,} ({trained / total:.2%} of the base model)")
+    if isinstance(model, PromptedEncoder):
+        prompts = n_parameters(model.prefix_encoder)
+        lines.append(f"  of them prompts     {prompts:>15,}, the rest is the head")
+    return lines

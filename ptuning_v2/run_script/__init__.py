@@ -1,0 +1,1 @@
+"""Runs with the original's hyper-parameters."""

@@ -1,0 +1,1 @@
+"""The five families of tasks: their data, metrics and submission files."""

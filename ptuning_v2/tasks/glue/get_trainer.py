@@ -1,0 +1,16 @@
+"""GLUE: which model, and which loop."""
+
+from __future__ import annotations
+
+from ptuning_v2.arguments import Arguments
+from ptuning_v2.tasks.glue.dataset import GlueDataset
+from ptuning_v2.training.build import build_trainer, load_base
+from ptuning_v2.training.trainer_base import BaseTrainer
+
+
+def get_trainer(args: Arguments) -> tuple[BaseTrainer, GlueDataset]:
+    """The trainer of a run, and its data."""
+    config, tokenizer = load_base(args)
+    data = GlueDataset(tokenizer, args[1], args[2])
+    more = {"compute_metrics": data.compute_metrics}
+    return build_trainer(args, config, data, BaseTrainer, **more), data

@@ -1,0 +1,232 @@
+"""SQuAD 1.1 and 2.0: long paragraphs are read in overlapping windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+from evaluation import files, qa
+from prefix_tuning.errors import UserError
+from ptuning_v2.arguments import DataTrainingArguments, QuestionAnwseringArguments, RunArguments
+from ptuning_v2.tasks.qa.utils_qa import Answers, Question, Window, postprocess_qa_predictions
+from ptuning_v2.tasks.utils import (
+    Collator,
+    Examples,
+    Feature,
+    TaskData,
+    chunks,
+    cut,
+    locate,
+    read_hub,
+)
+
+HUB = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
+VERSIONS = {"squad": "v1.1", "squad_v2": "v2.0"}
+DOC_STRIDE = 128
+"""Tokens that two windows of a paragraph share, at the default length of 384."""
+
+
+def read_squad(path: Path, unanswerable: bool) -> list[Question]:
+    """Read a file of SQuAD.
+
+    Args:
+        unanswerable: whether questions may be without an answer.
+
+    Raises:
+        UserError: the file is no SQuAD file, or an answer does not stand where it should; names
+            the question.
+    """
+    document = files.read_json(path)
+    questions = []
+    where = "the first article"
+    try:
+        for article in document["data"]:
+            for paragraph in article["paragraphs"]:
+                for qas in paragraph["qas"]:
+                    where = f"question {qas['id']}"
+                    questions.append(_question(qas, paragraph["context"]))
+                    _check(questions[-1], unanswerable, f"{path}, {where}")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}, at {where} or right after it: not as in SQuAD's files ({error!r})"
+        ) from error
+    if not questions:
+        raise UserError(f"{path} has no questions")
+    return questions
+
+
+def _question(qas: dict[str, Any], context: str) -> Question:
+    # Plausible answers of unanswerable questions are not answers.
+    answers = [] if qas.get("is_impossible") else qas["answers"]
+    return Question(
+        qas["id"],
+        qas["question"].lstrip(),
+        context,
+        tuple(answer["text"] for answer in answers),
+        tuple(int(answer["answer_start"]) for answer in answers),
+    )
+
+
+def _check(question: Question, unanswerable: bool, where: str) -> None:
+    if not question.answers and not unanswerable:
+        raise UserError(f"{where} has no answer: use --dataset_name squad_v2")
+    for text, start in zip(question.answers, question.starts, strict=True):
+        if not 0 <= start <= len(question.context) - len(text):
+            raise UserError(f"{where}: answer_start {start} is outside the paragraph")
+
+
+def _from_hub(record: dict[str, Any]) -> Question:
+    answers = record["answers"]
+    return Question(
+        record["id"],
+        record["question"].lstrip(),
+        record["context"],
+        tuple(answers["text"]),
+        tuple(answers["answer_start"]),
+    )
+
+
+class Windows(Examples):
+    """Features of windows; the rows are :class:`Window`, of these questions (none in training)."""
+
+    def __init__(
+        self, features: Sequence[Feature], rows: Sequence[Window], questions: Sequence[Question]
+    ) -> None:
+        super().__init__(features, rows)
+        self.questions = questions
+
+
+class SQuAD(TaskData):
+    """SQuAD 1.1 or 2.0, with its metrics and its predictions."""
+
+    task_type = "qa"
+    num_labels = 2
+    test_key = "f1"
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        data_args: DataTrainingArguments,
+        training_args: RunArguments,
+        qa_args: QuestionAnwseringArguments,
+    ) -> None:
+        super().__init__(tokenizer, data_args, training_args)
+        self.qa_args = qa_args
+        self.unanswerable = self.name == "squad_v2"
+        self.max_seq_length = min(data_args.max_seq_length, tokenizer.model_max_length)
+        self.stride = min(DOC_STRIDE, self.max_seq_length // 3)
+        # To one length always: padding takes part in the loss over positions.
+        self.data_collator = Collator(tokenizer, self.max_seq_length)
+        self.load()
+
+    def read(self, split: str) -> list[Question]:
+        if self.data_args.data_dir is None:
+            return [_from_hub(record) for record in read_hub(HUB[self.name], None, split)]
+        part = "dev" if split == "validation" else split
+        name = f"{part}-{VERSIONS[self.name]}.json"
+        return read_squad(locate(self.data_args.data_dir, self.name, [name]), self.unanswerable)
+
+    def encode(self, rows: Sequence[Question], training: bool = False) -> Windows:
+        """Questions -> windows; in training with the positions of the first answer."""
+        features: list[Feature] = []
+        windows: list[Window] = []
+        before = 0
+        for part in chunks(rows):
+            self._check_lengths(part)
+            encoded = self._tokenize(part)
+            names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+            for i, number in enumerate(encoded["overflow_to_sample_mapping"]):
+                offsets = context_offsets(encoded, i)
+                feature: Feature = {k: np.array(encoded[k][i], dtype=np.int32) for k in names}
+                if training:
+                    start, end = answer_tokens(part[number], offsets)
+                    feature |= {"start_positions": start, "end_positions": end}
+                else:
+                    windows.append(Window(before + number, offsets))
+                features.append(feature)
+            before += len(part)
+        # As in the original, which counts windows in training only.
+        limit = self.data_args.max_train_samples if training else None
+        return Windows(cut(features, limit), windows, rows)
+
+    def _check_lengths(self, rows: Sequence[Question]) -> None:
+        special = self.tokenizer.num_special_tokens_to_add(pair=True)
+        room = self.max_seq_length - special - self.stride - 1
+        encoded = self.tokenizer([q.question for q in rows], add_special_tokens=False)
+        for question, ids in zip(rows, encoded["input_ids"], strict=True):
+            if len(ids) > room:
+                raise UserError(
+                    f"question {question.id} has {len(ids)} tokens, --max_seq_length "
+                    f"{self.max_seq_length} has room for {room}: raise it"
+                )
+
+    def _tokenize(self, rows: Sequence[Question]) -> BatchEncoding:
+        return self.tokenizer(
+            [q.question for q in rows],
+            [q.context for q in rows],
+            truncation="only_second",
+            max_length=self.max_seq_length,
+            stride=self.stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+
+    def predict(self, examples: Windows, logits: tuple[np.ndarray, np.ndarray]) -> Answers:
+        """Answer the questions of ``examples``.
+
+        Args:
+            examples: ``eval_dataset`` or one of ``predict_datasets``.
+            logits: of starts and of ends, each ``[windows, T]``.
+        """
+        return postprocess_qa_predictions(
+            examples.questions,
+            examples.rows,
+            *logits[:2],
+            unanswerable=self.unanswerable,
+            n_best_size=self.qa_args.n_best_size,
+            max_answer_length=self.qa_args.max_answer_length,
+            null_score_diff_threshold=self.qa_args.null_score_diff_threshold,
+        )
+
+    def score(self, examples: Windows, answers: Answers) -> dict[str, float]:
+        """exact_match and f1 (2.0: exact, f1, and both by kind of question), from 0 to 100."""
+        accepted = {question.id: question.answers for question in examples.questions}
+        scores = (qa.squad_v2 if self.unanswerable else qa.squad)(accepted, answers.texts)
+        return dict(scores.values)
+
+    def write_predictions(
+        self, folder: Path, split: str, logits: tuple[np.ndarray, np.ndarray]
+    ) -> Path:
+        """Write the answers to a key of ``predict_datasets``, as the official scripts take them."""
+        self.predict(self.predict_datasets[split], logits).write(folder, split)
+        return folder / f"{split}_predictions.json"
+
+
+def context_offsets(encoded: BatchEncoding, i: int) -> np.ndarray:
+    """The offsets of window ``i`` as :class:`Window` has them."""
+    offsets = np.array(encoded["offset_mapping"][i], dtype=np.int32)
+    inside = np.array([part == 1 for part in encoded.sequence_ids(i)])
+    return np.where(inside[:, None], offsets, np.int32(-1))
+
+
+def answer_tokens(question: Question, offsets: np.ndarray) -> tuple[int, int]:
+    """First and last token of the first answer; twice 0, i.e. [CLS], if it is not in the window.
+
+    Args:
+        offsets: ``[T, 2]``, see :class:`Window`.
+    """
+    inside = np.flatnonzero(offsets[:, 0] >= 0)
+    if not question.answers or not len(inside):
+        return 0, 0
+    start, end = question.starts[0], question.starts[0] + len(question.answers[0])
+    first, last = inside[0], inside[-1]
+    if offsets[first, 0] > start or offsets[last, 1] < end:
+        return 0, 0
+    starts, ends = offsets[first : last + 1].T
+    # The last token that begins at or before it, the first that ends at or after it.
+    begin = first + np.searchsorted(starts, start, side="right") - 1
+    return int(begin), int(first + np.searchsorted(ends, end, side="left"))

@@ -1,0 +1,97 @@
+"""Classification of texts and pairs of texts, which GLUE and SuperGLUE share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+from transformers.trainer_utils import EvalPrediction
+
+from evaluation import classification
+from ptuning_v2.arguments import DataTrainingArguments, RunArguments
+from ptuning_v2.tasks.utils import Collator, Examples, Feature, TaskData, chunks
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """What is classified, and where the official file has it."""
+
+    pairs: tuple[tuple[str, str | None], ...]
+    """Text and second text, if any; for COPA one such pair for each choice."""
+    label: float | None
+    idx: Any
+    """Its number; for MultiRC those of paragraph, question and answer, for ReCoRD of the query."""
+    entity: str = ""
+    """ReCoRD: what stands for the placeholder."""
+    answers: tuple[str, ...] = ()
+    """ReCoRD: the accepted entities."""
+
+
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[TextRow], max_length: int
+) -> list[Feature]:
+    """Tokenize rows; of a pair that is too long the longer text loses tokens first."""
+    features = []
+    for part in chunks(rows):
+        pairs = [pair for row in part for pair in row.pairs]
+        first, second = ([pair[i] for pair in pairs] for i in range(2))
+        encoded = tokenizer(
+            first,
+            None if second[0] is None else second,
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+        )
+        columns = {k: [np.array(v, dtype=np.int32) for v in encoded[k]] for k in encoded}
+        width = len(part[0].pairs)
+        for number, row in enumerate(part):
+            span = slice(number * width, (number + 1) * width)
+            feature = {k: v[span] if width > 1 else v[number] for k, v in columns.items()}
+            features.append(feature if row.label is None else {**feature, "labels": row.label})
+    return features
+
+
+class TextData(TaskData):
+    """A data set of GLUE or SuperGLUE; subclasses read its files."""
+
+    task_type = "sequence"
+    test_key = "accuracy"
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        data_args: DataTrainingArguments,
+        training_args: RunArguments,
+    ) -> None:
+        super().__init__(tokenizer, data_args, training_args)
+        wanted, most = data_args.max_seq_length, tokenizer.model_max_length
+        if wanted > most:
+            log.warning("--max_seq_length %d: the tokenizer allows %d, using that", wanted, most)
+        self.max_seq_length = min(wanted, most)
+        fixed = self.max_seq_length if data_args.pad_to_max_length else None
+        self.data_collator = Collator(tokenizer, fixed, self.multiple_of)
+        self.load()
+
+    def encode(self, rows: Sequence[TextRow], training: bool = False) -> Examples:
+        return Examples(encode_texts(self.tokenizer, rows, self.max_seq_length), rows)
+
+    def decide(self, logits: np.ndarray | tuple[np.ndarray, ...]) -> np.ndarray:
+        """Logits ``[N, labels]`` -> class of each row; of stsb ``[N, 1]`` -> its score."""
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        if self.name == "stsb":
+            return logits.reshape(len(logits))
+        return logits.argmax(axis=1)
+
+    def compute_metrics(self, p: EvalPrediction) -> dict[str, float]:
+        """The metrics of the benchmark, ``test_key`` among them."""
+        scores = classification.score(
+            self.name, np.asarray(p.label_ids).tolist(), self.decide(p.predictions).tolist()
+        )
+        # A model that says the same of every row correlates with nothing.
+        return {name: 0.0 if value is None else value for name, value in scores.values.items()}

@@ -1,0 +1,1 @@
+"""The training loops: transformers' Trainer, keeping the best epoch."""

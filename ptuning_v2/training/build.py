@@ -1,0 +1,95 @@
+"""What the ``get_trainer`` of all families have in common: from flags to base model and trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from prefix_tuning.base_model import load_tokenizer
+from ptuning_v2.arguments import Arguments, check_length
+from ptuning_v2.model import checkpoint
+from ptuning_v2.model.utils import TaskType, get_config, get_model, parameter_lines
+from ptuning_v2.tasks.utils import ADD_PREFIX_SPACE, TaskData
+from ptuning_v2.training.trainer_base import BaseTrainer
+
+AnyTrainer = TypeVar("AnyTrainer", bound=BaseTrainer)
+
+
+def load_base(
+    args: Arguments, word_by_word: bool = False
+) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
+    """The encoder's configuration and tokenizer; flags become those of ``--prefix_checkpoint``.
+
+    Args:
+        word_by_word: whether texts come as words.
+
+    Raises:
+        UserError: they cannot be had, or prompts and texts do not fit the encoder together.
+    """
+    model_args, data_args, _, _ = args
+    checkpoint.adopt(model_args)
+    config = get_config(model_args)
+    if data_args.max_seq_length is not None:
+        check_length(config, model_args.occupied_positions, data_args.max_seq_length)
+    options: dict[str, Any] = {"revision": model_args.model_revision}
+    if word_by_word and ADD_PREFIX_SPACE.get(config.model_type):
+        options["add_prefix_space"] = True
+    name = model_args.model_name_or_path
+    return config, load_tokenizer(name, model_args.cache_dir, **options)
+
+
+def labels_of_checkpoint(args: Arguments) -> list[str] | None:
+    """The names of the labels that ``--prefix_checkpoint`` was trained with, if it says."""
+    folder = args[0].prefix_checkpoint
+    meta = checkpoint.read_metadata(Path(folder)) if folder else {}
+    return meta.get("task", {}).get("labels")
+
+
+def build_trainer(
+    args: Arguments,
+    config: PretrainedConfig,
+    data: TaskData,
+    trainer_class: type[AnyTrainer],
+    **more: Any,
+) -> AnyTrainer:
+    """The model for ``data``, in a trainer; says what is trained.
+
+    Args:
+        config: of :func:`load_base`.
+        more: goes to the trainer.
+
+    Raises:
+        UserError: the base model cannot be had, or does not fit prompts or checkpoint.
+    """
+    model_args, data_args, training_args, _ = args
+    config.num_labels = data.num_labels
+    if data.label_list:
+        config.id2label = dict(enumerate(data.label_list))
+        config.label2id = {label: number for number, label in enumerate(data.label_list)}
+    print(f"loading {model_args.model_name_or_path} ...", flush=True)
+    task_type = TaskType(data.task_type)
+    model = get_model(model_args, task_type, config, fix_bert=model_args.freeze_backbone)
+    task = {
+        "task_name": data_args.task_name,
+        "dataset_name": data_args.dataset_name,
+        "labels": data.label_list,
+    }
+    meta = checkpoint.metadata(model, model_args, **task)
+    if model_args.prefix_checkpoint:
+        checkpoint.load(Path(model_args.prefix_checkpoint), model)
+    print("\n".join(parameter_lines(model)), flush=True)
+    is_qa = task_type is TaskType.QUESTION_ANSWERING
+    training_args.label_names = ["start_positions", "end_positions"] if is_qa else ["labels"]
+    return trainer_class(
+        model=model,
+        args=training_args,
+        train_dataset=data.train_dataset,
+        eval_dataset=data.eval_dataset,
+        data_collator=data.data_collator,
+        test_key=data.test_key,
+        predict_dataset=data.predict_datasets,
+        meta=meta,
+        **more,
+    )

@@ -1,0 +1,115 @@
+"""The loop of GLUE and SuperGLUE, and what all families share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from prefix_tuning.checkpoint import write_json
+from ptuning_v2.model import checkpoint
+
+BEST = "best"
+"""Folder in a run of the checkpoint with the best score."""
+
+
+class BaseTrainer(Trainer):
+    """Trainer that remembers the epoch with the best score on the evaluation set.
+
+    Best is what is strictly greater than all before, and than 0: of equal epochs the first
+    counts. The epoch is numbered from 0. Whenever there is a new best, its weights are written to
+    ``<output_dir>/best`` and the labelled test sets are predicted: the test scores that are
+    reported are those of the epoch that is best on the evaluation set.
+
+    Args:
+        test_key: the metric that decides, without ``eval_``.
+        predict_dataset: test sets by name; those without labels are not scored.
+        meta: what checkpoints say about themselves (``ptuning_v2.model.checkpoint.metadata``).
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        test_key: str = "accuracy",
+        predict_dataset: Mapping[str, Dataset] | None = None,
+        meta: dict[str, Any],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        # The loss is a mean over the batch already: Trainer must divide it by the accumulation.
+        self.model_accepts_loss_kwargs = False
+        self.test_key = test_key
+        self.predict_dataset = predict_dataset or {}
+        self.meta = meta
+        self.best_metrics: dict[str, Any] = {"best_epoch": 0, f"best_eval_{test_key}": 0}
+        self.add_callback(_LogWithEveryCheckpoint())
+        self.add_callback(_RestoreBest(self.best_metrics))
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate; while training, also compare with the best so far."""
+        metrics = super().evaluate(*args, **kwargs)
+        if self.is_in_train:
+            self._track(metrics)
+        return metrics
+
+    def _track(self, metrics: dict[str, float]) -> None:
+        score = metrics[f"eval_{self.test_key}"]
+        if score > self.best_metrics[f"best_eval_{self.test_key}"]:
+            self._note_best(metrics)
+            self.save_model(str(Path(self.args.output_dir, BEST)))
+        self.log(dict(self.best_metrics))
+
+    def _note_best(self, metrics: dict[str, float]) -> None:
+        assert self.state.epoch is not None
+        self.best_metrics["best_epoch"] = math.ceil(round(self.state.epoch, 6)) - 1
+        self.best_metrics[f"best_eval_{self.test_key}"] = metrics[f"eval_{self.test_key}"]
+        for name, dataset in self.predict_dataset.items():
+            if name.startswith("test") and "labels" in dataset[0]:
+                scores = self.predict(dataset, metric_key_prefix="test").metrics
+                score = scores[f"test_{self.test_key}"]
+                self.best_metrics[f"best_{name}_{self.test_key}"] = score
+
+    def log_best_metrics(self) -> None:
+        """Print the best scores and write them to ``best_results.json``."""
+        best = dict(self.best_metrics)
+        self.log_metrics("best", best)
+        if self.is_world_process_zero():
+            write_json(Path(self.args.output_dir, "best_results.json"), best)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        checkpoint.save(Path(output_dir or self.args.output_dir), self.model, self.meta)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        checkpoint.load(Path(resume_from_checkpoint), model or self.model)
+
+
+class _RestoreBest(TrainerCallback):
+    """A resumed run knows its best epoch from the log that came with the checkpoint."""
+
+    def __init__(self, best_metrics: dict[str, Any]) -> None:
+        self.best_metrics = best_metrics
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for log in state.log_history:
+            self.best_metrics |= {k: v for k, v in log.items() if k.startswith("best_")}
+
+
+class _LogWithEveryCheckpoint(TrainerCallback):
+    """A resumed run logs the same losses as an uninterrupted one only if none is half collected."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        control.should_log = control.should_log or control.should_save
+        return control
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        return self.on_step_end(args, state, control)

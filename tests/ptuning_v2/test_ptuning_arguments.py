@@ -1,0 +1,147 @@
+"""The flags: the original's command lines, defaults, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import BertConfig, DebertaConfig, RobertaConfig
+
+import ptuning_v2
+from prefix_tuning.errors import UserError
+from ptuning_v2.arguments import check_length, free_positions, get_args
+from ptuning_v2.tasks.utils import DATASETS, TASKS
+
+# As the original's scripts spell them, with variables filled in.
+SUPERGLUE = (
+    "--model_name_or_path roberta-large --task_name superglue --dataset_name boolq --do_train "
+    "--do_eval --max_seq_length 128 --per_device_train_batch_size 32 --learning_rate 7e-3 "
+    "--num_train_epochs 100 --pre_seq_len 8 --output_dir checkpoints/boolq-roberta/ "
+    "--overwrite_output_dir --hidden_dropout_prob 0.1 --seed 11 --save_strategy no "
+    "--evaluation_strategy epoch --prefix"
+)
+NER = (
+    "--model_name_or_path roberta-large --task_name ner --dataset_name conll2003 --do_train "
+    "--do_eval --do_predict --max_seq_length 152 --per_device_train_batch_size 16 "
+    "--learning_rate 3e-2 --num_train_epochs 30 --pre_seq_len 11 --output_dir checkpoints/c/ "
+    "--overwrite_output_dir --hidden_dropout_prob 0.1 --seed 11 --save_strategy no "
+    "--evaluation_strategy=epoch --prefix"
+)
+MINIMAL = "--model_name_or_path m --task_name {} --dataset_name {} --output_dir o --do_eval"
+
+
+def test_command_lines_of_the_original():
+    model, data, run, qa = get_args(SUPERGLUE.split())
+    assert (model.prefix, model.prompt, model.pre_seq_len) == (True, False, 8)
+    assert (data.task_name, data.dataset_name, data.max_seq_length) == ("superglue", "boolq", 128)
+    assert (run.eval_strategy, run.save_strategy) == ("epoch", "no")
+    assert run.overwrite_output_dir
+    assert (run.seed, run.learning_rate) == (11, 7e-3)
+    assert (qa.n_best_size, qa.max_answer_length, qa.null_score_diff_threshold) == (20, 30, 0.0)
+    _, data, run, _ = get_args(NER.split())
+    assert (run.do_predict, run.eval_strategy, data.max_seq_length) == (True, "epoch", 152)
+
+
+def test_defaults():
+    model, data, run, _ = get_args(MINIMAL.format("glue", "rte").split())
+    assert (model.pre_seq_len, model.prefix_hidden_size, model.hidden_dropout_prob) == (4, 512, 0.1)
+    assert (model.prefix, model.prompt, model.prefix_projection) == (False, False, False)
+    assert (data.max_seq_length, data.pad_to_max_length, data.template_id) == (128, True, 0)
+    assert (run.per_device_eval_batch_size, run.logging_steps) == (8, 500)
+    assert (run.save_strategy, run.save_total_limit) == ("epoch", 1)
+    assert get_args(MINIMAL.format("qa", "squad").split())[1].max_seq_length == 384
+    assert get_args(MINIMAL.format("srl", "conll2005").split())[1].max_seq_length is None
+
+
+def test_flags_without_effect_are_accepted_but_not_shown(capsys):
+    unused = "--use_auth_token --config_name c --tokenizer_name t --train_file f --overwrite_cache"
+    get_args([*MINIMAL.format("glue", "rte").split(), *unused.split(), "--no_pad_to_max_length"])
+    with pytest.raises(SystemExit):
+        get_args(["--help"])
+    shown = capsys.readouterr().out
+    assert "--tokenizer_name" not in shown
+    assert "--pre_seq_len" in shown
+
+
+@pytest.mark.parametrize(
+    ("task", "dataset", "flags", "message"),
+    [
+        ("ner", "rte", "", "--dataset_name rte: --task_name ner has conll2003"),
+        ("glue", "rte", "--prefix --prompt", "--prefix and --prompt"),
+        ("ner", "wnut17", "--prompt", "--prompt with --task_name ner"),
+        ("glue", "rte", "--prefix --pre_seq_len 0", "--pre_seq_len 0"),
+        ("glue", "rte", "--prefix_projection", "--prefix_projection is part of --prefix"),
+        ("superglue", "wsc", "--template_id 2", "--template_id 2: use 0 or 1"),
+        ("glue", "rte", "--data_dir nowhere", "--data_dir nowhere"),
+        ("glue", "rte", "--prefix_checkpoint nowhere", "--prefix_checkpoint nowhere"),
+        ("glue", "rte", "--hidden_dropout_prob 1", "--hidden_dropout_prob"),
+        ("glue", "rte", "--learning_rate 0", "--learning_rate"),
+        ("glue", "rte", "--max_train_samples 0", "--max_train_samples 0"),
+        ("glue", "rte", "--train_size 0", "--train_size 0"),
+        ("glue", "rte", "--do_eval false", "nothing to do"),
+        ("glue", "rte", "--do_train --num_train_epochs 0", "nothing to train"),
+        ("qa", "squad", "--predict_split test", "not public"),
+        ("qa", "squad", "--n_best_size 0", "--n_best_size 0"),
+        ("glue", "rte", "--speed 3", "--speed"),
+    ],
+)
+def test_impossible_flags(task, dataset, flags, message):
+    with pytest.raises(UserError, match=message):
+        get_args([*MINIMAL.format(task, dataset).split(), *flags.split()])
+
+
+def test_positions_beside_the_prompts():
+    # BERT has 512 positions; RoBERTa's table of 514 rows keeps two for padding and before it.
+    assert free_positions(BertConfig(), 0) == 512
+    assert free_positions(RobertaConfig(max_position_embeddings=514), 100) == 412
+    assert free_positions(DebertaConfig(position_biased_input=False), 100) is None
+    check_length(BertConfig(), 384, 128)
+    with pytest.raises(UserError, match=r"--pre_seq_len 385 and --max_seq_length 128.*512"):
+        check_length(BertConfig(), 385, 128)
+    check_length(RobertaConfig(max_position_embeddings=514), 384, 128)
+    with pytest.raises(UserError, match="512 positions"):
+        check_length(RobertaConfig(max_position_embeddings=514), 385, 128)
+
+
+def test_prompts_occupy_positions_unless_told_not_to():
+    flags = MINIMAL.format("glue", "rte").split() + ["--pre_seq_len", "7"]
+    assert get_args(flags)[0].occupied_positions == 0
+    assert get_args([*flags, "--prompt"])[0].occupied_positions == 7
+    assert get_args([*flags, "--prefix"])[0].occupied_positions == 7
+    not_shifted = [*flags, "--prefix", "--shift_positions", "no"]
+    assert get_args(not_shifted)[0].occupied_positions == 0
+
+
+def test_hyperparameters_are_flags():
+    path = Path(ptuning_v2.__file__).with_name("hyperparameters.json")
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    assert len(rows) == 20
+    for name, row in rows.items():
+        named = {k: v for k, v in row.items() if k != "note" and v is not True}
+        switches = [f"--{k}" for k, v in row.items() if v is True]
+        flags = [part for k, v in named.items() for part in (f"--{k}", str(v))]
+        model, data, run, _ = get_args([*flags, *switches, "--do_train", "--prefix"])
+        assert ("roberta" in model.model_name_or_path) == name.endswith("roberta"), name
+        assert Path(run.output_dir).name.endswith(name.rsplit("_", 1)[1]), name
+        assert data.dataset_name in TASKS[data.task_name]
+    assert rows["wic_bert"] == {
+        "task_name": "superglue",
+        "dataset_name": "wic",
+        "model_name_or_path": "bert-large-cased",
+        "per_device_train_batch_size": 16,
+        "learning_rate": 1e-4,
+        "hidden_dropout_prob": 0.1,
+        "pre_seq_len": 20,
+        "num_train_epochs": 80,
+        "seed": 44,
+        "max_seq_length": 128,
+        "prefix_projection": True,
+        "template_id": 1,
+        "output_dir": "checkpoints/wic-bert",
+    }
+
+
+def test_data_sets():
+    assert [len(names) for names in TASKS.values()] == [9, 8, 4, 2, 2]
+    assert len(DATASETS) == 24  # rte is in two families

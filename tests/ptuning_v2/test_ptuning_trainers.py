@@ -1,0 +1,120 @@
+"""The loops: learning rates of the original, and what counts as the best epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, TrainerCallback, TrainingArguments
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from ptuning_v2.training.trainer_base import BaseTrainer
+from ptuning_v2.training.trainer_exp import ExponentialTrainer
+
+
+class Toy(nn.Module):
+    """One weight; its loss does not matter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.config = PretrainedConfig()
+        self.new_names: list[str] = []
+
+    def forward(self, x: Tensor, labels: Tensor) -> SequenceClassifierOutput:
+        logits = (x * self.weight).unsqueeze(1)
+        return SequenceClassifierOutput(loss=(logits - 1).square().mean(), logits=logits)
+
+
+class Rates(TrainerCallback):
+    """Notes the learning rate of every step."""
+
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.found.append(kwargs["optimizer"].param_groups[0]["lr"])
+
+
+ROWS = [{"x": torch.tensor(float(i)), "labels": torch.tensor(0)} for i in range(10)]
+
+
+def trainer_of(
+    trainer_class: type[BaseTrainer], folder: Path, epochs: int, **options: Any
+) -> BaseTrainer:
+    accumulation = options.pop("accumulation", 1)
+    args = TrainingArguments(
+        str(folder),
+        num_train_epochs=epochs,
+        learning_rate=0.01,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=accumulation,
+        eval_strategy="epoch",
+        save_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    return trainer_class(
+        Toy(), args, train_dataset=ROWS, eval_dataset=ROWS, meta={"tuning": {}}, **options
+    )
+
+
+def no_score(_: Any) -> dict[str, float]:
+    return {"accuracy": 0.0}
+
+
+@pytest.mark.parametrize(("accumulation", "steps"), [(1, 5), (2, 3), (5, 1), (9, 1)])
+def test_exponential_rate(accumulation: int, steps: int, tmp_path: Path) -> None:
+    """0.01, 0.0095, 0.009025, ..., each for an epoch, however gradients are accumulated."""
+    rates = Rates()
+    options = {"accumulation": accumulation, "compute_metrics": no_score}
+    trainer = trainer_of(ExponentialTrainer, tmp_path, 3, **options)
+    trainer.add_callback(rates)
+    trainer.train()
+    expected = [rate for rate in (0.01, 0.0095, 0.009025) for _ in range(steps)]
+    assert rates.found == pytest.approx(expected, rel=1e-9)
+
+
+def test_linear_rate(tmp_path: Path) -> None:
+    rates = Rates()
+    trainer = trainer_of(BaseTrainer, tmp_path, 2, compute_metrics=no_score)
+    trainer.add_callback(rates)
+    trainer.train()
+    assert rates.found == pytest.approx([0.01 * (1 - step / 10) for step in range(10)])
+
+
+def scripted(scores: list[float]) -> Any:
+    """A metric that returns these numbers one after the other."""
+    left = iter(scores)
+    return lambda _: {"f1": next(left)}
+
+
+def test_best_is_strictly_greater_and_tests_belong_to_it(tmp_path: Path) -> None:
+    # Evaluation of each epoch; behind a new best the two test sets.
+    scores = [0.5, 0.11, 0.12, 0.5, 0.7, 0.21, 0.22, 0.6]
+    sets = {"test_wsj": ROWS, "test_brown": ROWS, "unlabelled": ROWS[:1]}
+    options = {"compute_metrics": scripted(scores), "test_key": "f1", "predict_dataset": sets}
+    trainer = trainer_of(BaseTrainer, tmp_path, 4, **options)
+    trainer.train()
+    assert trainer.best_metrics == {
+        "best_epoch": 2,  # from 0
+        "best_eval_f1": 0.7,
+        "best_test_wsj_f1": 0.21,
+        "best_test_brown_f1": 0.22,
+    }
+    logged = [log["best_epoch"] for log in trainer.state.log_history if "best_epoch" in log]
+    assert logged == [0, 0, 2, 2]
+    trainer.log_best_metrics()
+    assert (tmp_path / "best_results.json").is_file()
+    assert (tmp_path / "best" / "model.safetensors").is_file()
+
+
+def test_nothing_above_zero_is_no_best(tmp_path: Path) -> None:
+    options = {"compute_metrics": scripted([0.0, -0.5]), "test_key": "f1"}
+    trainer = trainer_of(BaseTrainer, tmp_path, 2, **options)
+    trainer.train()
+    assert trainer.best_metrics == {"best_epoch": 0, "best_eval_f1": 0}
+    assert not (tmp_path / "best").exists()
