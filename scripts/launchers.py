@@ -87,7 +87,9 @@ def _gpt2(job: dict[str, Any], model: str | None, data: Path | None) -> list[Ste
         for split, flag in zip(SPLITS, ("train_file", "eval_file", "test_file"), strict=True):
             flags[flag] = files[split]
         if job["settings"]["inputs"] is not None:
-            flags["eval_file"] = one_reference(files["valid"])
+            # A low-data run draws its development set from the whole file.
+            beside = one_reference if job["subset"] is None else whole
+            flags["eval_file"] = beside(files["valid"])
     flags |= {"output_dir": run, "generate": "no"}
     decoding = {k: v for k, v in job["settings"]["decoding"].items() if k != "split"}
     result = [Step("train", "gpt2.train_e2e", _arguments(flags))]
@@ -103,6 +105,11 @@ def one_reference(path: Path) -> Path:
     """The file of the evaluation loss beside one that is decoded, as cut down sets have it."""
     other = path.with_name(f"{path.stem}_one_reference{path.suffix}")
     return other if path.suffix == ".txt" else path
+
+
+def whole(path: Path) -> Path:
+    """The file that was cut down to ``path``."""
+    return path.with_name(f"whole_{path.name}")
 
 
 def _seq2seq(job: dict[str, Any], model: str | None, data: Path | None) -> list[Step]:
@@ -159,7 +166,7 @@ def data_folder(launcher: str, name: str, given: str | None) -> Path | None:
 def cut(mode: str, source: Path, target: Path, count: int) -> None:
     """Write GPT-2's data of a mode with ``count`` evenly spaced inputs to develop and to test.
 
-    The training file is linked to.
+    The training file and the whole of the others are linked to.
 
     Raises:
         UserError: a file is missing or malformed.
@@ -172,6 +179,7 @@ def cut(mode: str, source: Path, target: Path, count: int) -> None:
             raise UserError(f"{source / name} is missing: see ./scripts/download_data.sh")
     (target / train).symlink_to((source / train).resolve())
     for name in others:
+        whole(target / name).symlink_to((source / name).resolve())
         if mode == "data2text":
             every, first, _ = pick_inputs(source / name, count, target)
             every.replace(target / name)
@@ -226,7 +234,7 @@ def read_scores(
         scores = _read(_newest(folder / "run", "test_beam_*_eval.json"))["scores"]
         front = f"{columns} " if columns else ""
         return {f"{front}{name}": scores[key] for name, key in ROUGE.items()}, {}
-    return _understanding(scorer, columns, _read(folder / "run" / "best_results.json")), {}
+    return _understanding(scorer, columns, _read(folder / "run" / "best_results.json"))
 
 
 def _table_to_text(scorer: str, rows: dict[str, Any]) -> tuple[Values, dict[str, str]]:
@@ -255,17 +263,18 @@ def _table_to_text(scorer: str, rows: dict[str, Any]) -> tuple[Values, dict[str,
     return values, missing
 
 
-def _understanding(scorer: str, columns: str, best: dict[str, float]) -> Values:
+def _understanding(
+    scorer: str, columns: str, best: dict[str, float]
+) -> tuple[Values, dict[str, str]]:
+    parts = {"best_test_f1": (columns, 100), "best_test_wsj_f1": (f"{columns} WSJ", 100)}
+    parts["best_test_brown_f1"] = (f"{columns} Brown", 100)
     if scorer == "evaluation.classification":
-        return {columns: 100 * best["best_eval_accuracy"]}
+        parts = {"best_eval_accuracy": (columns, 100)}
     if scorer == "evaluation.qa":
-        return {
-            f"{columns} EM": best["best_eval_exact_match"],
-            f"{columns} F1": best["best_eval_f1"],
-        }
-    parts = {"test": columns, "test_wsj": f"{columns} WSJ", "test_brown": f"{columns} Brown"}
-    found = {name: f"best_{key}_f1" for key, name in parts.items()}
-    return {name: 100 * best[key] for name, key in found.items() if key in best}
+        parts = {"best_eval_exact_match": (f"{columns} EM", 1), "best_eval_f1": (f"{columns} F1", 1)}
+    values: Values = {c: factor * best[key] for key, (c, factor) in parts.items() if key in best}
+    # The trainer notes the other scores of an epoch that is better than all before, and than 0.
+    return values, {} if values else {"": "no epoch scored above 0 on the evaluation set"}
 
 
 def parameters(log: str) -> dict[str, int]:

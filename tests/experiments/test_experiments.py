@@ -12,9 +12,9 @@ from conftest import ROOT
 
 from gpt2 import train_e2e
 
-FILES = sorted((ROOT / "experiments").glob("*.yaml"))
+FILES = [p for p in sorted((ROOT / "experiments").glob("*.yaml")) if p.stem != "scales"]
 REQUIRED = {"table", "title", "launcher", "scorer", "common", "rows"}
-OPTIONAL = {"validation", "seeds", "subsets", "levels", "decoding", "assumed"}
+OPTIONAL = {"validation", "seeds", "subsets", "levels", "decoding", "assumed", "figures", "scales"}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def test_form_and_rows_of_the_paper(path: Path) -> None:
     data = read(path)
     assert set(data) >= REQUIRED
     assert set(data) <= REQUIRED | OPTIONAL
-    assert path.stem.startswith(data["table"])
+    assert data["table"] in path.stem
     assert len({row["name"] for row in data["rows"]}) == len(data["rows"])
     for table in (data["table"], data.get("validation", data["table"])):
         columns = [column["name"] for column in paper(table)["columns"]]
