@@ -271,7 +271,10 @@ def _understanding(
     if scorer == "evaluation.classification":
         parts = {"best_eval_accuracy": (columns, 100)}
     if scorer == "evaluation.qa":
-        parts = {"best_eval_exact_match": (f"{columns} EM", 1), "best_eval_f1": (f"{columns} F1", 1)}
+        parts = {
+            "best_eval_exact_match": (f"{columns} EM", 1),
+            "best_eval_f1": (f"{columns} F1", 1),
+        }
     values: Values = {c: factor * best[key] for key, (c, factor) in parts.items() if key in best}
     # The trainer notes the other scores of an epoch that is better than all before, and than 0.
     return values, {} if values else {"": "no epoch scored above 0 on the evaluation set"}
