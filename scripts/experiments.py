@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from prefix_tuning.errors import UserError
+from scripts.checked_yaml import Checker, check_flags, load
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "experiments"
@@ -19,7 +18,7 @@ SCALES = "scales"
 LAUNCHERS = ("gpt2/train_e2e.py", "seq2seq/train_bart.py", "ptuning_v2/run.py")
 SCORERS = ("e2e", "webnlg", "dart", "summarization", "classification", "tagging", "qa")
 KINDS = ("line", "bars", "points")
-AXES = ("preseqlen", "size", "level", "trained")
+AXES = ("preseqlen", "size", "level", "trained", "stored")
 UNSAFE = re.compile(r"[^\w.=+-]")
 
 Flags = dict[str, Any]
@@ -110,76 +109,6 @@ class Run:
         return Path(self.scale.name, self.experiment.name, row, self.name)
 
 
-def _load(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; experiments/README.md lists them") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not YAML: {reason}") from error
-
-
-class _Checker:
-    """Takes fields out of a mapping, with errors that say where it stands."""
-
-    def __init__(self, where: str, data: Any, fields: Sequence[str]) -> None:
-        self.where = where
-        if not isinstance(data, dict):
-            raise UserError(f"{where}: expected fields with values, found {data!r}")
-        self.data = data
-        for name in data:
-            if name not in fields:
-                raise UserError(
-                    f"{where}: there is no field {name!r}; there are {', '.join(fields)}"
-                )
-
-    def take(self, name: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
-        """The value of a field; without ``default`` it has to be there."""
-        if name not in self.data:
-            if default is ...:
-                raise UserError(f"{self.where}: the field {name} is missing")
-            return default
-        value = self.data[name]
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            names = " or ".join(k.__name__ for k in kinds)
-            raise UserError(f"{self.where}, field {name}: expected {names}, found {value!r}")
-        return value
-
-    def one_of(self, name: str, choices: Sequence[str]) -> str:
-        value = self.take(name, str)
-        if value not in choices:
-            raise UserError(
-                f"{self.where}, field {name}: {value!r} is none of {', '.join(choices)}"
-            )
-        return value
-
-    def many(self, name: str, kind: type) -> tuple[Any, ...] | None:
-        """A list that is not empty and has no value twice; None if it is not there."""
-        values = self.take(name, list, None)
-        if values is None:
-            return None
-        if not values or not all(type(v) is kind for v in values) or len({*values}) < len(values):
-            raise UserError(
-                f"{self.where}, field {name}: expected different values of {kind.__name__}, found "
-                f"{values!r}"
-            )
-        return tuple(values)
-
-
-def _flags(where: str, value: dict[Any, Any], switches: bool) -> Flags:
-    """Flags as the launcher takes them: YAML reads 5e-5 as text, and yes as a truth value."""
-    for name, flag in value.items():
-        if not isinstance(flag, str | int | float):
-            raise UserError(f"{where}, flag {name}: expected one value, found {flag!r}")
-        if isinstance(flag, bool) and not switches:
-            raise UserError(f"{where}, flag {name}: write yes and no in quotes")
-        if isinstance(flag, str) and re.fullmatch(r"[\d.]+e[+-]?\d+", flag):
-            raise UserError(f"{where}, flag {name}: write {flag} as 5.0e-5, else YAML takes a text")
-    return value
-
-
 _FIELDS = (
     "table title launcher scorer common rows validation seeds subsets levels decoding figures "
     "scales assumed"
@@ -196,11 +125,11 @@ def read(name: str, folder: Path = FOLDER) -> Experiment:
     path = folder / f"{name}.yaml"
     if name == SCALES or not path.is_file():
         raise UserError(f"TABLE {name}: there are {', '.join(names(folder))}, and all")
-    data = _Checker(path.name, _load(path), _FIELDS)
+    data = Checker(path.name, load(path), _FIELDS)
     launcher = data.one_of("launcher", LAUNCHERS)
     switches = launcher == "ptuning_v2/run.py"
     scorer = data.one_of("scorer", [f"evaluation.{scorer}" for scorer in SCORERS])
-    common = _flags(f"{path.name}, common", data.take("common", dict), switches)
+    common = check_flags(f"{path.name}, common", data.take("common", dict), switches)
     rows = tuple(_row(path.name, row, switches) for row in data.take("rows", list))
     experiment = Experiment(
         name=name,
@@ -228,15 +157,15 @@ def read(name: str, folder: Path = FOLDER) -> Experiment:
 def _row(file: str, value: Any, switches: bool) -> Row:
     name = value.get("name") if isinstance(value, dict) else None
     where = f"{file}, row {name}" if isinstance(name, str) else f"{file}, a row"
-    data = _Checker(where, value, ("name", "flags", "paper_row", "seeds", "assumed"))
+    data = Checker(where, value, ("name", "flags", "paper_row", "seeds", "assumed"))
     paper_row = data.take("paper_row", dict, None)
     if paper_row is not None:
-        paper = _Checker(f"{where}, paper_row", paper_row, ("row", "model", "columns"))
+        paper = Checker(f"{where}, paper_row", paper_row, ("row", "model", "columns"))
         for field_name in ("row", "model"):
             paper.take(field_name, str)
     return Row(
         name=data.take("name", str),
-        flags=_flags(where, data.take("flags", dict), switches),
+        flags=check_flags(where, data.take("flags", dict), switches),
         paper_row=paper_row,
         seeds=data.many("seeds", int),
         assumed=data.take("assumed", str, ""),
@@ -245,7 +174,7 @@ def _row(file: str, value: Any, switches: bool) -> Row:
 
 def _figure(file: str, value: Any, rows: Sequence[Row]) -> dict[str, Any]:
     name = value.get("name") if isinstance(value, dict) else None
-    data = _Checker(f"{file}, figure {name}", value, ("name", "kind", "x", "y", "rows"))
+    data = Checker(f"{file}, figure {name}", value, ("name", "kind", "x", "y", "rows"))
     kind = data.one_of("kind", KINDS)
     chosen = data.many("rows", str) or tuple(row.name for row in rows)
     if unknown := {*chosen} - {row.name for row in rows}:
@@ -299,20 +228,20 @@ _CHANGES = ("model", "data", "inputs", "flags", "modes", "drop", "decoding", "as
 def scales() -> dict[str, Scale]:
     """Name -> scale, of ``experiments/scales.yaml``."""
     file = f"{SCALES}.yaml"
-    data = _Checker(file, _load(FOLDER / file), ("scales", "sizes"))
+    data = Checker(file, load(FOLDER / file), ("scales", "sizes"))
     result = {}
     for name, value in data.take("scales", dict).items():
         where = f"{file}, {name}"
-        scale = _Checker(where, value, ("title", "launchers", "skip_models", "repeats"))
+        scale = Checker(where, value, ("title", "launchers", "skip_models", "repeats"))
         launchers = scale.take("launchers", dict)
         for launcher, changes in launchers.items():
             if launcher not in LAUNCHERS:
                 raise UserError(f"{where}, field launchers: no launcher {launcher}")
-            each = _Checker(f"{where}, {launcher}", changes, _CHANGES)
+            each = Checker(f"{where}, {launcher}", changes, _CHANGES)
             each.take("inputs", int, None)
             for flags in (each.take("flags", dict, {}), *each.take("modes", dict, {}).values()):
-                _flags(f"{where}, {launcher}", flags, launcher == "ptuning_v2/run.py")
-            assumed = _Checker(
+                check_flags(f"{where}, {launcher}", flags, launcher == "ptuning_v2/run.py")
+            assumed = Checker(
                 f"{where}, {launcher}, assumed", each.take("assumed", dict), ("step", "text", "mb")
             )
             for key in ("step", "text", "mb"):
@@ -325,7 +254,7 @@ def scales() -> dict[str, Scale]:
 
 def sizes() -> dict[str, dict[str, int]]:
     """Training ``pairs`` and test ``inputs`` of the data sets whose sizes are known."""
-    return _load(FOLDER / f"{SCALES}.yaml")["sizes"]
+    return load(FOLDER / f"{SCALES}.yaml")["sizes"]
 
 
 @dataclass(frozen=True)

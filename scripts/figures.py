@@ -23,6 +23,7 @@ LABELS = {
     "size": "training examples",
     "level": "training data (%)",
     "trained": "trained parameters",
+    "stored": "parameters kept for the task",
 }
 METHODS = {
     "prefixtune": "prefix-tuning",
@@ -39,8 +40,9 @@ def x_of(axis: str, result: dict[str, Any]) -> float:
         found = re.fullmatch(r"lowdata_\d+_(\d+)", flags["notes"])
         assert found
         return float(found[1])
-    if axis == "trained":
-        return float(result["parameters"]["trained"])
+    if axis in ("trained", "stored"):  # of a baseline, all that is trained is kept
+        sizes = result["parameters"]
+        return float(sizes.get(axis, sizes["trained"]))
     return float(result["level"] if axis == "level" else flags[axis])
 
 
@@ -83,12 +85,13 @@ def _line(axes: Axes, figure: dict[str, Any], column: str, split: str, results: 
 def _points(axes: Axes, figure: dict[str, Any], column: str, split: str, results: Results) -> bool:
     drawn = False
     for row in figure["rows"]:
-        known = [r for r in results[row] if figure["x"] in r["parameters"]]
+        known = [result for result in results[row] if "trained" in result["parameters"]]
         for x, y, spread in points(figure["x"], column, split, known):
             axes.errorbar([x], [y], yerr=[spread], marker="o", capsize=3)
             axes.annotate(row, (x, y), xytext=(4, 4), textcoords="offset points")
             drawn = True
     axes.set_xscale("log")
+    axes.margins(x=0.25)  # for the names
     return drawn
 
 

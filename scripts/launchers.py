@@ -32,6 +32,8 @@ FILES = {
 }
 """GPT-2's modes -> folder in ``data/``, and files of training, development and test set."""
 SPLITS = ("train", "valid", "test")
+SUMMARIES = {"xsum": "xsum", "xsum_news": "xsum_news", "xsum_news_sport": "xsum_topic-news-sports"}
+"""BART's modes -> folder in ``data/``."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ def data_folder(launcher: str, name: str, given: str | None) -> Path | None:
         base = Path(given)
         return base / folder if (base / folder / files[0]).is_file() else base
     if given is not None:
-        return Path(given)
+        inside = Path(given, SUMMARIES.get(name, ""))
+        return inside if inside.is_dir() else Path(given)
     if launcher == "ptuning_v2/run.py" and name in ("boolq", "copa", "rte", "wic", "wsc"):
         folder = ROOT / "data" / "superglue"
         return folder if folder.is_dir() else None

@@ -269,6 +269,27 @@ def test_the_files_of_gpt2_are_where_it_looks_for_them() -> None:
         assert [DEFAULT_FILES[mode][split] for split in launchers.SPLITS] == wanted
 
 
+def test_folders_of_data(tmp_path: Path) -> None:
+    """One --data_dir for tables of several data sets, or the folder of one."""
+    place = launchers.data_folder
+    assert place("seq2seq/train_bart.py", "xsum_news", None) is None
+    assert place("seq2seq/train_bart.py", "xsum_news", str(tmp_path)) == tmp_path
+    (tmp_path / "xsum_news").mkdir()
+    inside = place("seq2seq/train_bart.py", "xsum_news", str(tmp_path))
+    assert inside == tmp_path / "xsum_news"
+    assert place("gpt2/train_e2e.py", "webnlg", str(tmp_path)) == tmp_path
+    (tmp_path / "webnlg_challenge_2017").mkdir()
+    (tmp_path / "webnlg_challenge_2017" / "train.json").touch()
+    inside = place("gpt2/train_e2e.py", "webnlg", str(tmp_path))
+    assert inside == tmp_path / "webnlg_challenge_2017"
+    assert place("ptuning_v2/run.py", "boolq", str(tmp_path)) == tmp_path
+
+
+def test_modes_of_bart_are_in_their_folders() -> None:
+    for mode, folder in launchers.SUMMARIES.items():
+        assert train_bart.MODES[mode].data == folder
+
+
 # --- inputs ---------------------------------------------------------------------------------------
 
 

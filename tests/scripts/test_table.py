@@ -249,6 +249,14 @@ def test_points_of_a_curve() -> None:
     assert found == [(5, 30, 0), (10, 42, pytest.approx(8**0.5))]
 
 
+def test_sizes_of_a_point() -> None:
+    """A baseline keeps all that it trains, a prefix does not keep its MLP."""
+    prefix = {"settings": {"flags": {}}, "parameters": {"trained": 900, "stored": 30}}
+    adapter = {"settings": {"flags": {}}, "parameters": {"trained": 40}}
+    assert [figures.x_of("trained", result) for result in (prefix, adapter)] == [900, 40]
+    assert [figures.x_of("stored", result) for result in (prefix, adapter)] == [30, 40]
+
+
 def test_low_data_has_a_curve_for_each_method(tmp_path: Path) -> None:
     low_data(tmp_path)
     experiment = experiments.read("low_data")
