@@ -89,14 +89,19 @@ def exact(work: Path, output: Path) -> float:
     return sum(a == b for a, b in zip(references, outputs, strict=True)) / len(references)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Decode without a prefix, then train and decode with one on each site and on all."""
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Decode without a prefix, then train and decode with one on each site and on all.
+
+    Returns:
+        the shares of exact pronunciations.
+    """
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("folder", type=Path, help="holds us_bart.safetensors, us_bart_config.json, gb_gold.json")
     add("--output_dir", type=Path, default=Path("g2p"))
     add("--steps", type=int, default=1500)
     add("--preseqlen", type=int, default=16)
+    add("--beams", type=int, default=5)
     add("--learning_rate", type=float, default=3e-3)
     add("--sites", nargs="+", default=list(SITES), help="comma lists")
     args = parser.parse_args(argv)
@@ -105,7 +110,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"{args.folder} holds no {name}")
     work = args.output_dir
     write_data(args.folder, work / "data", write_model(args.folder, work / "us"))
-    common = ["--data_dir", str(work / "data"), "--num_workers", "0", "--eval_beams", "5"]
+    common = [
+        "--data_dir",
+        str(work / "data"),
+        "--num_workers",
+        "0",
+        "--eval_beams",
+        str(args.beams),
+    ]
     common += ["--max_source_length", "40", "--max_target_length", "40", "--length_penalty", "1"]
     common += ["--val_max_target_length", "40", "--test_max_target_length", "40"]
     common += ["--eval_min_gen_length", "0", "--eval_max_gen_length", "40"]
@@ -126,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"\nexact pronunciations of 1,000 words, P={args.preseqlen}, {args.steps} steps of 128")
     for name, share in shares.items():
         print(f"{name:30} {share:6.1%}")
+    return shares
 
 
 if __name__ == "__main__":

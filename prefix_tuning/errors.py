@@ -10,7 +10,7 @@ class UserError(ValueError):
     """A mistake in the input: the message is one sentence naming the file, line or flag."""
 
 
-def run_command(main: Callable[[Sequence[str] | None], None]) -> None:
+def run_command(main: Callable[[Sequence[str] | None], object]) -> None:
     """Run ``main(None)`` as a command line program.
 
     A :class:`UserError` becomes one line on stderr and exit status 2, Ctrl-C exit status 130

@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--base_steps", type=int, default=600, help="steps in which the tiny BART learns `who`")
     add("--steps", type=int, default=700, help="steps in which the prefixes learn `when`")
     add("--preseqlen", type=int, default=10, help="prefix length")
+    add("--inputs", type=int, default=200, help="articles of the test set that are decoded")
     return parser
 
 
@@ -103,17 +104,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     is_local = Path(base).is_dir()
     without = Path(base) / name if is_local else work / "without" / name
     export = run / "checkpoint-curr_best" / "export"
+    limit = ["--limit", str(args.inputs)]
+    frozen = ["--tuning_mode", "finetune", "--model_name_or_path", base, *limit]
     results = {
-        "without": decode(
-            ["--tuning_mode", "finetune", "--model_name_or_path", base], data, without
-        ),
-        "with": decode(["--prefixModel_name_or_path", str(export)], data, export / name),
+        "without": decode(frozen, data, without),
+        "with": decode(["--prefixModel_name_or_path", str(export), *limit], data, export / name),
     }
     shutil.copyfile(run / "loss.png", work / "loss.png")
 
-    sources = (data / "test.source").read_text("utf-8").splitlines()
+    sources = (data / "test.source").read_text("utf-8").splitlines()[: args.inputs]
     print(f"\n== Result ({len(sources)} articles, {time.monotonic() - start:.0f} seconds)\n")
-    for i in range(0, len(sources), len(sources) // 4):
+    for i in range(0, len(sources), max(1, len(sources) // 4)):
         print(f"article  {sources[i]}")
         for way, (texts, _) in results.items():
             print(f"{way:8} {texts[i]}")

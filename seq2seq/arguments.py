@@ -23,7 +23,9 @@ def parser() -> argparse.ArgumentParser:
 
     None stands for "not given": the default then depends on the checkpoint or on other flags.
     """
-    result = argparse.ArgumentParser(description="Train, validate and decode; see seq2seq/*.py.")
+    result = argparse.ArgumentParser(
+        description="Train a prefix (or the model) on summaries; decode and score a test set."
+    )
     _add_model(result.add_argument)
     _add_prefix(result.add_argument)
     _add_data(result.add_argument)

@@ -13,6 +13,7 @@ import argparse
 import logging
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ class BaseTransformer(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.args = args
+        loading.device(args)  # before minutes of loading: can this machine do it?
         self.tokenizer, base = loading.load_base(args, args.model_name_or_path)
         lengths = {n: getattr(args, n) for n in ("max_target_length", "val_max_target_length")}
         lengths["max_source_length"] = args.max_source_length or 512
@@ -144,7 +146,7 @@ class BaseTransformer(pl.LightningModule):
         if args.max_steps > 0:
             return args.max_steps
         if args.max_tokens_per_batch is not None:
-            n_batch = len(self.train_dataloader())
+            n_batch = len(self._token_batches)
         else:
             world = self.trainer.world_size
             n_batch = len(self.datasets["train"]) / (args.train_batch_size * world)
@@ -184,9 +186,8 @@ class BaseTransformer(pl.LightningModule):
         world, rank = self.trainer.world_size, self.trainer.global_rank
         size, seed = args.train_batch_size, args.seed
         if args.max_tokens_per_batch is not None:
-            lengths = dataset.token_lengths()
-            sampler = TokenBatchSampler(lengths, args.max_tokens_per_batch, seed=seed)
-            return self._loader(dataset, ResumedBatches(sampler, sampler, *self.position))
+            by_tokens = self._token_batches
+            return self._loader(dataset, ResumedBatches(by_tokens, by_tokens, *self.position))
         if args.sortish_sampler and world > 1:
             sampler = DistributedSortishSampler(dataset.src_lens, size, world, rank, seed=seed)
         elif args.sortish_sampler:
@@ -195,6 +196,11 @@ class BaseTransformer(pl.LightningModule):
             sampler = DistributedSampler(dataset, world, rank, shuffle=True, seed=seed)
         batches = BatchSampler(sampler, size, drop_last=False)
         return self._loader(dataset, ResumedBatches(batches, sampler, *self.position))
+
+    @cached_property
+    def _token_batches(self) -> TokenBatchSampler:
+        lengths = self.datasets["train"].token_lengths()
+        return TokenBatchSampler(lengths, self.args.max_tokens_per_batch, seed=self.args.seed)
 
     def val_dataloader(self) -> DataLoader:
         dataset, trainer = self.datasets["val"], self.trainer
@@ -239,9 +245,7 @@ class PrefixTransformer(BaseTransformer):
 
     def _set_model(self, base: PreTrainedModel, resuming: bool) -> None:
         self.seq2seq_model = enable_prefix(base.requires_grad_(False))
-        use_gpu = torch.cuda.is_available() and self.args.accelerator != "cpu"
-        device = "cuda" if use_gpu else "cpu"
-        self.model = loading.make_prefix(self.args, self.tokenizer, base, device, fit=not resuming)
+        self.model = loading.make_prefix(self.args, self.tokenizer, base, fit=not resuming)
         self.model.requires_grad_(True)
 
     @property
@@ -299,6 +303,8 @@ def generic_train(
         else:  # not earlier: what an old run left is not removed for a mistake
             runs.start(args)
         checkpoint.write_json(folder / "git_log.json", git_info())
+        counts = [f"{len(model.datasets[split]):,}" for split in ("train", "val")]
+        print(f"{counts[0]} training and {counts[1]} validation pairs from {args.data_dir}")
         prefix = model.model if isinstance(model, PrefixTransformer) else None
         print("\n".join(report.parameter_lines(model.language_model, prefix)), flush=True)
     try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from prefix_tuning import checkpoint, initialization
@@ -17,6 +19,22 @@ from seq2seq import arguments
 from seq2seq.prefixTuning import PrefixTuning
 
 OVERRIDES = ("encoder_layerdrop", "decoder_layerdrop", "dropout", "attention_dropout")
+
+
+def device(args: argparse.Namespace) -> torch.device:
+    """Where this process computes.
+
+    Raises:
+        UserError: the flags ask for what only a GPU can do, and there is none.
+    """
+    if args.accelerator != "cpu" and torch.cuda.is_available():
+        # Lightning starts one process per device, which this variable tells apart.
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    if args.accelerator == "gpu":
+        raise UserError("--accelerator gpu: there is no GPU here; leave the flag out")
+    if args.fp16:
+        raise UserError("--fp16 needs a GPU: use --bf16, or neither")
+    return torch.device("cpu")
 
 
 def load_base(args: argparse.Namespace, name: str) -> tuple[PreTrainedTokenizerBase, Any]:
@@ -31,6 +49,8 @@ def load_base(args: argparse.Namespace, name: str) -> tuple[PreTrainedTokenizerB
     try:
         model = load_model(name, AutoModelForSeq2SeqLM, cache_dir=args.cache_dir, **given)
     except TypeError as error:  # a model's __init__ gets what its configuration does not know
+        if not given:
+            raise
         flags = ", ".join(f"--{key}" for key in given)
         raise UserError(f"{name} has no such setting as one of {flags}: leave it out") from error
     return tokenizer, model
@@ -87,14 +107,12 @@ def make_prefix(
     args: argparse.Namespace,
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel,
-    device: str = "cpu",
     fit: bool = True,
 ) -> PrefixTuning:
     """The prefix that training starts from: random, from real words, or a trained one.
 
     Args:
         model: frozen, after ``enable_prefix``.
-        device: where the MLPs are fitted to words.
         fit: False where a checkpoint to resume from replaces the parameters anyway.
 
     Raises:
@@ -122,6 +140,7 @@ def make_prefix(
         sites=arguments.sites(args) or tuple(SUFFIXES),
     )
     if words is not None and fit:
-        targets = initialization.activations(model.to(device), words.to(device))
-        initialization.fit(prefix.to(device), targets, 200, 3e-5, train_embedding=True)
+        at = device(args)
+        targets = initialization.activations(model.to(at), words.to(at))
+        initialization.fit(prefix.to(at), targets, 200, 3e-5, train_embedding=True)
     return prefix

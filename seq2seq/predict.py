@@ -87,10 +87,9 @@ class Decoder:
         name = args.model_name_or_path or (meta and meta["base_model"]["name_or_path"])
         if not name:
             raise UserError("--model_name_or_path is missing: name the base or fine-tuned model")
-        self.folder = Path(trained or name)
+        self.folder, device = Path(trained or name), loading.device(args)
         self.tokenizer, self.model = loading.load_base(args, name)
-        use_gpu = torch.cuda.is_available() and args.accelerator != "cpu"
-        self.model.to("cuda" if use_gpu else "cpu")
+        self.model.to(device)
         self.prefix = None
         if trained:
             enable_prefix(self.model.requires_grad_(False))

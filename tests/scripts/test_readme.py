@@ -12,6 +12,7 @@ from conftest import ROOT
 
 from gpt2 import gen, train_e2e
 from prefix_tuning.errors import UserError
+from seq2seq import train_bart
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.S)
@@ -46,6 +47,14 @@ def test_decoding_commands_are_valid(
     assert "run_generation.py" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("arguments", commands_of("seq2seq/train_bart.py"), ids=" ".join)
+def test_summary_commands_are_valid(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_bart.main([*arguments, "--submit", "print"])
+    assert "finetune.py" in capsys.readouterr().out
+
+
 def test_ones_own_data(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The heredoc and the two commands under it, with a tiny model in the place of gpt2."""
     block = next(block for block in BLOCKS if "<<'END'" in block)
@@ -72,12 +81,14 @@ def test_python_example(tiny_folder: Path) -> None:
 def test_every_long_command_says_what_to_expect() -> None:
     """Each block that trains, decodes or measures names minutes, steps or sizes."""
     for block in BLOCKS:
-        if "train_e2e" in block or "quickstart" in block or "benchmarks" in block:
-            assert re.search(r"minute|steps|second", block), block
+        if re.search("train_e2e|train_bart|quickstart|benchmarks", block):
+            assert re.search(r"minute|steps|second|hour", block), block
 
 
 def test_every_path_exists() -> None:
-    for path in re.findall(r"(?:\./)?((?:scripts|benchmarks|gpt2|docs)/[\w.]+\.\w+)", README):
+    for path in re.findall(
+        r"(?:\./)?((?:scripts|benchmarks|gpt2|seq2seq|docs)/[\w.]+\.\w+)", README
+    ):
         assert (ROOT / path).exists(), path
 
 

@@ -577,7 +577,8 @@ def test_what_the_model_or_the_machine_cannot_do(
     refuse("tiny-gpt2: this folder cannot be loaded", base=tiny_folder)
     refuse("the tokenizer of this model has no languages", "--src_lang", "en_XX")
     if not torch.cuda.is_available():
-        refuse("--devices 1 --accelerator gpu does not work here", "--accelerator", "gpu")
+        refuse("--accelerator gpu: there is no GPU", "--accelerator", "gpu")
+    refuse("--fp16 needs a GPU", "--fp16")
 
 
 def test_mistakes_with_run_folders(bart_folder: Path, pairs: Path, tmp_path: Path) -> None:
@@ -593,7 +594,7 @@ def test_mistakes_with_run_folders(bart_folder: Path, pairs: Path, tmp_path: Pat
         finetune.main([*run, "--mid_dim", "16"])
     again = [*run, "--mid_dim", "16", "--overwrite_output_dir"]
     old = sorted(path.name for path in (tmp_path / "m").rglob("*"))
-    for mistake in (("--data_dir", str(tmp_path)), ("--accelerator", "gpu", "--devices", "99")):
+    for mistake in (("--data_dir", str(tmp_path)), ("--max_source_length", "151")):
         with pytest.raises(UserError):
             finetune.main([*again, *mistake])
         assert sorted(path.name for path in (tmp_path / "m").rglob("*")) == old

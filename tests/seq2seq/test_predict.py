@@ -187,6 +187,8 @@ def test_mistakes_of_decoding(
         ("--model_name_or_path is missing", ("--tuning_mode", "finetune")),
         ("belongs to", (*prefix, "--model_name_or_path", other_base)),
         ("exclude each other", (*prefix, "--fp16", "--bf16")),
+        ("--fp16 needs a GPU", (*prefix, "--fp16")),
+        ("--eval_max_gen_length 151", (*prefix, "--eval_max_gen_length", "151")),
     ]
     for message, flags in cases:
         with pytest.raises(UserError, match=message):

@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch.utils.data import BatchSampler, DistributedSampler
 
 from prefix_tuning.errors import UserError
 from seq2seq import finetune
 from seq2seq.callbacks import OurModelCheckPoint
+from seq2seq.samplers import ResumedBatches
 
 
 def command(base: Path, data: Path, output: Path, *more: str) -> list[str]:
@@ -43,6 +47,25 @@ def results(run: Path) -> dict[str, Any]:
         "weights": {k: v.tolist() for k, v in load_file(run / "model.safetensors").items()},
         "best": load_file(run / "checkpoint-curr_best/model.safetensors")["wte.weight"].tolist(),
     }
+
+
+@given(
+    n=st.integers(1, 40), size=st.integers(1, 7), done=st.integers(0, 9), epoch=st.integers(0, 3)
+)
+def test_resumed_batches_are_the_rest_of_one_epoch(
+    n: int, size: int, done: int, epoch: int
+) -> None:
+    def batches(*position: int) -> ResumedBatches:
+        sampler = DistributedSampler(range(n), 1, 0, shuffle=True, seed=5)
+        return ResumedBatches(BatchSampler(sampler, size, drop_last=False), sampler, *position)
+
+    whole, resumed = batches(), batches(epoch, done)
+    assert len(resumed) == len(whole)
+    for e, skip in ((epoch, done), (epoch + 1, 0)):
+        whole.set_epoch(e)
+        resumed.set_epoch(e)
+        assert list(resumed) == list(whole)[skip:]
+        assert sorted(i for batch in whole for i in batch) == list(range(n))
 
 
 class Killed(Exception):

@@ -1,0 +1,34 @@
+"""The quick start of BART, in a few steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scripts import summary_quickstart
+
+
+def test_from_nothing_to_two_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--output_dir", str(tmp_path), "--base_steps", "2", "--steps", "2"]
+    arguments += ["--preseqlen", "2", "--inputs", "4"]
+    summary_quickstart.main(arguments)
+    output = capsys.readouterr().out
+    assert "== Result (4 articles" in output
+    assert "without prefix" in output
+    assert "with prefix" in output
+    assert (tmp_path / "loss.png").is_file()
+    summary_quickstart.main(arguments)  # safe to run twice
+    assert capsys.readouterr().out.count("is trained already") == 2
+
+
+def test_copies_are_sentences_of_the_articles(tmp_path: Path) -> None:
+    summary_quickstart.make_data(tmp_path)
+    articles = (tmp_path / "who" / "train.source").read_text("utf-8").splitlines()
+    folder = tmp_path / "who-and-copies"
+    sources = (folder / "train.source").read_text("utf-8").splitlines()
+    targets = (folder / "train.target").read_text("utf-8").splitlines()
+    assert sources[: len(articles)] == articles
+    assert sources[len(articles) :] == targets[len(articles) :]
+    for article, copy in zip(articles, sources[len(articles) :], strict=True):
+        assert copy in article
