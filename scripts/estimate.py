@@ -12,6 +12,9 @@ from prefix_tuning.checkpoint import read_json
 from scripts import launchers
 from scripts.experiments import Run, sizes
 
+WHOLE = ("finetune", "finetune-top", "bothtune")
+"""Tuning modes whose runs keep the whole model."""
+
 
 def n_steps(run: Run) -> int | None:
     """Training steps of a run; None where the size of its data set is not known."""
@@ -66,6 +69,8 @@ class Estimate:
         if values:
             self.sources[f"{what} of {launcher} as measured in finished runs"] = None
             return mean(values)
+        keeps_model = run.settings["flags"].get("tuning_mode") in WHOLE
+        part = "whole" if part == "mb" and keeps_model else part
         value = run.scale.launchers[launcher]["assumed"][part]
         self.sources[f"{value} {what} of {launcher} assumed, not measured"] = None
         return value

@@ -222,6 +222,7 @@ def chosen(table: str, scale: Scale) -> list[Experiment]:
     return [e for e in map(read, names()) if not e.scales or scale.name in e.scales]
 
 
+ASSUMED = ("step", "text", "mb", "whole")
 _CHANGES = ("model", "data", "inputs", "flags", "modes", "drop", "decoding", "assumed")
 
 
@@ -241,10 +242,8 @@ def scales() -> dict[str, Scale]:
             each.take("inputs", int, None)
             for flags in (each.take("flags", dict, {}), *each.take("modes", dict, {}).values()):
                 check_flags(f"{where}, {launcher}", flags, launcher == "ptuning_v2/run.py")
-            assumed = Checker(
-                f"{where}, {launcher}, assumed", each.take("assumed", dict), ("step", "text", "mb")
-            )
-            for key in ("step", "text", "mb"):
+            assumed = Checker(f"{where}, {launcher}, assumed", each.take("assumed", dict), ASSUMED)
+            for key in ASSUMED:
                 assumed.take(key, (int, float))
         skipped = scale.many("skip_models", str) or ()
         repeats = scale.take("repeats", int, None)

@@ -280,7 +280,7 @@ def _understanding(
         }
     values: Values = {c: factor * best[key] for key, (c, factor) in parts.items() if key in best}
     # The trainer notes the other scores of an epoch that is better than all before, and than 0.
-    return values, {} if values else {"": "no epoch scored above 0 on the evaluation set"}
+    return values, {"": "no epoch scored above 0 on the evaluation set"}
 
 
 def parameters(log: str) -> dict[str, int]:

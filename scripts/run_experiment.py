@@ -59,10 +59,14 @@ def find_model(job: dict[str, Any], work: Path) -> str | None:
     """What goes to ``--model_name_or_path``; None for the launcher's own."""
     name, flags = job["settings"]["model"], job["settings"]["flags"]
     if name == "tiny":
-        from scripts import toy_inputs
-
         family = launchers.base_family(job["launcher"], flags)
-        return str(once(work / "models" / f"tiny-{family}", toy_inputs.MODELS[family]))
+
+        def write(folder: Path) -> None:
+            from scripts import toy_inputs
+
+            toy_inputs.MODELS[family](folder)
+
+        return str(once(work / "models" / f"tiny-{family}", write))
     if name == "quickstart":
         from scripts.base_model import find_base_model
 
@@ -79,9 +83,13 @@ def find_data(job: dict[str, Any], work: Path) -> Path | None:
     settings = job["settings"]
     name, given = launchers.dataset(settings["flags"]), settings["data"]
     if given == "toy":
-        from scripts import toy_inputs
 
-        given = once(work / "data" / name, lambda folder: toy_inputs.write_data(name, folder))
+        def write(folder: Path) -> None:
+            from scripts import toy_inputs
+
+            toy_inputs.write_data(name, folder)
+
+        given = once(work / "data" / name, write)
     folder = launchers.data_folder(job["launcher"], name, given and str(given))
     inputs = settings["inputs"]
     if job["launcher"] != "gpt2/train_e2e.py" or inputs is None:

@@ -31,7 +31,6 @@ from transformers import (
 
 from data.village_news import generate
 from prefix_tuning.errors import UserError
-from scripts import tiny_bart
 
 RESTAURANTS = ROOT / "data" / "restaurants"
 N_RECORD = 12
@@ -73,6 +72,8 @@ def tiny_gpt2(folder: Path) -> None:
 
 def tiny_seq2seq(folder: Path) -> None:
     """BART of one layer a stack that knows the words of the village news."""
+    from scripts import tiny_bart
+
     texts = [line for text in generate.generate(seed=0).values() for line in text.splitlines()]
     tokenizer = tiny_bart.word_tokenizer(texts)
     tiny_bart.tiny_bart(len(tokenizer), layers=1, width=32).save_pretrained(folder)

@@ -377,7 +377,7 @@ def test_scores_of_understanding(
     (tmp_path / "run" / "best_results.json").write_text(json.dumps(best), encoding="utf-8")
     found, missing = launchers.read_scores(f"evaluation.{scorer}", columns, "test", tmp_path)
     assert found == pytest.approx(wanted)
-    assert bool(missing) == (not wanted)
+    assert "above 0" in missing[""]  # for columns that are not found
 
 
 def test_sizes_as_the_launchers_print_them() -> None:
