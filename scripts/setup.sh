@@ -1,4 +1,4 @@
-# Sourced by quickstart.sh and test.sh: `set_up EXTRAS` makes $PYTHON ready to run the project.
+# Sourced by the other scripts here: `set_up EXTRAS` makes $PYTHON ready to run the project.
 #
 # Uses the virtual environment that is active, or makes .venv in the project. Installs nothing
 # outside of it and nothing twice. TORCH_INDEX_URL names another index to take torch from.

@@ -1,0 +1,324 @@
+"""The files in ``experiments/``: read, checked strictly, and spread out into single runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from prefix_tuning.errors import UserError
+from scripts.checked_yaml import Checker, check_flags, load
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "experiments"
+SCALES = "scales"
+"""The one file of the folder that is no table."""
+LAUNCHERS = ("gpt2/train_e2e.py", "seq2seq/train_bart.py", "ptuning_v2/run.py")
+SCORERS = ("e2e", "webnlg", "dart", "summarization", "classification", "tagging", "qa")
+KINDS = ("line", "bars", "points")
+AXES = ("preseqlen", "size", "level", "trained", "stored")
+UNSAFE = re.compile(r"[^\w.=+-]")
+
+Flags = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: what is trained, and the row of the paper it is held against."""
+
+    name: str
+    flags: Flags
+    paper_row: dict[str, str] | None = None
+    """``row``, ``model`` and perhaps ``columns``, the words its columns begin with."""
+    seeds: tuple[int, ...] | None = None
+    assumed: str = ""
+
+    @property
+    def columns(self) -> str:
+        return (self.paper_row or {}).get("columns", "")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One file; ``name`` is the file's, ``table`` that of the paper's numbers."""
+
+    name: str
+    table: str
+    title: str
+    launcher: str
+    scorer: str
+    common: Flags
+    rows: tuple[Row, ...]
+    validation: str | None = None
+    seeds: tuple[int, ...] = ()
+    subsets: tuple[int | None, ...] = (None,)
+    levels: tuple[int | None, ...] = (None,)
+    decoding: Flags = field(default_factory=dict)
+    figures: tuple[dict[str, Any], ...] = ()
+    scales: tuple[str, ...] | None = None
+    assumed: str = ""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that are decoded and scored; the table's own is the first."""
+        split = self.decoding.get("split", "test")
+        return (split, "valid") if self.validation else (split,)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the runs are; ``launchers`` has the changes for each launcher."""
+
+    name: str
+    title: str
+    launchers: dict[str, dict[str, Any]]
+    skip_models: tuple[str, ...] = ()
+    repeats: int | None = None
+    """At most so many seeds and so many subsets."""
+
+    def skips(self, row: Row) -> str | None:
+        """The model because of which a row is left out at this scale, if it is."""
+        model = (row.paper_row or {}).get("model")
+        return model if model in self.skip_models else None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a row with one seed, of one subset or level."""
+
+    experiment: Experiment
+    row: Row
+    scale: Scale
+    seed: int
+    settings: dict[str, Any]
+    """What decides the scores: ``flags``, ``decoding``, ``inputs``, ``model``, ``data``."""
+    subset: int | None = None
+    level: int | None = None
+
+    @property
+    def name(self) -> str:
+        parts = {"seed": self.seed, "subset": self.subset, "level": self.level}
+        return "_".join(f"{key}{value}" for key, value in parts.items() if value is not None)
+
+    @property
+    def folder(self) -> Path:
+        """Below ``results/``; the run's files are in it, its result beside it."""
+        row = UNSAFE.sub("_", self.row.name)
+        return Path(self.scale.name, self.experiment.name, row, self.name)
+
+
+_FIELDS = (
+    "table title launcher scorer common rows validation seeds subsets levels decoding figures "
+    "scales assumed"
+).split()
+
+
+def read(name: str, folder: Path = FOLDER) -> Experiment:
+    """Read ``<folder>/<name>.yaml``.
+
+    Raises:
+        UserError: there is none, or it is not as ``experiments/README.md`` says; names file, row
+            and field.
+    """
+    path = folder / f"{name}.yaml"
+    if name == SCALES or not path.is_file():
+        raise UserError(f"TABLE {name}: there are {', '.join(names(folder))}, and all")
+    data = Checker(path.name, load(path), _FIELDS)
+    launcher = data.one_of("launcher", LAUNCHERS)
+    switches = launcher == "ptuning_v2/run.py"
+    scorer = data.one_of("scorer", [f"evaluation.{scorer}" for scorer in SCORERS])
+    common = check_flags(f"{path.name}, common", data.take("common", dict), switches)
+    rows = tuple(_row(path.name, row, switches) for row in data.take("rows", list))
+    experiment = Experiment(
+        name=name,
+        table=data.take("table", str),
+        title=data.take("title", str),
+        launcher=launcher,
+        scorer=scorer,
+        common=common,
+        rows=rows,
+        validation=data.take("validation", str, None),
+        seeds=data.many("seeds", int) or (),
+        subsets=data.many("subsets", int) or (None,),
+        levels=data.many("levels", int) or (None,),
+        decoding=data.take("decoding", dict, {}),
+        figures=tuple(
+            _figure(path.name, figure, rows) for figure in data.take("figures", list, [])
+        ),
+        scales=data.many("scales", str),
+        assumed=data.take("assumed", str, ""),
+    )
+    _check(path.name, experiment)
+    return experiment
+
+
+def _row(file: str, value: Any, switches: bool) -> Row:
+    name = value.get("name") if isinstance(value, dict) else None
+    where = f"{file}, row {name}" if isinstance(name, str) else f"{file}, a row"
+    data = Checker(where, value, ("name", "flags", "paper_row", "seeds", "assumed"))
+    paper_row = data.take("paper_row", dict, None)
+    if paper_row is not None:
+        paper = Checker(f"{where}, paper_row", paper_row, ("row", "model", "columns"))
+        for field_name in ("row", "model"):
+            paper.take(field_name, str)
+    return Row(
+        name=data.take("name", str),
+        flags=check_flags(where, data.take("flags", dict), switches),
+        paper_row=paper_row,
+        seeds=data.many("seeds", int),
+        assumed=data.take("assumed", str, ""),
+    )
+
+
+def _figure(file: str, value: Any, rows: Sequence[Row]) -> dict[str, Any]:
+    name = value.get("name") if isinstance(value, dict) else None
+    data = Checker(f"{file}, figure {name}", value, ("name", "kind", "x", "y", "rows"))
+    kind = data.one_of("kind", KINDS)
+    chosen = data.many("rows", str) or tuple(row.name for row in rows)
+    if unknown := {*chosen} - {row.name for row in rows}:
+        raise UserError(f"{file}, figure {name}, field rows: no row {', '.join(sorted(unknown))}")
+    return {
+        "name": data.take("name", str),
+        "kind": kind,
+        "x": None if kind == "bars" else data.one_of("x", AXES),
+        "y": data.many("y", str) or ("BLEU",),
+        "rows": chosen,
+    }
+
+
+def _check(file: str, experiment: Experiment) -> None:
+    if not experiment.rows:
+        raise UserError(f"{file}, field rows: there is none")
+    folders: dict[str, str] = {}
+    for row in experiment.rows:
+        where = f"{file}, row {row.name}"
+        folder = UNSAFE.sub("_", row.name)
+        if folder in folders:
+            raise UserError(f"{where}: another row has that name ({folders[folder]})")
+        folders[folder] = row.name
+        seeds, flags = row.seeds or experiment.seeds, experiment.common | row.flags
+        if bool(seeds) == ("seed" in flags):
+            raise UserError(f"{where}: give either seeds or the flag seed")
+        for key in ("subset", "level"):
+            has = any(isinstance(v, str) and f"{{{key}}}" in v for v in flags.values())
+            if has != (getattr(experiment, f"{key}s") != (None,)):
+                raise UserError(f"{where}: the field {key}s and {{{key}}} in the notes go together")
+    for name in experiment.scales or ():
+        if name not in scales():
+            raise UserError(f"{file}, field scales: there are {', '.join(scales())}")
+
+
+def names(folder: Path = FOLDER) -> list[str]:
+    """All tables that there are files of."""
+    return sorted(path.stem for path in folder.glob("*.yaml") if path.stem != SCALES)
+
+
+def chosen(table: str, scale: Scale) -> list[Experiment]:
+    """The experiment that TABLE names, or all that are meant for the scale."""
+    if table != "all":
+        return [read(table)]
+    return [e for e in map(read, names()) if not e.scales or scale.name in e.scales]
+
+
+ASSUMED = ("step", "text", "mb", "whole")
+_CHANGES = ("model", "data", "inputs", "flags", "modes", "drop", "decoding", "assumed")
+
+
+def scales() -> dict[str, Scale]:
+    """Name -> scale, of ``experiments/scales.yaml``."""
+    file = f"{SCALES}.yaml"
+    data = Checker(file, load(FOLDER / file), ("scales", "sizes"))
+    result = {}
+    for name, value in data.take("scales", dict).items():
+        where = f"{file}, {name}"
+        scale = Checker(where, value, ("title", "launchers", "skip_models", "repeats"))
+        launchers = scale.take("launchers", dict)
+        for launcher, changes in launchers.items():
+            if launcher not in LAUNCHERS:
+                raise UserError(f"{where}, field launchers: no launcher {launcher}")
+            each = Checker(f"{where}, {launcher}", changes, _CHANGES)
+            each.take("inputs", int, None)
+            for flags in (each.take("flags", dict, {}), *each.take("modes", dict, {}).values()):
+                check_flags(f"{where}, {launcher}", flags, launcher == "ptuning_v2/run.py")
+            assumed = Checker(f"{where}, {launcher}, assumed", each.take("assumed", dict), ASSUMED)
+            for key in ASSUMED:
+                assumed.take(key, (int, float))
+        skipped = scale.many("skip_models", str) or ()
+        repeats = scale.take("repeats", int, None)
+        result[name] = Scale(name, scale.take("title", str), launchers, skipped, repeats)
+    return result
+
+
+def sizes() -> dict[str, dict[str, int]]:
+    """Training ``pairs`` and test ``inputs`` of the data sets whose sizes are known."""
+    return load(FOLDER / f"{SCALES}.yaml")["sizes"]
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the command line says about all runs; None keeps what the files say."""
+
+    model: str | None = None
+    data_dir: str | None = None
+    steps: int | None = None
+    inputs: int | None = None
+    seeds: tuple[int, ...] | None = None
+
+
+def expand(
+    experiment: Experiment,
+    scale: Scale,
+    overrides: Overrides | None = None,
+    rows: Sequence[str] = (),
+) -> list[Run]:
+    """All runs of an experiment at a scale, or of some of its rows.
+
+    Raises:
+        UserError: a row is not in the file, or the experiment is not meant for the scale.
+    """
+    overrides = overrides or Overrides()
+    if unknown := [name for name in rows if name not in {row.name for row in experiment.rows}]:
+        has = ", ".join(row.name for row in experiment.rows)
+        raise UserError(f"ROW {unknown[0]}: {experiment.name}.yaml has {has}")
+    if experiment.scales and scale.name not in experiment.scales:
+        wanted = " or ".join(experiment.scales)
+        raise UserError(f"--scale {scale.name}: {experiment.name}.yaml is meant for {wanted}")
+    runs = []
+    for row in experiment.rows:
+        if (rows and row.name not in rows) or scale.skips(row):
+            continue
+        own = (row.seeds or experiment.seeds or (row.flags["seed"],))[: scale.repeats]
+        seeds = overrides.seeds if overrides.seeds and "seed" not in row.flags else own
+        runs += [
+            _make_run(Run(experiment, row, scale, seed, {}, subset, level), overrides)
+            for seed in seeds
+            for subset in experiment.subsets[: scale.repeats]
+            for level in experiment.levels
+        ]
+    return runs
+
+
+def _make_run(run: Run, overrides: Overrides) -> Run:
+    changes = run.scale.launchers.get(run.experiment.launcher, {})
+    places = {"{subset}": run.subset, "{level}": run.level}
+    flags: Flags = {"seed": run.seed, **run.experiment.common, **run.row.flags}
+    for name in changes.get("drop", ()):
+        flags.pop(name, None)
+    flags |= changes.get("flags", {})
+    flags |= changes.get("modes", {}).get(flags.get("tuning_mode"), {})
+    if overrides.steps is not None:
+        flags["max_steps"] = overrides.steps
+    for name, value in flags.items():
+        for place, number in places.items():
+            if isinstance(value, str) and place in value:
+                flags[name] = value = value.replace(place, str(number))
+    settings = {
+        "flags": flags,
+        "decoding": run.experiment.decoding | changes.get("decoding", {}),
+        "inputs": changes.get("inputs") if overrides.inputs is None else overrides.inputs,
+        "model": overrides.model or changes.get("model"),
+        "data": overrides.data_dir or changes.get("data"),
+    }
+    return replace(run, settings=settings)

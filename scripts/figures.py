@@ -1,0 +1,159 @@
+"""The figures of an experiment's file, drawn from its results as the paper draws them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+from scripts.experiments import Experiment, Scale
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Results = dict[str, list[dict[str, Any]]]
+"""Row -> results of its runs."""
+Point = tuple[float, float, float]
+"""x, mean and standard deviation of the scores there."""
+
+LABELS = {
+    "preseqlen": "prefix length",
+    "size": "training examples",
+    "level": "training data (%)",
+    "trained": "trained parameters",
+    "stored": "parameters kept for the task",
+}
+METHODS = {
+    "prefixtune": "prefix-tuning",
+    "finetune": "fine-tuning",
+    "finetune-top": "top layers",
+    "adaptertune": "adapters",
+}
+
+
+def x_of(axis: str, result: dict[str, Any]) -> float:
+    """Where a result stands on an axis of :data:`LABELS`."""
+    flags = result["settings"]["flags"]
+    if axis == "size":
+        found = re.fullmatch(r"lowdata_\d+_(\d+)", flags["notes"])
+        assert found
+        return float(found[1])
+    if axis in ("trained", "stored"):  # of a baseline, all that is trained is kept
+        sizes = result["parameters"]
+        return float(sizes.get(axis, sizes["trained"]))
+    return float(result["level"] if axis == "level" else flags[axis])
+
+
+def points(axis: str, column: str, split: str, results: Sequence[dict[str, Any]]) -> list[Point]:
+    """Mean and spread of a column at every place of the axis, in order."""
+    at: dict[float, list[float]] = {}
+    for result in results:
+        value = result["scores"].get(split, {}).get(column)
+        if value is not None:
+            at.setdefault(x_of(axis, result), []).append(value)
+    return [(x, mean(v), stdev(v) if len(v) > 1 else 0.0) for x, v in sorted(at.items())]
+
+
+def series(figure: dict[str, Any], results: Results) -> Results:
+    """The results that a figure shows, one series for each tuning mode."""
+    grouped: Results = {}
+    for row in figure["rows"]:
+        for result in results[row]:
+            mode = result["settings"]["flags"]["tuning_mode"]
+            grouped.setdefault(METHODS.get(mode, mode), []).append(result)
+    return grouped
+
+
+def _line(axes: Axes, figure: dict[str, Any], column: str, split: str, results: Results) -> bool:
+    drawn = False
+    for label, of_series in series(figure, results).items():
+        if found := points(figure["x"], column, split, of_series):
+            x, y, spread = zip(*found, strict=True)
+            axes.errorbar(x, y, yerr=spread, marker="o", capsize=3, label=label)
+            drawn = True
+    if figure["x"] == "size":
+        axes.set_xscale("log")
+        axes.set_xticks([50, 100, 200, 500], ["50", "100", "200", "500"])
+        axes.minorticks_off()
+    if drawn:
+        axes.legend()
+    return drawn
+
+
+def _points(axes: Axes, figure: dict[str, Any], column: str, split: str, results: Results) -> bool:
+    drawn = False
+    for row in figure["rows"]:
+        known = [result for result in results[row] if "trained" in result["parameters"]]
+        for x, y, spread in points(figure["x"], column, split, known):
+            axes.errorbar([x], [y], yerr=[spread], marker="o", capsize=3)
+            axes.annotate(row, (x, y), xytext=(4, 4), textcoords="offset points")
+            drawn = True
+    axes.set_xscale("log")
+    axes.margins(x=0.25)  # for the names
+    return drawn
+
+
+def _bars(axes: Axes, figure: dict[str, Any], column: str, split: str, results: Results) -> bool:
+    bars = {}
+    for row in figure["rows"]:
+        values = [r["scores"].get(split, {}).get(column) for r in results[row]]
+        numbers = [value for value in values if value is not None]
+        if numbers:
+            bars[row] = (mean(numbers), stdev(numbers) if len(numbers) > 1 else 0.0)
+    if bars:
+        heights, spread = zip(*bars.values(), strict=True)
+        axes.bar(list(bars), heights, yerr=spread, capsize=3)
+        axes.tick_params(axis="x", rotation=60)
+        low, high = min(heights), max(heights)
+        axes.set_ylim(bottom=max(0, low - 0.5 * (high - low) - 2 * max(spread)))
+    return bool(bars)
+
+
+DRAW: dict[str, Callable[[Axes, dict[str, Any], str, str, Results], bool]] = {
+    "line": _line,
+    "points": _points,
+    "bars": _bars,
+}
+
+
+def draw(
+    experiment: Experiment, figure: dict[str, Any], scale: Scale, results: Results, path: Path
+) -> bool:
+    """Draw a figure, one panel for each of its columns; return whether there was anything to draw.
+
+    Args:
+        figure: of the experiment's file.
+        results: row -> results.
+        path: of the picture.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    columns = figure["y"]
+    size = (4.6 * max(len(columns), 1) + 0.6, 4)
+    drawing, panels = pyplot.subplots(1, len(columns), figsize=size, layout="constrained")
+    drawn = False
+    for axes, column in zip([panels] if len(columns) == 1 else panels, columns, strict=True):
+        drawn |= DRAW[figure["kind"]](axes, figure, column, experiment.splits[0], results)
+        axes.set_ylabel(column)
+        if figure["x"]:
+            axes.set_xlabel(LABELS[figure["x"]])
+    drawing.suptitle(f"{experiment.title}\n{scale.title}", fontsize=9)
+    if drawn:
+        drawing.savefig(path, dpi=120)
+    pyplot.close(drawing)
+    return drawn
+
+
+def draw_all(experiment: Experiment, scale: Scale, results: Results, folder: Path) -> list[str]:
+    """Draw all figures of an experiment into ``folder``; return their file names."""
+    names = []
+    for figure in experiment.figures:
+        path = folder / f"{figure['name']}.png"
+        if draw(experiment, figure, scale, results, path):
+            names.append(path.name)
+    return names

@@ -1,0 +1,194 @@
+"""One run of a table: started by ``reproduce.py``, in a process of its own.
+
+    python scripts/run_experiment.py FOLDER
+
+reads ``FOLDER/job.json``, does what is not done yet, and writes the result beside the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import importlib
+import os
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch
+import transformers
+
+from prefix_tuning.checkpoint import read_json, write_json
+from prefix_tuning.errors import UserError, run_command
+from scripts import launchers
+
+STEPS = "steps.json"
+"""Seconds of the steps that are done."""
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock that ends with the process: two commands never do the same run at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """``folder``, made by ``make`` if it is not there; it is whole or not there."""
+    if not folder.is_dir():
+        temporary = folder.with_name(folder.name + ".tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        make(temporary)
+        os.replace(temporary, folder)
+    return folder
+
+
+def find_model(job: dict[str, Any], work: Path) -> str | None:
+    """What goes to ``--model_name_or_path``; None for the launcher's own."""
+    name, flags = job["settings"]["model"], job["settings"]["flags"]
+    if name == "tiny":
+        family = launchers.base_family(job["launcher"], flags)
+
+        def write(folder: Path) -> None:
+            from scripts import toy_inputs
+
+            toy_inputs.MODELS[family](folder)
+
+        return str(once(work / "models" / f"tiny-{family}", write))
+    if name == "quickstart":
+        from scripts.base_model import find_base_model
+
+        return find_base_model()
+    if name == "minilm":
+        from scripts.minilm import find_minilm
+
+        return find_minilm()
+    return name
+
+
+def find_data(job: dict[str, Any], work: Path) -> Path | None:
+    """The folder of the data, made or cut to size first where the scale says so."""
+    settings = job["settings"]
+    name, given = launchers.dataset(settings["flags"]), settings["data"]
+    if given == "toy":
+
+        def write(folder: Path) -> None:
+            from scripts import toy_inputs
+
+            toy_inputs.write_data(name, folder)
+
+        given = once(work / "data" / name, write)
+    folder = launchers.data_folder(job["launcher"], name, given and str(given))
+    inputs = settings["inputs"]
+    if job["launcher"] != "gpt2/train_e2e.py" or inputs is None:
+        return folder
+    assert folder is not None
+    whole = folder.resolve()
+    target = work / "data" / f"{name}-{whole.parent.name}-{whole.name}-{inputs}"
+    return once(target, lambda cut: launchers.cut(name, whole, cut, inputs))
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were computed with."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "device": gpu or f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+
+
+def peak_memory() -> dict[str, float]:
+    """Megabytes of this process, and of its GPU."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"process_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6}
+    if torch.cuda.is_available():
+        peak["gpu_mb"] = torch.cuda.max_memory_allocated() / 1e6
+    return {name: round(value, 1) for name, value in peak.items()}
+
+
+def do_steps(job: dict[str, Any], folder: Path) -> tuple[dict[str, float], bool]:
+    """Run the steps that are not done; return seconds of each, and whether any went on."""
+    done = read_json(folder / STEPS) if (folder / STEPS).is_file() else {}
+    resumed = bool(done) or (folder / "run").exists()
+    work = Path(job["work"])
+    with locked(work / "prepare.lock"):
+        model, data = find_model(job, work), find_data(job, work)
+    for step in launchers.steps(job, model, data):
+        if step.name in done:
+            continue
+        print(f"== {step.module} {' '.join(step.argv)}", flush=True)
+        start = time.monotonic()
+        importlib.import_module(step.module).main(step.argv)
+        done[step.name] = round(time.monotonic() - start, 2)
+        write_json(folder / STEPS, done)
+    return done, resumed
+
+
+def base_model(job: dict[str, Any], folder: Path) -> str:
+    """The name of the model that was trained or decoded, without the folders it lies in."""
+    path, flags = folder / "run" / "run_settings.json", job["settings"]["flags"]
+    name = flags.get("finetune_model_path")
+    return Path(read_json(path)["model_name_or_path"] if path.is_file() else name).name
+
+
+def result_of(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What is known about a finished run."""
+    scores, missing = {}, {}
+    for split in job["splits"]:
+        scores[split], missing[split] = launchers.read_scores(
+            job["scorer"], job["columns"], split, folder
+        )
+    sys.stdout.flush()
+    log = Path(job["log"]).read_text(encoding="utf-8", errors="replace")
+    return {
+        **{key: job[key] for key in ("table", "row", "seed", "subset", "level", "scale")},
+        "settings": job["settings"],
+        "scores": scores,
+        "missing": missing,
+        "steps": job["steps"],
+        "n_inputs": job["n_inputs"],
+        "model": base_model(job, folder),
+        "parameters": launchers.parameters(log),
+        **machine(),
+        "peak_memory": peak_memory(),
+        "disk_mb": round(sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6, 1),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Do the run in the folder ``argv[0]``."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, help="a folder below results/ with job.json")
+    folder = parser.parse_args(argv).folder
+    if not (folder / "job.json").is_file():
+        raise UserError(f"{folder} holds no job.json: start scripts/reproduce.sh")
+    job = read_json(folder / "job.json")
+    with locked(folder / "lock"):
+        if Path(job["result"]).is_file():
+            return
+        seconds, resumed = do_steps(job, folder)
+        result = result_of(job, folder)
+        if not job["keep_checkpoints"]:
+            for path in launchers.training_state(folder / "run"):
+                path.unlink()
+        write_json(Path(job["result"]), {**result, "seconds": seconds, "resumed": resumed})
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,466 @@
+"""Tables from experiments' files to results: planned, run, killed, continued, failed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from gpt2 import train_e2e
+from gpt2.data import DEFAULT_FILES, read_records
+from prefix_tuning.errors import UserError
+from scripts import estimate, experiments, launchers, reproduce, run_experiment, toy_inputs
+from seq2seq import arguments as seq2seq_arguments
+from seq2seq import train_bart
+
+TABLES = experiments.names()
+SCALES = experiments.scales()
+
+# In the place of run_experiment.py: a result at once, or what the row's name asks for.
+WORKER = """
+import json, os, pathlib, sys, time
+job = json.loads((pathlib.Path(sys.argv[1]) / "job.json").read_text())
+print("gpu", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+if job["row"] == "P=5":
+    sys.exit("error: no such luck")
+if job["row"] == "P=10":
+    os.kill(os.getpid(), 9)
+keys = ("settings", "seed", "steps", "n_inputs")
+result = {key: job[key] for key in keys} | {"scores": {"test": {"BLEU": 1.5}}, "missing": {}}
+result |= {"seconds": {"train": 6.0, "test": 2.0}, "resumed": False, "disk_mb": 3.0}
+pathlib.Path(job["result"]).write_text(json.dumps(result))
+"""
+
+
+@pytest.fixture
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A results folder, with runs that take no time."""
+    path = tmp_path / "worker.py"
+    path.write_text(WORKER, encoding="utf-8")
+    monkeypatch.setattr(reproduce, "WORKER", path)
+    return tmp_path / "results"
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def results_of(folder: Path) -> list[Path]:
+    """The results of finished runs."""
+    return [p for p in folder.glob("*/*/*/seed*.json") if not p.name.endswith(".failed.json")]
+
+
+# --- whole runs ---------------------------------------------------------------------------------
+
+
+def test_a_table_that_is_killed_in_the_middle(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rows with two seeds: what was finished is not repeated, what was not is finished."""
+    monkeypatch.setenv("PATH", str(tmp_path))  # a machine without Java
+    results = tmp_path / "results"
+    argv = ["small_e2e", "P=1", "P=5", "--scale", "tiny", "--seeds", "1", "2", "--jobs", "2"]
+    argv += ["--model_name_or_path", str(tiny_folder), "--results_dir", str(results)]
+    argv += ["--steps", "2", "--keep_checkpoints", "no"]
+    first = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "reproduce.py"), *argv],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        while not results_of(results):
+            assert first.poll() is None
+            time.sleep(0.05)
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    before = {path: path.stat().st_mtime_ns for path in results_of(results)}
+    assert 1 <= len(before) < 4
+    reproduce.main(argv)
+    after = results_of(results)
+    assert len(after) == 4
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
+
+    result = read(results / "tiny" / "small_e2e" / "P=5" / "seed2.json")
+    assert result["settings"]["flags"]["preseqlen"] == 5
+    assert result["settings"]["flags"]["seed"] == 2
+    # Keys and values of 2 layers, 5 slots of 32 units each.
+    assert result["parameters"]["stored"] == 2 * 2 * 5 * 32
+    assert result["seconds"].keys() == {"train", "test"}
+    assert "Java" in result["missing"]["test"]["METEOR"]
+    assert result["versions"]["torch"]
+    assert result["peak_memory"]["process_mb"] > 100
+    folder = results / "tiny" / "small_e2e" / "P=5" / "seed2"
+    texts = next(folder.rglob("run_test_beam")).read_text("utf-8").splitlines()
+    assert len(texts) == 6  # the inputs of the scale
+    weights = [path.relative_to(folder).parts for path in folder.rglob("*.safetensors")]
+    assert weights
+    assert all("export" in parts for parts in weights)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["nothing"], "TABLE nothing"),
+        (["e2e", "prefixx"], "ROW prefixx"),
+        (["e2e", "--scale", "large"], "--scale large"),
+        (["e2e", "--jobs", "0"], "--jobs 0"),
+        (["e2e", "--gpus", "a,b"], "--gpus a,b"),
+        (["e2e", "--data_dir", "/nowhere/at/all"], "--data_dir /nowhere/at/all"),
+        (["small_e2e", "--scale", "paper"], "meant for tiny or small"),
+    ],
+)
+def test_mistakes(argv: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        reproduce.main([*argv, "--results_dir", str(tmp_path)])
+
+
+# --- planning and failures ------------------------------------------------------------------------
+
+
+def test_failures_are_recorded_and_the_others_go_on(
+    stub: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["small_e2e", "P=1", "P=5", "P=10", "P=20", "--scale", "tiny"]
+    argv += ["--results_dir", str(stub)]
+    with pytest.raises(UserError, match="2 of 4 runs failed"):
+        reproduce.main([*argv, "--gpus", "3,1"])
+    folder = stub / "tiny" / "small_e2e"
+    failure = read(folder / "P=5" / "seed101.failed.json")
+    assert failure["reason"] == "no such luck"
+    assert failure["status"] == 1
+    assert "SIGKILL" in read(folder / "P=10" / "seed101.failed.json")["reason"]
+    assert {path.parent.name for path in results_of(stub)} == {"P=1", "P=20"}
+    seen = {(folder / row / "seed101" / "log.txt").read_text() for row in ("P=1", "P=5")}
+    assert seen == {"gpu 3\n", "gpu 1\nerror: no such luck\n"}
+    capsys.readouterr()
+    with pytest.raises(UserError, match="2 of 2 runs failed"):  # only these are tried again
+        reproduce.main(argv)
+    assert "4 runs, 2 of them done" in capsys.readouterr().out
+
+
+def test_results_of_other_settings_are_refused(stub: Path) -> None:
+    argv = ["small_e2e", "P=1", "--scale", "tiny", "--results_dir", str(stub)]
+    reproduce.main(argv)
+    with pytest.raises(UserError, match=r"seed101\.json was made with max_steps 3, now it is 9"):
+        reproduce.main([*argv, "--steps", "9"])
+
+
+def test_estimates_come_from_finished_runs(stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """3 steps in 6 seconds and 6 texts in 2; a run of 30 steps and 60 texts takes 60 + 20."""
+    argv = ["small_e2e", "P=1", "--scale", "tiny", "--results_dir", str(stub)]
+    reproduce.main([*argv, "--print"])
+    assert "assumed, not measured" in capsys.readouterr().out
+    reproduce.main(argv)
+    run = experiments.expand(
+        experiments.read("small_e2e"),
+        SCALES["tiny"],
+        experiments.Overrides(steps=30, inputs=60),
+        ["P=20"],
+    )[0]
+    finished = estimate.Estimate(stub / "tiny")
+    assert finished.seconds(run) == pytest.approx(60 + 20)
+    lines = finished.lines([run, run, run], jobs=2)
+    assert lines[0] == "about 2 minutes and 0.0 GB"
+    assert all("as measured in finished runs" in line for line in lines[1:])
+
+
+def test_steps_of_the_published_runs() -> None:
+    """README: 21,035 steps of E2E and 18,025 of WebNLG, as the public logs have them."""
+    steps = {}
+    for name in ("e2e", "webnlg"):
+        runs = experiments.expand(experiments.read(name), SCALES["paper"], rows=["prefix"])
+        steps[name] = estimate.n_steps(runs[0])
+    assert steps == {"e2e": 21035, "webnlg": 18025}
+
+
+def test_seeds_subsets_and_levels() -> None:
+    low_data = experiments.read("low_data")
+    runs = experiments.expand(low_data, SCALES["paper"], rows=["prefix-50"])
+    assert len(runs) == 10
+    assert {run.settings["flags"]["notes"] for run in runs} == {f"lowdata_{i}_50" for i in range(5)}
+    assert {run.settings["flags"]["seed"] for run in runs} == {200, 9}
+    levels = experiments.expand(experiments.read("data_levels"), SCALES["tiny"], rows=["prefix"])
+    assert [run.name for run in levels] == [f"seed101_level{n}" for n in (10, 20, 40, 60, 80)]
+    assert levels[0].settings["flags"]["max_steps"] == 3
+    small = experiments.expand(experiments.read("e2e"), SCALES["small"])
+    assert {run.row.name for run in small} == {"prefix", "finetune", "top2", "adapter-3"} | {
+        "adapter-0.1"
+    }
+    assert {
+        run.settings["flags"]["learning_rate"] for run in small if run.row.name == "prefix"
+    } == {1e-3}
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("scale", ["tiny", "small", "paper"])
+def test_print_of_every_table(
+    table: str, scale: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = experiments.read(table)
+    if experiment.scales and scale not in experiment.scales:
+        pytest.skip("not meant for this scale")
+    reproduce.main([table, "--scale", scale, "--print", "--results_dir", str(tmp_path)])
+    output = capsys.readouterr().out
+    runs = experiments.expand(experiment, SCALES[scale])
+    assert output.count(" (to do)\n") == len(runs)
+    assert f"{len(runs)} runs, 0 of them done" in output
+    assert "assumed, not measured" in output or "unknown size" in output
+    assert not any(tmp_path.iterdir())
+
+
+# --- command lines ------------------------------------------------------------------------------
+
+
+def commands(table: str, scale: str) -> list[launchers.Step]:
+    runs = experiments.expand(experiments.read(table), SCALES[scale])
+    tasks = [reproduce.Task(run, Path("/results") / run.folder) for run in runs]
+    return [
+        step
+        for task in tasks
+        for step in launchers.steps(task.job(Path("/work"), True), "model", Path("/data"))
+    ]
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("scale", ["tiny", "small"])
+def test_flags_are_the_launchers(table: str, scale: str) -> None:
+    """Each is known to the launcher itself or to the script it starts."""
+    if not experiments.read(table).launcher.startswith(("gpt2", "seq2seq")):
+        pytest.skip("see the next test")
+    for step in commands(table, scale):
+        if step.module == "gpt2.train_e2e":
+            _, rest = train_e2e._parser().parse_known_args(step.argv)
+            known = {"save_steps", "logging_steps", "report_to", "length_groups", "generate"}
+            assert {flag.split("=")[0].removeprefix("--") for flag in rest} <= known
+        elif step.module == "seq2seq.train_bart":
+            args, rest = train_bart._parser().parse_known_args(step.argv)
+            seq2seq_arguments.parse([*train_bart.build_command(args, Path("run")), *rest])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ptuning_v2.run") is None, reason="not there yet")
+@pytest.mark.parametrize("table", [name for name in TABLES if name.startswith("ptuning")])
+@pytest.mark.parametrize("scale", ["tiny", "small", "paper"])
+def test_flags_of_understanding(table: str, scale: str, tmp_path: Path) -> None:
+    from ptuning_v2.arguments import get_args
+
+    for step in commands(table, scale):
+        argv = [flag.replace("=/data", f"={tmp_path}") for flag in step.argv]
+        model_args, _, run_args, _ = get_args(argv)
+        assert model_args.prefix
+        assert run_args.do_train
+
+
+def test_the_files_of_gpt2_are_where_it_looks_for_them() -> None:
+    for mode, (folder, *names) in launchers.FILES.items():
+        wanted = [ROOT / "data" / folder / name for name in names]
+        assert [DEFAULT_FILES[mode][split] for split in launchers.SPLITS] == wanted
+
+
+def test_folders_of_data(tmp_path: Path) -> None:
+    """One --data_dir for tables of several data sets, or the folder of one."""
+    place = launchers.data_folder
+    assert place("seq2seq/train_bart.py", "xsum_news", None) is None
+    assert place("seq2seq/train_bart.py", "xsum_news", str(tmp_path)) == tmp_path
+    (tmp_path / "xsum_news").mkdir()
+    inside = place("seq2seq/train_bart.py", "xsum_news", str(tmp_path))
+    assert inside == tmp_path / "xsum_news"
+    assert place("gpt2/train_e2e.py", "webnlg", str(tmp_path)) == tmp_path
+    (tmp_path / "webnlg_challenge_2017").mkdir()
+    (tmp_path / "webnlg_challenge_2017" / "train.json").touch()
+    inside = place("gpt2/train_e2e.py", "webnlg", str(tmp_path))
+    assert inside == tmp_path / "webnlg_challenge_2017"
+    assert place("ptuning_v2/run.py", "boolq", str(tmp_path)) == tmp_path
+
+
+def test_modes_of_bart_are_in_their_folders() -> None:
+    for mode, folder in launchers.SUMMARIES.items():
+        assert train_bart.MODES[mode].data == folder
+
+
+# --- inputs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["data2text", "webnlg", "triples"])
+def test_files_cut_to_size(mode: str, tmp_path: Path) -> None:
+    whole, small = tmp_path / "whole", tmp_path / "small"
+    whole.mkdir()
+    small.mkdir()
+    toy_inputs.write_data(mode, whole)
+    launchers.cut(mode, whole, small, 3)
+    train, valid, test = launchers.FILES[mode][1:]
+    every = {r.source for r in read_records(mode, whole / test, training=False)}
+    cut = {r.source for r in read_records(mode, small / test, training=False)}
+    assert len(cut) == 3
+    assert cut < every
+    assert (small / train).read_bytes() == (whole / train).read_bytes()
+    one = read_records(mode, launchers.one_reference(small / valid), training=True)
+    assert len(one) == 3
+    assert launchers.whole(small / valid).read_bytes() == (whole / valid).read_bytes()
+
+
+def test_missing_data_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"src1_train\.txt is missing"):
+        launchers.cut("data2text", tmp_path, tmp_path, 3)
+
+
+def test_made_once_and_whole(tmp_path: Path) -> None:
+    """What a kill leaves half made is made again."""
+    calls = []
+
+    def make(folder: Path) -> None:
+        calls.append(folder)
+        (folder / "file").touch()
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment.once(tmp_path / "data", make)
+    assert not (tmp_path / "data").exists()
+    for _ in range(2):
+        assert (run_experiment.once(tmp_path / "data", make) / "file").is_file()
+    assert len(calls) == 2
+
+
+# --- scores ---------------------------------------------------------------------------------------
+
+
+def test_scores_in_the_units_of_the_tables(tmp_path: Path) -> None:
+    """README: TGen's outputs on E2E, as evaluation.e2e gives them."""
+    values = {"BLEU": 0.6593, "BLEU -p": 0.6593, "NIST -p": 8.5923, "CIDEr": 2.2338}
+    row = {"values": {**values, "METEOR": None, "ROUGE_L": 0.685}, "missing": {"METEOR": "Java"}}
+    (tmp_path / "texts").mkdir()
+    path = tmp_path / "texts" / "run_test_beam_eval.json"
+    path.write_text(json.dumps({"E2E": row}), encoding="utf-8")
+    found, missing = launchers.read_scores("evaluation.e2e", "", "test", tmp_path)
+    assert found == pytest.approx(
+        {"BLEU": 65.93, "NIST": 8.5923, "METEOR": None, "ROUGE-L": 68.5, "CIDEr": 2.2338}
+    )
+    assert missing == {"METEOR": "Java"}
+
+
+@pytest.mark.parametrize(
+    ("scorer", "columns", "best", "wanted"),
+    [
+        ("classification", "RTE", {"best_eval_accuracy": 0.79}, {"RTE": 79}),
+        (
+            "tagging",
+            "CoNLL05",
+            {"best_eval_f1": 0.5, "best_test_wsj_f1": 0.88, "best_test_brown_f1": 0.8},
+            {"CoNLL05 WSJ": 88, "CoNLL05 Brown": 80},
+        ),
+        (
+            "qa",
+            "SQuAD 1.1",
+            {"best_eval_f1": 94.1, "best_eval_exact_match": 88.1},
+            {"SQuAD 1.1 EM": 88.1, "SQuAD 1.1 F1": 94.1},
+        ),
+        ("tagging", "CoNLL03", {"best_epoch": 0, "best_eval_f1": 0}, {}),
+    ],
+)
+def test_scores_of_understanding(
+    scorer: str, columns: str, best: dict[str, float], wanted: dict[str, float], tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "best_results.json").write_text(json.dumps(best), encoding="utf-8")
+    found, missing = launchers.read_scores(f"evaluation.{scorer}", columns, "test", tmp_path)
+    assert found == pytest.approx(wanted)
+    assert "above 0" in missing[""]  # for columns that are not found
+
+
+def test_sizes_as_the_launchers_print_them() -> None:
+    log = """base model                124,439,808 parameters, frozen
+trained parameters      9,921,536 (7.97% of the base model)
+stored parameters         184,320 (0.15% of the base model, 0.74 MB in fp32)
+"""
+    wanted = {"base": 124439808, "trained": 9921536, "stored": 184320}
+    assert launchers.parameters(log) == wanted
+
+
+# --- experiments' files -------------------------------------------------------------------------
+
+GOOD: dict[str, Any] = {
+    "table": "e2e",
+    "title": "A table",
+    "launcher": "gpt2/train_e2e.py",
+    "scorer": "evaluation.e2e",
+    "seeds": [1],
+    "common": {"mode": "data2text"},
+    "rows": [{"name": "prefix", "flags": {"preseqlen": 5}}],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"launcher": "gpt3.py"}, r"x\.yaml, field launcher: 'gpt3\.py' is none of"),
+        ({"scorer": "bleu"}, r"field scorer: 'bleu'"),
+        ({"seed": 3}, r"x\.yaml: there is no field 'seed'"),
+        ({"rows": []}, r"x\.yaml, field rows"),
+        ({"rows": 3}, r"x\.yaml, field rows: expected list"),
+        ({"title": None}, r"field title: expected str"),
+        ({"seeds": [1, 1]}, r"field seeds: expected different"),
+        ({"seeds": ["a"]}, r"field seeds: expected different values of int"),
+        ({"subsets": [0]}, r"row prefix: the field subsets and \{subset\}"),
+        ({"common": {"seed": 3}}, r"row prefix: give either seeds or the flag seed"),
+        ({"common": {"lr": "5e-5"}}, r"common, flag lr: write 5e-5 as 5\.0e-5"),
+        ({"common": {"a": True}}, r"common, flag a: write yes and no in quotes"),
+        ({"common": {"a": [1]}}, r"common, flag a: expected one value"),
+        ({"rows": [{"name": "a"}]}, r"x\.yaml, row a: the field flags is missing"),
+        ({"rows": [{"flags": {}}]}, r"x\.yaml, a row: the field name is missing"),
+        ({"rows": [{"name": "a", "flags": {}, "x": 1}]}, r"row a: there is no field 'x'"),
+        ({"rows": [{"name": n, "flags": {}} for n in ("a b", "a:b")]}, r"row a:b: another row"),
+        ({"scales": ["huge"]}, r"field scales: there are tiny, small, paper"),
+        ({"figures": [{"name": "f", "kind": "pie"}]}, r"figure f, field kind: 'pie'"),
+        (
+            {"figures": [{"name": "f", "kind": "bars", "rows": ["no"]}]},
+            r"figure f, field rows: no row no",
+        ),
+    ],
+)
+def test_mistakes_in_a_file(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(GOOD | change), encoding="utf-8")
+    with pytest.raises(UserError, match=message) as error:
+        experiments.read("x", tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_no_yaml(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("rows: [", encoding="utf-8")
+    with pytest.raises(UserError, match=r"x\.yaml is not YAML") as error:
+        experiments.read("x", tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_of_two_processes_is_done_by_one(tmp_path: Path) -> None:
+    """The second waits for the first, finds its result, and does nothing."""
+    result = tmp_path / "seed1.json"
+    folder = tmp_path / "seed1"
+    folder.mkdir()
+    (folder / "job.json").write_text(json.dumps({"result": str(result)}), encoding="utf-8")
+    result.write_text("{}", encoding="utf-8")
+    run_experiment.main([str(folder)])
+    assert result.read_text("utf-8") == "{}"
+    assert not (folder / run_experiment.STEPS).exists()
+
+
+def test_run_folders_differ() -> None:
+    for table in TABLES:
+        experiment = experiments.read(table)
+        scale = replace(SCALES["paper"], skip_models=())
+        folders = [
+            run.folder for run in experiments.expand(replace(experiment, scales=None), scale)
+        ]
+        assert len({*folders}) == len(folders)
