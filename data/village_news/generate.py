@@ -110,6 +110,10 @@ def generate(seed: int) -> dict[str, str]:
     things = [f"{a} {b}" for a, b in itertools.product(QUALITIES.split(), THINGS.split())]
     rng.shuffle(names)
     rng.shuffle(things)
+    n_train = SIZES["train"][2]
+    # A model that has not seen a word cannot copy it: every thing is in the training set once.
+    while len({thing.split()[1] for thing in things[:n_train]}) < len(THINGS.split()):
+        rng.shuffle(things)
     files = {}
     for split, (size, n_names, n_things) in SIZES.items():
         # Nobody and nothing of one split is in another; the words of their names are.
