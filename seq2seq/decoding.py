@@ -96,10 +96,13 @@ def generate(
         ``[B, T]`` int64, beginning with the decoder's start token, padded behind the end token.
     """
     more = {} if prefix is None else {"prefix": prefix}
-    config = search.config(model)
-    return model.generate(
-        input_ids, attention_mask=attention_mask, generation_config=config, **more
-    )
+    # What a configuration leaves at None, generate() takes from the model's own: a forced start
+    # token of the hub would come back. So ours takes the place of the model's for the call.
+    own, model.generation_config = model.generation_config, search.config(model)
+    try:
+        return model.generate(input_ids, attention_mask=attention_mask, **more)
+    finally:
+        model.generation_config = own
 
 
 def texts(tokenizer: PreTrainedTokenizerBase, rows: Tensor | Sequence[Sequence[int]]) -> list[str]:

@@ -6,19 +6,15 @@ that is reported.
 
 from __future__ import annotations
 
-import itertools
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import sacrebleu
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from evaluation import summarization
-
-T = TypeVar("T")
 
 
 def label_smoothed_nll_loss(
@@ -83,11 +79,6 @@ def assert_all_frozen(model: nn.Module) -> None:
     """Raise AssertionError, naming them, if parameters of ``model`` would be trained."""
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     assert not trained, f"{len(trained)} parameters are not frozen: {', '.join(trained[:3])}"
-
-
-def flatten_list(lists: Iterable[Iterable[T]]) -> list[T]:
-    """The items of all lists in one."""
-    return list(itertools.chain.from_iterable(lists))
 
 
 def git_info(folder: Path | None = None) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import BartConfig, BartForConditionalGeneration
 
 from prefix_tuning.attention import KeyValues, enable_prefix
+from seq2seq.decoding import Search, generate
 from seq2seq.prefixTuning import PrefixTuning
 
 CASES = ["mlp", "deep", "deep_long_prefix", "fewer_encoder_layers", "p1"]
@@ -91,18 +93,10 @@ def test_the_originals_logits_and_gradients(name: str, checkpointing: bool) -> N
 def test_the_originals_outputs(name: str) -> None:
     case, _, model, prefix = load(name)
     batches = case["generation_batches"]
-    model.generation_config.forced_bos_token_id = None
+    model.generation_config.forced_bos_token_id = 0  # as on the hub; the search must not heed it
+    names = [field.name for field in fields(Search)]
     for run in case["generation"]:
         batch = {k: torch.tensor(v) for k, v in batches[run["batch"]].items()}
-        names = ("num_beams", "length_penalty", "min_length", "max_length", "early_stopping")
-        settings = {k: run[k] for k in (*names, "no_repeat_ngram_size")}
-        if run["num_beams"] == 1:  # the library warns about flags of beams
-            del settings["length_penalty"], settings["early_stopping"]
-        found = model.generate(
-            **batch,
-            **settings,
-            do_sample=False,
-            forced_eos_token_id=2 if run["num_beams"] > 1 else None,
-            prefix=KeyValues(prefix.all_key_values()),
-        )
+        search = Search(**{name: run[name] for name in names})
+        found = generate(model, KeyValues(prefix.all_key_values()), search=search, **batch)
         assert found.tolist() == run["output"], run

@@ -19,7 +19,6 @@ from seq2seq.utils import (
     assert_all_frozen,
     calculate_bleu,
     calculate_rouge,
-    flatten_list,
     freeze_embeds,
     freeze_params,
     git_info,
@@ -137,10 +136,6 @@ def test_freezing_embeddings() -> None:
     t5 = T5Model(T5Config(vocab_size=20, **sizes))
     freeze_embeds(t5)
     assert {n for n, p in t5.named_parameters() if not p.requires_grad} == {"shared.weight"}
-
-
-def test_flatten_list() -> None:
-    assert flatten_list([["a"], [], ["b", "c"]]) == ["a", "b", "c"]
 
 
 def test_git_info(tmp_path: Path) -> None:
