@@ -34,6 +34,7 @@ FILES = {
 SPLITS = ("train", "valid", "test")
 SUMMARIES = {"xsum": "xsum", "xsum_news": "xsum_news", "xsum_news_sport": "xsum_topic-news-sports"}
 """BART's modes -> folder in ``data/``."""
+_BART_SPLITS = {"test": "test", "valid": "val"}
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def _seq2seq(job: dict[str, Any], model: str | None, data: Path | None) -> list[
     flags = {**settings["flags"], **settings["decoding"]}
     flags |= {"model_name_or_path": model, "data_dir": data}
     flags |= {"n_test": settings["inputs"], "output_dir": Path(job["folder"], "run")}
+    flags["predict_splits"] = ",".join(_BART_SPLITS[split] for split in job["splits"])
     if flags.get("do_train") != "no":
         flags["do_predict"] = True
     return [Step("train", "seq2seq.train_bart", _arguments(flags))]
@@ -232,9 +234,8 @@ def read_scores(
     if scorer in ("evaluation.e2e", "evaluation.webnlg", "evaluation.dart"):
         return _table_to_text(scorer, _read(_newest(folder / "texts", f"*_{split}_*_eval.json")))
     if scorer == "evaluation.summarization":
-        if split != "test":
-            return {}, {"": "the launcher decodes the test set only"}
-        scores = _read(_newest(folder / "run", "test_beam_*_eval.json"))["scores"]
+        pattern = f"{_BART_SPLITS[split]}_beam_*_eval.json"
+        scores = _read(_newest(folder / "run", pattern))["scores"]
         front = f"{columns} " if columns else ""
         return {f"{front}{name}": scores[key] for name, key in ROUGE.items()}, {}
     return _understanding(scorer, columns, _read(folder / "run" / "best_results.json"))

@@ -16,6 +16,7 @@ VAL_METRICS = {"summarization": ("rouge2", "loss"), "translation": ("bleu", "los
 """Task -> what can choose the best checkpoint; the first does unless another is named."""
 SCHEDULES = ("linear", "cosine", "cosine_w_restarts", "polynomial")
 YES_NO = ("yes", "no")
+PREDICT_SPLITS = ("test", "val")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,7 +75,7 @@ def _add_data(add: Any) -> None:
         add(f"--{split}_target_length", type=int, default=length, help="tokens")
     add("--n_train", type=int, default=-1, help="use the first so many; -1 for all")
     add("--n_val", type=int, default=500, help="the same of the validation set")
-    add("--n_test", "--limit", type=int, default=-1, help="the same of the test set")
+    add("--n_test", "--limit", type=int, default=-1, help="the same of each decoded set")
     add("--task_mode", default="summarization", help=f"one of {', '.join(VAL_METRICS)}")
     add("--src_lang", default="", help="language of the sources, for tokenizers that have one")
     add("--tgt_lang", default="", help="language of the targets")
@@ -118,7 +119,8 @@ def _add_run(add: Any) -> None:
     add("--output_dir", help="folder of the run")
     add("--overwrite_output_dir", action="store_true", help="train again where a run already is")
     add("--do_train", action="store_true")
-    add("--do_predict", action="store_true", help="decode and score the test set")
+    add("--do_predict", action="store_true", help="decode and score --predict_splits")
+    add("--predict_splits", default="test", help=f"one or both of {','.join(PREDICT_SPLITS)}")
     add("--save_steps", type=int, default=1000, help="steps between checkpoints to resume from")
     add("--save_all_epochs", default="no", choices=YES_NO, help="keep checkpointepoch=N.ckpt")
     add("--save_top_k", type=int, default=1, help=argparse.SUPPRESS)
@@ -171,18 +173,30 @@ def sites(args: argparse.Namespace) -> list[str] | None:
     """
     if args.prefix_sites is None:
         return None
-    names = [name.strip() for name in args.prefix_sites.split(",")]
-    if not set(names) <= SUFFIXES.keys():
-        raise UserError(
-            f"--prefix_sites {args.prefix_sites}: give one or more of {','.join(SUFFIXES)}"
-        )
-    return [name for name in SUFFIXES if name in names]
+    return _some_of("prefix_sites", args.prefix_sites, tuple(SUFFIXES))
+
+
+def predict_splits(args: argparse.Namespace) -> list[str]:
+    """The splits named by ``--predict_splits``.
+
+    Raises:
+        UserError: one is not decoded.
+    """
+    return _some_of("predict_splits", args.predict_splits, PREDICT_SPLITS)
+
+
+def _some_of(flag: str, value: str, known: Sequence[str]) -> list[str]:
+    names = [name.strip() for name in value.split(",")]
+    if not set(names) <= set(known):
+        raise UserError(f"--{flag} {value}: give one or more of {','.join(known)}")
+    return [name for name in known if name in names]
 
 
 def check(args: argparse.Namespace) -> None:
     """Refuse by name what is impossible or not implemented."""
     if not (args.do_train or args.do_predict):
         raise UserError("nothing to do: add --do_train, --do_predict or both")
+    predict_splits(args)
     if args.do_train and not args.output_dir:
         raise UserError("--output_dir is missing: name the folder of the run")
     if args.do_train and not args.model_name_or_path:

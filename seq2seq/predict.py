@@ -1,8 +1,8 @@
-"""Decode a test set with a trained prefix or a fine-tuned model, and score it.
+"""Decode a test or development set with a trained prefix or a fine-tuned model, and score it.
 
-Writes ``<checkpoint>/test_beam_<length_penalty>``, one output a line in the order of the input, and
-the scores beside it. Sources are decoded in batches of about one length, equal ones once. A decode
-that was stopped goes on where it was.
+Writes ``<checkpoint>/<split>_beam_<length_penalty>``, one output a line in the order of the input,
+and the scores beside it. Sources are decoded in batches of about one length, equal ones once. A
+decode that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from prefix_tuning.resumable import decode_resumably, write_text
 from seq2seq import arguments, loading, runs
 from seq2seq.data import Seq2SeqDataset, read_split
 from seq2seq.decoding import generate, texts
-from seq2seq.files import Columns
+from seq2seq.files import Columns, Record
 from seq2seq.utils import calculate_bleu
 
 
@@ -141,12 +141,22 @@ class Decoder:
         return texts(self.tokenizer, generate(self.model, self.prefix, *inputs, self.search))
 
 
-def evaluate(args: argparse.Namespace) -> Path:
-    """Decode the test split as the flags say; return the path of the outputs."""
+def evaluate(args: argparse.Namespace) -> list[Path]:
+    """Decode the splits that the flags name; return the paths of the outputs."""
     columns = Columns(args.source_column, args.target_column)
-    records = read_split(args.data_dir, "test", False, columns, args.dataset_config)
-    records = records[: args.n_test] if args.n_test > 0 else records
+    records = {
+        split: read_split(args.data_dir, split, False, columns, args.dataset_config)
+        for split in arguments.predict_splits(args)
+    }
     run = Decoder(args)
+    return [
+        _decode(args, run, split, of_split[: args.n_test] if args.n_test > 0 else of_split)
+        for split, of_split in records.items()
+    ]
+
+
+def _decode(args: argparse.Namespace, run: Decoder, split: str, records: Sequence[Record]) -> Path:
+    """Decode and score one split; return the path of the outputs."""
     folder = run.folder
     if not folder.is_dir():
         if not args.output_dir:
@@ -156,7 +166,7 @@ def evaluate(args: argparse.Namespace) -> Path:
     # Several references of one source are several records.
     first_of = {record.source: record for record in reversed(records)}
     dataset = run.dataset(list(first_of.values()))
-    output = folder / f"test_beam_{run.search.length_penalty}"
+    output = folder / f"{split}_beam_{run.search.length_penalty}"
     unfinished = output.with_name(output.name + ".partial")
     settings = _settings(args, run)
     decoded = decode_resumably(unfinished, settings, len(dataset), lambda skip: run(dataset, skip))

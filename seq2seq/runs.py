@@ -22,7 +22,7 @@ AGAIN = "to train it again add --overwrite_output_dir"
 _FREE = (
     "cache_dir num_workers output_dir overwrite_output_dir do_train do_predict save_steps "
     "save_all_epochs logging_steps logger_name accelerator strategy n_test decode_batch_size "
-    "test_max_target_length fp16_opt_level use_dropout"
+    "predict_splits test_max_target_length fp16_opt_level use_dropout"
 )
 """Flags that may change: the trained weights do not depend on them."""
 

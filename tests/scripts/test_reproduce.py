@@ -21,6 +21,7 @@ from gpt2 import train_e2e
 from gpt2.data import DEFAULT_FILES, read_records
 from prefix_tuning.errors import UserError
 from scripts import estimate, experiments, launchers, reproduce, run_experiment, toy_inputs
+from scripts import table as table_of
 from seq2seq import arguments as seq2seq_arguments
 from seq2seq import train_bart
 
@@ -108,6 +109,33 @@ def test_a_table_that_is_killed_in_the_middle(
     weights = [path.relative_to(folder).parts for path in folder.rglob("*.safetensors")]
     assert weights
     assert all("export" in parts for parts in weights)
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "columns"),
+    [
+        ("xsum", "prefix-2", ["ROUGE-1", "ROUGE-2", "ROUGE-L"]),
+        ("ptuning_superglue", "rte_bert", ["RTE"]),
+    ],
+)
+def test_whole_runs_of_the_other_launchers(
+    table: str, row: str, columns: list[str], tmp_path: Path
+) -> None:
+    """Trained, decoded and scored, and what was scored stands in the table, of all its splits."""
+    results = ["--scale", "tiny", "--results_dir", str(tmp_path)]
+    reproduce.main([table, row, "--seeds", "11", *results])
+    [path] = results_of(tmp_path)
+    scores = read(path)["scores"]
+    experiment = experiments.read(table)
+    made = table_of.make(experiment, experiments.scales()["tiny"], tmp_path)
+    splits = list(dict.fromkeys(experiment.splits))
+    assert len(made) == len(splits) == len(scores)
+    for split, of_split in zip(splits, made, strict=True):
+        cells = [line.cells for line in of_split.lines if line.source == "ours"]
+        for column in columns:
+            values = [cell[column].value for cell in cells if cell[column].value is not None]
+            assert values == [scores[split][column]]
+            assert 0 <= values[0] <= 100
 
 
 @pytest.mark.parametrize(

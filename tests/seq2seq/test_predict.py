@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import load_vectors, part
+from rouge_score.rouge_scorer import RougeScorer
 from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
 from prefix_tuning.errors import UserError
@@ -99,6 +100,30 @@ def test_the_export_and_any_batch_size_decode_to_the_same(trained: Path, pairs: 
         decode(pairs, "--prefixModel_name_or_path", folder, "--decode_batch_size", str(size))
         assert lines(folder / "test_beam_0.8") == wanted
     assert len(set(wanted)) > 1
+
+
+def test_both_splits(trained: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first lines of the two sets are decoded, each scored against its own references."""
+    flags = ("--prefixModel_name_or_path", trained, "--limit", "2")
+    decode(pairs, *flags, "--predict_splits", "val, test")
+    for split in ("val", "test"):
+        sources, targets = (lines(pairs / f"{split}.{kind}")[:2] for kind in ("source", "target"))
+        assert len(sources) == 2
+        found = lines(trained / f"{split}_beam_0.8")
+        path = trained / f"{split}_beam_0.8_eval.json"
+        document = json.loads(path.read_text(encoding="utf-8"))
+        assert document["n_text"] == len(found) == 2
+        assert document["scores"] == pytest.approx(rouge_of(targets, found))
+    with pytest.raises(UserError, match="--predict_splits train: give one or more of test,val"):
+        decode(pairs, *flags, "--predict_splits", "train")
+
+
+def rouge_of(targets: list[str], found: list[str]) -> dict[str, float]:
+    """rouge-score's F1 by itself."""
+    names = ["rouge1", "rouge2", "rougeL"]
+    scorer = RougeScorer(names, use_stemmer=True)
+    pairs = [scorer.score(t, p) for t, p in zip(targets, found, strict=True)]
+    return {n: 100 * sum(pair[n].fmeasure for pair in pairs) / len(pairs) for n in names}
 
 
 def test_a_stopped_decode_goes_on(
