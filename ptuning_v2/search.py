@@ -3,7 +3,7 @@
     python ptuning_v2/search.py copa roberta --learning_rate 5e-3 7e-3 --pre_seq_len 4 8
     python ptuning_v2/search.py copa roberta
 
-The first trains the row ``copa_roberta`` of ``hyperparameters.json`` once for each combination, in
+The first trains the row ``copa_roberta`` of ``experiments/`` once for each combination, in
 ``checkpoints/copa-roberta-search/copa-EPOCHS-RATE-LENGTH``, and can be interrupted and started
 again; flags it does not know go to ``run.py``. Both print the best runs.
 """

@@ -1,4 +1,4 @@
-"""Run a row of the original's hyper-parameters by its name.
+"""Run a row of ``experiments/ptuning_*.yaml``, the original's hyper-parameters, by its name.
 
     python ptuning_v2/run_script/run_hyperparameters.py rte_roberta --seed 44
 
@@ -7,12 +7,13 @@ Flags behind the name go to ``run.py`` and override the row. Without a name, the
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -20,13 +21,20 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 from prefix_tuning.errors import UserError, run_command
 from ptuning_v2 import run
 
-TABLE = Path(__file__).resolve().parents[1] / "hyperparameters.json"
-ALWAYS = ["--prefix", "--do_train", "--do_eval", "--eval_strategy", "epoch"]
+FOLDER = Path(__file__).resolve().parents[2] / "experiments"
+ALWAYS = ["--do_train", "--do_eval", "--eval_strategy", "epoch"]
 
 
 def read_rows() -> dict[str, dict[str, Any]]:
-    """Name -> flags."""
-    return json.loads(TABLE.read_text(encoding="utf-8"))
+    """Name -> flags, with the folder of the original's script."""
+    rows = {}
+    for path in sorted(FOLDER.glob("ptuning_*.yaml")):
+        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for row in table["rows"]:
+            name, flags = row["name"], table["common"] | row["flags"]
+            flags["output_dir"] = f"checkpoints/{flags['dataset_name']}-{name.rpartition('_')[2]}"
+            rows[name] = flags
+    return rows
 
 
 def command_of(name: str, overrides: Sequence[str] = ()) -> list[str]:
@@ -37,11 +45,10 @@ def command_of(name: str, overrides: Sequence[str] = ()) -> list[str]:
     """
     rows = read_rows()
     if name not in rows:
-        raise UserError(f"{name!r} is no row of {TABLE.name}: it has {', '.join(rows)}")
+        raise UserError(f"{name!r} is no row of {FOLDER}/ptuning_*.yaml: use {', '.join(rows)}")
     command = list(ALWAYS)
     for flag, value in rows[name].items():
-        if flag != "note":
-            command += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
+        command += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
     return [*command, *overrides]
 
 
@@ -50,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments or arguments[0].startswith("-"):
         for name, row in read_rows().items():
-            print(f"{name:18} {row.get('note', row['model_name_or_path'])}")
+            print(f"{name:18} {row['model_name_or_path']}")
         return
     command = command_of(arguments[0], arguments[1:])
     print("python ptuning_v2/run.py", shlex.join(command), flush=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from transformers import BertConfig, DebertaConfig, RobertaConfig
 
-import ptuning_v2
 from prefix_tuning.errors import UserError
 from ptuning_v2.arguments import check_length, free_positions, get_args
+from ptuning_v2.run_script.run_hyperparameters import command_of, read_rows
 from ptuning_v2.tasks.utils import DATASETS, TASKS
 
 # As the original's scripts spell them, with variables filled in.
@@ -114,17 +113,16 @@ def test_prompts_occupy_positions_unless_told_not_to():
 
 
 def test_hyperparameters_are_flags():
-    path = Path(ptuning_v2.__file__).with_name("hyperparameters.json")
-    rows = json.loads(path.read_text(encoding="utf-8"))
+    rows = read_rows()
     assert len(rows) == 20
     for name, row in rows.items():
-        named = {k: v for k, v in row.items() if k != "note" and v is not True}
-        switches = [f"--{k}" for k, v in row.items() if v is True]
-        flags = [part for k, v in named.items() for part in (f"--{k}", str(v))]
-        model, data, run, _ = get_args([*flags, *switches, "--do_train", "--prefix"])
+        model, data, run, _ = get_args(command_of(name))
         assert ("roberta" in model.model_name_or_path) == name.endswith("roberta"), name
         assert Path(run.output_dir).name.endswith(name.rsplit("_", 1)[1]), name
         assert data.dataset_name in TASKS[data.task_name]
+        for flag, value in row.items():
+            [found] = [getattr(part, flag) for part in (model, data, run) if hasattr(part, flag)]
+            assert found == value
     assert rows["wic_bert"] == {
         "task_name": "superglue",
         "dataset_name": "wic",
@@ -138,6 +136,7 @@ def test_hyperparameters_are_flags():
         "max_seq_length": 128,
         "prefix_projection": True,
         "template_id": 1,
+        "prefix": True,
         "output_dir": "checkpoints/wic-bert",
     }
 
