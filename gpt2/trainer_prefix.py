@@ -21,6 +21,7 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from prefix_tuning.checkpoint import read_tensors
+from prefix_tuning.resumable import LogWithEveryCheckpoint
 
 
 class LengthGroupedSampler(Sampler[int]):
@@ -82,7 +83,7 @@ class TableToTextTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self._write = save
         self._length_groups = length_groups
-        self.add_callback(_LogWithEveryCheckpoint())
+        self.add_callback(LogWithEveryCheckpoint())
         self.add_callback(_KeepBest(save))
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
@@ -198,16 +199,6 @@ class Trainer_Both(Trainer_Prefix):
         # Without the output matrix where it is the word embeddings.
         state = read_tensors(folder / self.model_folder / "model.safetensors")
         both.model_gpt2.load_state_dict(state, strict=False)
-
-
-class _LogWithEveryCheckpoint(TrainerCallback):
-    """A resumed run logs the same losses as an uninterrupted one only if none is half collected."""
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        control.should_log = control.should_log or control.should_save
-        return control
 
 
 class _KeepBest(TrainerCallback):

@@ -1,4 +1,4 @@
-"""Decoding that goes on where it was stopped."""
+"""Decoding and training that go on where they were stopped."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 Run = Callable[[Sequence[int]], Iterator[tuple[int, str]]]
 """``run(skip)`` yields index and text of everything whose index is not in ``skip``."""
@@ -51,3 +54,18 @@ def _read(path: Path, settings: dict[str, object]) -> dict[int, str]:
         return {}
     write_text(path, "".join(line + "\n" for line in lines))
     return texts
+
+
+class LogWithEveryCheckpoint(TrainerCallback):
+    """A resumed run logs the same losses as an uninterrupted one only if none is half collected."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        control.should_log = control.should_log or control.should_save
+        return control
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        return self.on_step_end(args, state, control)

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from prefix_tuning.checkpoint import write_json
+from prefix_tuning.resumable import LogWithEveryCheckpoint
 from ptuning_v2.model import checkpoint
 
 BEST = "best"
@@ -46,7 +47,7 @@ class BaseTrainer(Trainer):
         self.predict_dataset = predict_dataset or {}
         self.meta = meta
         self.best_metrics: dict[str, Any] = {"best_epoch": 0, f"best_eval_{test_key}": 0}
-        self.add_callback(_LogWithEveryCheckpoint())
+        self.add_callback(LogWithEveryCheckpoint())
         self.add_callback(_RestoreBest(self.best_metrics))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -98,18 +99,3 @@ class _RestoreBest(TrainerCallback):
     ) -> None:
         for log in state.log_history:
             self.best_metrics |= {k: v for k, v in log.items() if k.startswith("best_")}
-
-
-class _LogWithEveryCheckpoint(TrainerCallback):
-    """A resumed run logs the same losses as an uninterrupted one only if none is half collected."""
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        control.should_log = control.should_log or control.should_save
-        return control
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        return self.on_step_end(args, state, control)
