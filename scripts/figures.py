@@ -67,31 +67,36 @@ def series(figure: dict[str, Any], results: Results) -> Results:
 
 
 def _line(axes: Axes, figure: dict[str, Any], column: str, split: str, results: Results) -> bool:
-    drawn = False
+    places: set[float] = set()
     for label, of_series in series(figure, results).items():
         if found := points(figure["x"], column, split, of_series):
             x, y, spread = zip(*found, strict=True)
             axes.errorbar(x, y, yerr=spread, marker="o", capsize=3, label=label)
-            drawn = True
+            places.update(x)
     if figure["x"] == "size":
         axes.set_xscale("log")
-        axes.set_xticks([50, 100, 200, 500], ["50", "100", "200", "500"])
+    if places:
+        axes.set_xticks(sorted(places), [f"{x:g}" for x in sorted(places)])
         axes.minorticks_off()
-    if drawn:
         axes.legend()
-    return drawn
+    return bool(places)
 
 
 def _points(axes: Axes, figure: dict[str, Any], column: str, split: str, results: Results) -> bool:
+    from matplotlib.ticker import EngFormatter, LogLocator
+
     drawn = False
     for row in figure["rows"]:
         known = [result for result in results[row] if "trained" in result["parameters"]]
         for x, y, spread in points(figure["x"], column, split, known):
-            axes.errorbar([x], [y], yerr=[spread], marker="o", capsize=3)
-            axes.annotate(row, (x, y), xytext=(4, 4), textcoords="offset points")
+            axes.errorbar([x], [y], yerr=[spread], fmt="o", capsize=3, label=row)
             drawn = True
     axes.set_xscale("log")
-    axes.margins(x=0.25)  # for the names
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.minorticks_off()
+    if drawn:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return drawn
 
 
