@@ -13,13 +13,24 @@ class UserError(ValueError):
 def run_command(main: Callable[[Sequence[str] | None], object]) -> None:
     """Run ``main(None)`` as a command line program.
 
-    A :class:`UserError` becomes one line on stderr and exit status 2, Ctrl-C exit status 130
-    (128 + SIGINT, as a shell reports it). Anything else is a bug and keeps its traceback.
+    A :class:`UserError` becomes one line on stderr and exit status 2, and so does a file that the
+    system refuses; Ctrl-C becomes exit status 130 (128 + SIGINT, as a shell reports it). Anything
+    else is a bug and keeps its traceback.
     """
     try:
         main(None)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.strerror is None:  # raised by a library, which says nothing of a file
+            raise
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(
+            f"error: {where}{error.strerror}; see to the path, its permissions and the space left, "
+            "then start the same command again",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; start the same command again to continue", file=sys.stderr)

@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 from prefix_tuning.checkpoint import read_json
+from prefix_tuning.errors import UserError
 from scripts import launchers
 from scripts.experiments import Run, sizes
 
@@ -41,9 +42,21 @@ def n_inputs(run: Run) -> int | None:
     return len(run.experiment.splits) * min(known, known if limit is None else limit)
 
 
+def read_result(path: Path) -> dict[str, Any]:
+    """What a finished run left.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    result = read_json(path)
+    if absent := {"settings", "scores", "missing", "seconds", "resumed"} - result.keys():
+        raise UserError(f"{path} has no {min(absent)}: remove it, and reproduce.sh makes it again")
+    return result
+
+
 def finished(results: Path) -> list[dict[str, Any]]:
     """All results of a scale that were not interrupted, whatever their table."""
-    found = (read_json(path) for path in results.glob("*/*/seed*.json") if _is_result(path))
+    found = (read_result(path) for path in results.glob("*/*/seed*.json") if _is_result(path))
     return [result for result in found if not result["resumed"]]
 
 

@@ -168,6 +168,21 @@ def data_folder(launcher: str, name: str, given: str | None) -> Path | None:
     return None
 
 
+def missing_data(job: dict[str, Any]) -> str | None:
+    """Why a run cannot start for want of data, where that can be seen without reading it.
+
+    What a model hub may have (``ptuning_v2``) is left to the launcher.
+    """
+    launcher, given = job["launcher"], job["settings"]["data"]
+    if given == "toy" or launcher == "ptuning_v2/run.py":
+        return None
+    name = dataset(job["settings"]["flags"])
+    folder = data_folder(launcher, name, given) or ROOT / "data" / SUMMARIES[name]
+    files = [folder / file for file in FILES[name][1:]] if name in FILES else [folder]
+    absent = next((path for path in files if not path.exists()), None)
+    return absent and f"{absent} is missing: see ./scripts/download_data.sh, or use --data_dir"
+
+
 def cut(mode: str, source: Path, target: Path, count: int) -> None:
     """Write GPT-2's data of a mode with ``count`` evenly spaced inputs to develop and to test.
 
@@ -181,7 +196,7 @@ def cut(mode: str, source: Path, target: Path, count: int) -> None:
     train, *others = FILES[mode][1:]
     for name in (train, *others):
         if not (source / name).is_file():
-            raise UserError(f"{source / name} is missing: see ./scripts/download_data.sh")
+            raise UserError(f"{source / name} is missing")
     (target / train).symlink_to((source / train).resolve())
     for name in others:
         whole(target / name).symlink_to((source / name).resolve())

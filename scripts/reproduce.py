@@ -26,10 +26,10 @@ sys.path.insert(0, str(ROOT))
 
 from tqdm import tqdm
 
-from prefix_tuning.checkpoint import read_json, write_json
+from prefix_tuning.checkpoint import write_json
 from prefix_tuning.errors import UserError, run_command
 from scripts import experiments, launchers
-from scripts.estimate import Estimate, duration, n_inputs, n_steps
+from scripts.estimate import Estimate, duration, n_inputs, n_steps, read_result
 from scripts.experiments import Overrides, Run
 
 WORKER = ROOT / "scripts" / "run_experiment.py"
@@ -87,7 +87,7 @@ class Task:
         """
         if not self.result.is_file():
             return False
-        before, now = read_json(self.result)["settings"], self.run.settings
+        before, now = read_result(self.result)["settings"], self.run.settings
         for part in before.keys() | now.keys():
             was, wanted = before.get(part), now.get(part)
             if was != wanted:
@@ -216,7 +216,7 @@ class Pool:
             try:
                 while waiting or self.running:
                     while waiting and self.free:
-                        self._start(waiting.pop(0))
+                        self._start(waiting.pop(0), bar)
                     self._collect(bar)
             finally:
                 for _, process, _, _ in self.running:
@@ -224,9 +224,14 @@ class Pool:
                 for _, process, _, _ in self.running:
                     process.wait()
 
-    def _start(self, task: Task) -> None:
+    def _start(self, task: Task, bar: tqdm[Any]) -> None:
+        job = task.job(self.work, self.keep)
+        if why := launchers.missing_data(job):
+            self._fail(task, why, None)
+            bar.update()
+            return
         gpu = self.free.pop(0)
-        process = start(task, task.job(self.work, self.keep), gpu, self.n_slot)
+        process = start(task, job, gpu, self.n_slot)
         self.running.append((task, process, gpu, time.monotonic()))
         tqdm.write(f"started   {task.name}; see {task.log}")
 
@@ -243,17 +248,19 @@ class Pool:
             if process.returncode == 0 and task.result.is_file():
                 tqdm.write(f"finished  {task.name} in {took}: {summary(task)}")
             else:
-                why = reason(process.returncode, task.log)
-                status = {"reason": why, "status": process.returncode, "log": str(task.log)}
-                write_json(task.failure, status)
-                self.failed.append(task)
-                tqdm.write(f"failed    {task.name} after {took}: {why}")
+                self._fail(task, reason(process.returncode, task.log), process.returncode)
             bar.update()
+
+    def _fail(self, task: Task, why: str, status: int | None) -> None:
+        task.folder.mkdir(parents=True, exist_ok=True)
+        write_json(task.failure, {"reason": why, "status": status, "log": str(task.log)})
+        self.failed.append(task)
+        tqdm.write(f"failed    {task.name}: {why}")
 
 
 def summary(task: Task) -> str:
     """The scores of a finished run in a line."""
-    scores = next(iter(read_json(task.result)["scores"].values()))
+    scores = next(iter(read_result(task.result)["scores"].values()))
     return "  ".join(f"{name} {value:.2f}" for name, value in scores.items() if value is not None)
 
 

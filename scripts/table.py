@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 from prefix_tuning.checkpoint import read_json
 from prefix_tuning.errors import UserError, run_command
 from scripts import experiments, figures, table_formats
+from scripts.estimate import read_result
 from scripts.experiments import UNSAFE, Experiment, Row, Scale
 
 PAPERS = ROOT / "data" / "paper_results"
@@ -92,7 +93,7 @@ def read_runs(experiment: Experiment, scale: Scale, results: Path) -> dict[str, 
         missing = [n for n in expected[row.name] if n not in finished and n not in failed]
         if other and not finished & {*expected[row.name]}:
             missing = []
-        found[row.name] = Runs([read_json(path) for path in done], failed, missing)
+        found[row.name] = Runs([read_result(path) for path in done], failed, missing)
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from conftest import ROOT
 from gpt2 import train_e2e
 from gpt2.data import DEFAULT_FILES, read_records
 from prefix_tuning.errors import UserError
+from ptuning_v2.arguments import get_args
 from scripts import estimate, experiments, launchers, reproduce, run_experiment, toy_inputs
 from scripts import table as table_of
 from seq2seq import arguments as seq2seq_arguments
@@ -278,12 +278,9 @@ def test_flags_are_the_launchers(table: str, scale: str) -> None:
             seq2seq_arguments.parse([*train_bart.build_command(args, Path("run")), *rest])
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ptuning_v2.run") is None, reason="not there yet")
 @pytest.mark.parametrize("table", [name for name in TABLES if name.startswith("ptuning")])
 @pytest.mark.parametrize("scale", ["tiny", "small", "paper"])
 def test_flags_of_understanding(table: str, scale: str, tmp_path: Path) -> None:
-    from ptuning_v2.arguments import get_args
-
     for step in commands(table, scale):
         argv = [flag.replace("=/data", f"={tmp_path}") for flag in step.argv]
         model_args, _, run_args, _ = get_args(argv)
@@ -339,9 +336,30 @@ def test_files_cut_to_size(mode: str, tmp_path: Path) -> None:
     assert launchers.whole(small / valid).read_bytes() == (whole / valid).read_bytes()
 
 
-def test_missing_data_is_named(tmp_path: Path) -> None:
+def test_missing_data_is_named(stub: Path, tmp_path: Path) -> None:
+    """At once, for every row; nothing is started."""
     with pytest.raises(UserError, match=r"src1_train\.txt is missing"):
         launchers.cut("data2text", tmp_path, tmp_path, 3)
+    argv = ["small_e2e", "P=1", "--data_dir", str(tmp_path), "--results_dir", str(stub)]
+    with pytest.raises(UserError, match="1 of 1 runs failed"):
+        reproduce.main(argv)
+    [path] = stub.rglob("*.failed.json")
+    assert "src1_train.txt is missing: see ./scripts/download_data.sh" in read(path)["reason"]
+    assert not list(stub.rglob("log.txt"))
+    job = {"launcher": "seq2seq/train_bart.py"}
+    settings = {"flags": {"mode": "xsum_news_sport"}, "data": str(tmp_path / "gone")}
+    assert str(tmp_path / "gone") in launchers.missing_data({**job, "settings": settings})
+    assert launchers.missing_data({**job, "settings": {**settings, "data": "toy"}}) is None
+
+
+def test_damaged_results_are_named(stub: Path) -> None:
+    path = stub / "tiny" / "small_e2e" / "P=1" / "seed101.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"settings": {}}', encoding="utf-8")
+    argv = ["small_e2e", "P=1", "--scale", "tiny", "--results_dir", str(stub)]
+    for command in (reproduce.main, lambda argv: table_of.main([argv[0], *argv[2:]])):
+        with pytest.raises(UserError, match=r"seed101\.json has no missing: remove it"):
+            command(argv)
 
 
 def test_made_once_and_whole(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ def write_result(
         "scores": {split: scores},
         "missing": {split: {"METEOR": "METEOR: needs Java"}},
         "parameters": {"trained": 1000},
+        "seconds": {"train": 1.0},
+        "resumed": False,
         "level": None,
         **more,
     }

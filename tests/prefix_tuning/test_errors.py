@@ -1,0 +1,52 @@
+"""What a command line program says and returns when something is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from prefix_tuning.errors import UserError, run_command
+
+
+def raising(error: BaseException) -> object:
+    def main(argv: Sequence[str] | None) -> None:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (UserError("--bsz 0: must be at least 1"), 2, "error: --bsz 0: must be at least 1"),
+        (PermissionError(13, "Permission denied", "out/a"), 2, "error: out/a: Permission denied;"),
+        (OSError(28, "No space left on device"), 2, "error: No space left on device; see to"),
+        (KeyboardInterrupt(), 130, "interrupted;"),
+    ],
+)
+def test_one_line_and_a_status(
+    error: BaseException, status: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_of:
+        run_command(raising(error))
+    assert exit_of.value.code == status
+    printed = capsys.readouterr().err
+    assert printed.startswith(says)
+    assert printed.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        run_command(lambda argv: (tmp_path / "file" / "run").mkdir())
+    assert capsys.readouterr().err.startswith(
+        f"error: {tmp_path / 'file' / 'run'}: Not a directory"
+    )
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), OSError("of a library")])
+def test_bugs_keep_their_traceback(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        run_command(raising(error))
