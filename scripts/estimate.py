@@ -15,6 +15,8 @@ from scripts.experiments import Run, sizes
 
 WHOLE = ("finetune", "finetune-top", "bothtune")
 """Tuning modes whose runs keep the whole model."""
+RESULT = set("settings scores missing seconds resumed steps n_inputs device versions".split())
+"""What every result has at least."""
 
 
 def n_steps(run: Run) -> int | None:
@@ -49,7 +51,7 @@ def read_result(path: Path) -> dict[str, Any]:
         UserError: the file is damaged.
     """
     result = read_json(path)
-    if absent := {"settings", "scores", "missing", "seconds", "resumed"} - result.keys():
+    if absent := RESULT - result.keys():
         raise UserError(f"{path} has no {min(absent)}: remove it, and reproduce.sh makes it again")
     return result
 

@@ -103,8 +103,9 @@ def find_data(job: dict[str, Any], work: Path) -> Path | None:
 def machine() -> dict[str, Any]:
     """What the numbers were computed with."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    threads = torch.get_num_threads()
     return {
-        "device": gpu or f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
+        "device": gpu or f"{threads} CPU thread{'s' * (threads > 1)}, {platform.machine()}",
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

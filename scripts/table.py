@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from prefix_tuning.checkpoint import read_json
 from prefix_tuning.errors import UserError, run_command
 from scripts import experiments, figures, table_formats
-from scripts.estimate import read_result
+from scripts.estimate import duration, read_result
 from scripts.experiments import UNSAFE, Experiment, Row, Scale
 
 PAPERS = ROOT / "data" / "paper_results"
@@ -160,8 +160,10 @@ def build(experiment: Experiment, scale: Scale, results: Path, validation: bool 
             cells = paper_cells(entry, columns)
             if any(cell.value is not None for cell in cells.values()):
                 table.lines.append(Line(entry["row"], entry["model"], entry["source"], cells))
-    table.notes += _run_notes(runs) + DERIVED_NOTES.get(experiment.table, _nothing)(
-        experiment, runs, paper
+    table.notes += (
+        _costs(runs)
+        + _run_notes(runs)
+        + DERIVED_NOTES.get(experiment.table, _nothing)(experiment, runs, paper)
     )
     table.notes += paper.get("notes", [])
     return table
@@ -201,6 +203,24 @@ def _add_group(
             minus = {c: difference(ours[c], cells[c]) for c in table.columns}
             table.lines.append(Line("", "", "difference", minus))
     return {key}
+
+
+def _costs(runs: dict[str, Runs]) -> list[str]:
+    """What the numbers took, and on what: a line, or none without results."""
+    results = [result for of_row in runs.values() for result in of_row.results]
+    if not results:
+        return []
+
+    def each(values: Iterable[Any]) -> str:
+        return " or ".join(str(value) for value in dict.fromkeys(values))
+
+    seconds = sum(sum(result["seconds"].values()) for result in results)
+    return [
+        f"{len(results)} runs, {duration(seconds)} one after the other: "
+        f"{each(r['steps'] for r in results)} steps and {each(r['n_inputs'] for r in results)} "
+        f"texts decoded in each; {each(r['device'] for r in results)}; torch "
+        f"{each(r['versions']['torch'] for r in results)}"
+    ]
 
 
 def _run_notes(runs: dict[str, Runs]) -> list[str]:

@@ -39,6 +39,7 @@ if job["row"] == "P=10":
     os.kill(os.getpid(), 9)
 keys = ("settings", "seed", "steps", "n_inputs")
 result = {key: job[key] for key in keys} | {"scores": {"test": {"BLEU": 1.5}}, "missing": {}}
+result |= {"device": "none", "versions": {"torch": "2"}}
 result |= {"seconds": {"train": 6.0, "test": 2.0}, "resumed": False, "disk_mb": 3.0}
 pathlib.Path(job["result"]).write_text(json.dumps(result))
 """
@@ -358,7 +359,7 @@ def test_damaged_results_are_named(stub: Path) -> None:
     path.write_text('{"settings": {}}', encoding="utf-8")
     argv = ["small_e2e", "P=1", "--scale", "tiny", "--results_dir", str(stub)]
     for command in (reproduce.main, lambda argv: table_of.main([argv[0], *argv[2:]])):
-        with pytest.raises(UserError, match=r"seed101\.json has no missing: remove it"):
+        with pytest.raises(UserError, match=r"seed101\.json has no device: remove it"):
             command(argv)
 
 

@@ -29,7 +29,11 @@ def write_result(
         "scores": {split: scores},
         "missing": {split: {"METEOR": "METEOR: needs Java"}},
         "parameters": {"trained": 1000},
-        "seconds": {"train": 1.0},
+        "seconds": {"train": 1800.0, "test": 2700.0},
+        "steps": 300,
+        "n_inputs": 100,
+        "device": "1 CPU thread",
+        "versions": {"torch": "2.13"},
         "resumed": False,
         "level": None,
         **more,
@@ -72,6 +76,9 @@ def test_mean_spread_and_difference(results: Path) -> None:
     assert (other.source, other.cells["BLEU"].value) == ("arXiv v1", 69.7)
     one = lines_of(made, "finetune")[0].cells["BLEU"]
     assert (one.value, one.spread, one.n) == (68, None, 1)
+    assert made.notes[0].startswith(
+        "4 runs, 5.0 hours one after the other: 300 steps and 100 texts"
+    )
 
 
 def test_why_there_is_no_number(results: Path) -> None:
