@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 import urllib.request
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import torch
 import transformers
 from huggingface_hub import constants
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -67,7 +70,8 @@ def hub_answers(seconds: float = 3.0) -> bool:
 
 def _load(name: str, load: Callable[..., Loaded]) -> Loaded:
     """Load from the folder or the cache, and only then from the hub."""
-    failures = (OSError, ValueError, ImportError, KeyError)
+    damaged = (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError)
+    failures = (OSError, ValueError, ImportError, KeyError, *damaged)
     try:
         return load(local_files_only=True)
     except failures as error:
@@ -152,8 +156,31 @@ def load_model(
 def load_causal_lm(
     name: str, dtype: str = "float32", cache_dir: str | None = None
 ) -> PreTrainedModel:
-    """:func:`load_model` for a decoder-only model with its head."""
-    return load_model(name, AutoModelForCausalLM, dtype, cache_dir)
+    """:func:`load_model` for a decoder-only model with its head.
+
+    Raises:
+        UserError: the model cannot be had, or its weights are not all there, as in the folder of a
+            prefix, whose configuration is the base model's.
+    """
+    wrong: set[str] = set()
+
+    def from_pretrained(**given: Any) -> Any:
+        # The library fills with random numbers what is missing, and says so only in its log.
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            **given, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+        model, info = loaded
+        wrong.update(info["missing_keys"], (key for key, *_ in info["mismatched_keys"]))
+        return model
+
+    auto_class = SimpleNamespace(from_pretrained=from_pretrained)
+    model = load_model(name, auto_class, dtype, cache_dir)
+    if wrong:
+        raise UserError(
+            f"--model_name_or_path {name}: its weights lack {min(wrong)}, or have another shape of "
+            f"it than its configuration: they are not those of a {type(model).__name__}"
+        )
+    return model
 
 
 def fingerprint(model: PreTrainedModel) -> dict[str, list[float]]:

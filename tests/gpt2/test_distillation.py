@@ -149,6 +149,10 @@ def test_teachers_that_do_not_fit(launch: Any, tiny_folder: Path, tmp_path: Path
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"--finetuned_model_path .*empty.*cannot be loaded"):
         launch("b", *flags, str(tmp_path / "empty"))
+    # The folder of a prefix has the model's configuration, but not its weights.
+    prefix = launch("flat", "--init_shallow", "yes", "--init_shallow_word", "no")
+    with pytest.raises(UserError, match=r"--finetuned_model_path .*flat: its weights lack"):
+        launch("c", *flags, str(prefix))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import gguf
@@ -27,6 +28,29 @@ def test_a_base_model_that_cannot_be_had(tmp_path: Path) -> None:
         load_causal_lm("nobody/no-such-model")
     with pytest.raises(UserError, match="model hub"):
         load_tokenizer("nobody/no-such-model")
+
+
+@pytest.mark.parametrize("kept", [20_000, 3])
+def test_damaged_weights_are_a_sentence(tiny_folder: Path, tmp_path: Path, kept: int) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "m")
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:kept])
+    with pytest.raises(UserError, match=r"--model_name_or_path .*cannot be loaded"):
+        load_causal_lm(str(folder))
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match=r"--model_name_or_path .*cannot be loaded"):
+        load_causal_lm(str(folder))
+
+
+@pytest.mark.parametrize("key", ["n_embd", "n_layer"])
+def test_weights_are_not_made_up(tiny_folder: Path, tmp_path: Path, key: str) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config[key] *= 2
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(UserError, match=r"its weights lack transformer\.h"):
+        load_causal_lm(str(folder))
 
 
 def test_an_empty_tokenizer_is_an_error(tmp_path: Path) -> None:
