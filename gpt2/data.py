@@ -171,6 +171,8 @@ def read_records(mode: str, path: str | Path, training: bool) -> list[Record]:
         for record in records:
             if not record.targets:
                 raise UserError(f"{record.where}: no 'target' or 'targets' to train on")
+    if training and not any(record.targets for record in records):
+        raise UserError(f"{path}: no record has a text to train on")
     return records
 
 

@@ -226,6 +226,17 @@ def test_empty_targets_in_json(tmp_path: Path) -> None:
         read_records("triples", write(tmp_path / "b.json", dart), training=True)
 
 
+def test_a_file_without_a_text_to_train_on(tmp_path: Path) -> None:
+    webnlg = json.loads(json.dumps(WEBNLG))
+    webnlg["entries"][0]["1"]["lexicalisations"] = [{"lex": "Aarhus leader.", "comment": "toFix"}]
+    dart = [{**DART[0], "annotations": []}]
+    for mode, content in (("webnlg", webnlg), ("triples", dart)):
+        path = write(tmp_path / f"{mode}.json", content)
+        with pytest.raises(UserError, match=rf"{mode}\.json: no record has a text to train on"):
+            read_records(mode, path, training=True)
+        assert len(read_records(mode, path, training=False)) == 1
+
+
 @pytest.mark.parametrize("mode", ["data2text", "webnlg", "triples"])
 def test_wrong_files(tmp_path: Path, mode: str) -> None:
     with pytest.raises(UserError, match="is a directory"):
