@@ -10,6 +10,7 @@ that was stopped goes on where it was.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -172,12 +173,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Decode as ``argv`` says."""
     library_logging.set_verbosity_error()
     args = _parser().parse_args(argv)
-    for name in ("length", "num_beams", "batch_size", "num_return_sequences"):
+    for name in ("length", "num_beams", "batch_size", "num_return_sequences", "limit"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} {value}: must be at least 1")
     if not 0 < args.top_p <= 1:
         raise UserError(f"--top_p {args.top_p}: must be above 0, and at most 1")
+    if not 0 <= args.seed < 2**32:
+        raise UserError(f"--seed {args.seed}: must be from 0 to 2**32 - 1")
     search = _search(args)
     data_file = args.data_file or DEFAULT_FILES[args.task_mode].get(args.eval_dataset)
     if data_file is None:
@@ -195,10 +198,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         **asdict(search),
         "data_file": str(data_file),
         "n_text": len(records),
+        "prompts": hashlib.sha256(repr(run.prompts).encode()).hexdigest(),
         "model": args.model_name_or_path,
+        "dtype": str(run.model.dtype),
         "weights": [
             [f.name, f.stat().st_size, f.stat().st_mtime_ns]
-            for f in sorted(source.glob("*.safetensors"))
+            for f in sorted([*source.glob("*.safetensors"), *source.glob("*.bin")])
         ],
     }
     partial = stem.with_name(f"{stem.name}_{suffix}.partial")

@@ -197,6 +197,41 @@ def test_a_stopped_decode_goes_on(
     assert whole == (run.parent / "parts/e2e_results_conv2/m_test_beam").read_bytes()
 
 
+def test_a_stopped_decode_with_other_flags_starts_again(
+    run: Path, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [{"source": f"a {i}", "target": "b"} for i in range(3)]
+    data, results = files / "own.jsonl", run.parent / "flags"
+    data.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    arguments = ["data2text", "yes", "test", str(run), "no", "--length", "4", "--batch_size", "1"]
+    arguments += ["--no_score", "--data_file", str(data), "--results_dir", str(results)]
+    done: list[int] = []
+    original = decoding.decode_batch
+
+    def stop_after_one(*args: object) -> list[str]:
+        if len(done) == 1:
+            raise KeyboardInterrupt
+        done.append(1)
+        return original(*args)
+
+    def count(*args: object) -> list[str]:
+        done.append(1)
+        return original(*args)
+
+    for change in ("separator", "dtype", "data"):
+        done.clear()
+        monkeypatch.setattr(decoding, "decode_batch", stop_after_one)
+        with pytest.raises(KeyboardInterrupt):
+            gen.main(arguments)
+        more = {"separator": ["--separator", "=>"], "dtype": ["--dtype", "bfloat16"]}
+        if change == "data":
+            data.write_text(data.read_text("utf-8").replace("a 1", "c 1"), encoding="utf-8")
+        done.clear()
+        monkeypatch.setattr(decoding, "decode_batch", count)
+        gen.main([*arguments, *more.get(change, [])])
+        assert len(done) == 3, change
+
+
 KILLED = """
 import os, signal, sys
 from gpt2 import train_e2e
@@ -456,6 +491,9 @@ def test_mistakes_of_decoding(run: Path, tmp_path: Path, files: Path) -> None:
         gen.main(["nonsense", "yes", "test", str(run), "no"])
     with pytest.raises(UserError, match="--batch_size 0"):
         gen.main([*base, str(run), "no", "--data_file", test_file, "--batch_size", "0"])
+    for flag in ("--limit=0", "--limit=-1", "--seed=-1"):
+        with pytest.raises(UserError, match=flag.replace("=", " ")):
+            gen.main([*base, str(run), "no", "--data_file", test_file, flag])
     with pytest.raises(UserError, match=r"line 1: prefix, .* exceed the model's 320 positions"):
         gen.main([*base, str(run), "no", "--data_file", test_file, "--length", "300"])
 
