@@ -277,7 +277,9 @@ def _finish(trainer: TableToTextTrainer, output_dir: Path, evaluate_train_set: b
         results["eval_loss"] = (last if fresh else trainer.evaluate())["eval_loss"]
     if evaluate_train_set:
         # The original writes this number as "perplexity".
-        results["train_set_loss"] = trainer.evaluate(trainer.train_dataset)["eval_loss"]
+        # By another name than eval_loss, which would make it the best evaluation.
+        losses = trainer.evaluate(trainer.train_dataset, metric_key_prefix="train_set")
+        results["train_set_loss"] = losses["train_set_loss"]
     lines = "".join(f"{name} = {value}\n" for name, value in results.items())
     (output_dir / "eval_results_lm.txt").write_text(lines, encoding="utf-8")
     print(lines, end="")

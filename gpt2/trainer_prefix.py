@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -234,4 +235,4 @@ class _KeepBest(TrainerCallback):
 
 def best_checkpoints(run: Path) -> list[Path]:
     """The folders of the best evaluation in a run (one, or none yet)."""
-    return sorted(run.glob(f"{run.name}-checkpoint-*"))
+    return sorted(run.glob(f"{glob.escape(run.name)}-checkpoint-*"))

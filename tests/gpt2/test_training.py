@@ -303,12 +303,34 @@ def test_overwriting_forgets_the_old_run_but_not_for_a_mistake(
     assert list((tmp_path / "m").glob("*checkpoint-*")) == []
 
 
+def test_the_loss_on_the_training_set_is_no_evaluation(
+    tiny_folder: Path, files: Path, tmp_path: Path
+) -> None:
+    """However low it is, the best checkpoint is that of the evaluation file."""
+    run = tmp_path / "m"
+    more = ["--evaluate_train_set", "yes", "--generate", "no", "--max_steps", "30"]
+    more += ["--eval_steps", "10", "--learning_rate", "1.0"]
+    for split, text in (("train", "a||b"), ("eval", "a||c c c")):  # learning one forgets the other
+        (tmp_path / split).write_text(f"{text}\n", encoding="utf-8")
+        more += [f"--{split}_file", str(tmp_path / split)]
+    train_e2e.main(command(tiny_folder, files, run, *more))
+    history = json.loads((run / "log_history.json").read_text(encoding="utf-8"))
+    found = {log["step"]: log["eval_loss"] for log in history if "eval_loss" in log}
+    best = min(found, key=lambda step: found[step])
+    text = (run / "eval_results_lm.txt").read_text(encoding="utf-8")
+    results = dict(line.split(" = ") for line in text.splitlines())
+    assert best < 30
+    assert float(results["train_set_loss"]) < found[best], "or nothing is shown"
+    assert float(results["eval_loss"]) == found[30]
+    assert [p.name for p in run.glob("m-checkpoint-*")] == [f"m-checkpoint-{best}"]
+
+
 def test_earlystop_decodes_the_best_evaluation_too(
     tiny_folder: Path, files: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "earlystop"
+    run = tmp_path / "earlystop [1]"  # as --notes and words can make it
     train_e2e.main(command(tiny_folder, files, run, "--max_steps", "4", "--eval_steps", "2"))
-    (best,) = run.glob("earlystop-checkpoint-*")
+    (best,) = run.glob("*-checkpoint-*")
     found = {path.name for path in (tmp_path / "e2e_results_conv2").glob("*_beam")}
     assert found == {f"{n}_{s}_beam" for n in (run.name, best.name) for s in ("valid", "test")}
 
