@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from gpt2 import prefixes
 from gpt2.adapters import DESIGNS
@@ -122,7 +123,10 @@ def parse(argv: Sequence[str] | None) -> Arguments:
         UserError: a flag is missing or makes no sense, naming it.
     """
     parser = HfArgumentParser([ModelArguments, DataArguments, RunArguments])
-    model, data, run = parser.parse_args_into_dataclasses(args=list(argv) if argv else argv)
+    try:
+        model, data, run = parser.parse_args_into_dataclasses(args=list(argv) if argv else argv)
+    except ValueError as error:  # unknown flags, and combinations that Trainer refuses
+        raise UserError(" ".join(str(error).split())) from error
     check(model, data, run)
     return model, data, run
 
@@ -141,16 +145,35 @@ def check(model: ModelArguments, data: DataArguments, run: RunArguments) -> None
         raise UserError("--output_dir is missing: name the folder of the run")
     if run.evaluate_during_training and data.eval_data_file is None:
         raise UserError("--evaluate_during_training needs --eval_data_file")
-    if run.learning_rate <= 0:
-        raise UserError(f"--learning_rate {run.learning_rate}: must be positive")
-    if run.max_steps == 0 or run.num_train_epochs <= 0:
-        raise UserError("nothing to train: --max_steps and --num_train_epochs must not be 0")
+    _check_run(run)
     if data.train_size is not None:
         subset_size(data.train_size, 100)
     if model.tuning_mode in WITH_PREFIX:
         prefixes.check(model)
     _check_baseline(model)
     _check_distillation(model)
+
+
+def _check_run(run: RunArguments) -> None:
+    if not run.learning_rate > 0:  # nor nan
+        raise UserError(f"--learning_rate {run.learning_rate}: must be positive")
+    if run.max_steps == 0 or run.num_train_epochs <= 0:
+        raise UserError("nothing to train: --max_steps and --num_train_epochs must not be 0")
+    counts = "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps"
+    for name in counts.split():
+        if getattr(run, name) < 1:
+            raise UserError(f"--{name} {getattr(run, name)}: must be at least 1")
+    if run.eval_steps is not None and run.eval_steps <= 0:
+        raise UserError(f"--eval_steps {run.eval_steps}: must be positive")
+    if not 0 <= run.seed < 2**32:
+        raise UserError(f"--seed {run.seed}: must be from 0 to 2**32 - 1")
+    installed = get_available_reporting_integrations()
+    for name in run.report_to:
+        if name not in installed:
+            raise UserError(
+                f"--report_to {name}: its package is not installed, or there is none of that name; "
+                f"use none or {', '.join(installed)}"
+            )
 
 
 def _check_baseline(model: ModelArguments) -> None:

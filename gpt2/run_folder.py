@@ -26,6 +26,11 @@ def prepare(arguments: Arguments, output_dir: Path) -> Path | None:
         raise UserError(f"--output_dir {output_dir} is a file: name a folder")
     if run_args.overwrite_output_dir and asked:
         raise UserError("--overwrite_output_dir and --resume_from_checkpoint exclude each other")
+    if not path.exists() and asked not in (None, "auto"):
+        raise UserError(
+            f"--resume_from_checkpoint {asked}: --output_dir {output_dir} holds no run to go on "
+            "with; name the folder of the checkpoint's run"
+        )
     if run_args.overwrite_output_dir or not path.exists():
         if output_dir.is_dir() and any(output_dir.iterdir()) and not run_args.overwrite_output_dir:
             raise UserError(
@@ -40,7 +45,7 @@ def prepare(arguments: Arguments, output_dir: Path) -> Path | None:
         )
     before = checkpoint.read_json(path)
     for name, value in settings.items():
-        if before.get(name) != value:
+        if before.get(name, value) != value:
             raise UserError(
                 f"{output_dir} was started with --{name} {before.get(name)}, now it is {value}: "
                 f"use the old value; to train it again {AGAIN}"
@@ -67,10 +72,12 @@ def settings_of(arguments: Arguments) -> dict[str, Any]:
     model_args, data_args, run_args = arguments
     of_run = (
         "per_device_train_batch_size gradient_accumulation_steps learning_rate weight_decay "
-        "num_train_epochs max_steps warmup_steps max_grad_norm lr_scheduler_type seed length_groups"
+        "num_train_epochs max_steps warmup_steps max_grad_norm seed data_seed length_groups "
+        "adam_beta1 adam_beta2 adam_epsilon bf16 fp16"
     )
     settings = {name: getattr(run_args, name) for name in of_run.split()}
     settings["lr_scheduler_type"] = str(run_args.lr_scheduler_type)
+    settings["optim"] = run_args.optim.value
     ignored = {"cache_dir", "init_random"}
     settings |= {k: v for k, v in vars(model_args).items() if k not in ignored}
     return settings | {

@@ -41,7 +41,7 @@ from prefix_tuning import base_model, checkpoint, report
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.base_model import load_causal_lm, load_tokenizer
 from prefix_tuning.checkpoint import write_json
-from prefix_tuning.errors import run_command
+from prefix_tuning.errors import UserError, run_command
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -74,7 +74,13 @@ def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> 
     limit = getattr(model.config, "max_position_embeddings", None)
     has_prefix = model_args.tuning_mode in WITH_PREFIX
     if limit is not None and has_prefix:
-        limit -= prefixes.length(model_args, tokenizer)
+        length, n_position = prefixes.length(model_args, tokenizer), limit
+        limit -= length
+        if limit < 1:
+            raise UserError(
+                f"a prefix of {length} slots leaves no room for text in the {n_position} positions "
+                "of the model: lower --preseqlen, or shorten the text it starts from"
+            )
     make = partial(TableToTextDataset, text_format=text_format, max_tokens=limit)
     train_set = make(train_records)
     eval_set = make(eval_records, training=False) if eval_records else None

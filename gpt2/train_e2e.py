@@ -34,7 +34,9 @@ SCRIPT = Path(__file__).with_name("run_language_modeling.py")
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,  # --optim is Trainer's, not short for --optim_prefix
     )
     add = parser.add_argument
 

@@ -415,7 +415,15 @@ def test_defaults_are_the_originals(tmp_path: Path) -> None:
         ("--dropout 1.0", "--prefix_dropout 1.0"),
         ("--mid_dim 0", "--mid_dim 0"),
         ("--learning_rate -1", "--learning_rate -1"),
+        ("--learning_rate nan", "--learning_rate nan"),
         ("--max_steps 0", "--max_steps"),
+        ("--bsz 0", "--per_device_train_batch_size 0"),
+        ("--gradient_accumulation_steps 0", "--gradient_accumulation_steps 0"),
+        ("--eval_steps 0", "--eval_steps 0"),
+        ("--seed -1", "--seed -1"),
+        ("--report_to nonsense", "--report_to nonsense"),
+        ("--nonsense 1", "--nonsense"),
+        ("--warmup_steps -1", "warmup_steps"),
         ("--submit yes", "--submit yes"),
         ("--prefix_model_path x", "--prefix_model_path x"),
     ],
@@ -429,6 +437,11 @@ def test_impossible_flags_are_refused_before_anything_is_loaded(
         train_e2e.main(flags.split())
     assert message in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_flags_of_trainer_are_passed_on_and_not_taken_for_short_ones() -> None:
+    args, rest = train_e2e._parser().parse_known_args(["--optim", "adafactor"])
+    assert (args.optim_prefix, rest) == ("yes", ["--optim", "adafactor"])
 
 
 def test_every_flag_of_the_original_is_known(tmp_path: Path) -> None:
@@ -495,6 +508,11 @@ def test_mistakes_with_run_folders(
         train_e2e.main(command(tiny_folder, files, tmp_path / "full"))
     with pytest.raises(UserError, match="was started with --mid_dim 8, now it is 16"):
         train_e2e.main(command(tiny_folder, files, run, "--mid_dim", "16"))
+    with pytest.raises(UserError, match="was started with --data_seed None, now it is 7"):
+        train_e2e.main(command(tiny_folder, files, run, "--data_seed", "7"))
+    elsewhere = ("--resume_from_checkpoint", str(tmp_path / "checkpoint-8"))
+    with pytest.raises(UserError, match=r"checkpoint-8: .*holds no run to go on with"):
+        train_e2e.main(command(tiny_folder, files, tmp_path / "new", *elsewhere))
     with pytest.raises(UserError, match="is a file"):
         train_e2e.main(command(tiny_folder, files, tmp_path / "full" / "thesis.tex"))
     direct = ["--train_data_file", str(files / "src1_train.txt"), "--output_dir", str(run)]
@@ -518,6 +536,11 @@ def test_mistakes_of_decoding(run: Path, tmp_path: Path, files: Path) -> None:
             gen.main([*base, str(run), "no", "--data_file", test_file, flag])
     with pytest.raises(UserError, match=r"line 1: prefix, .* exceed the model's 320 positions"):
         gen.main([*base, str(run), "no", "--data_file", test_file, "--length", "300"])
+
+
+def test_a_prefix_too_long_for_the_model(tiny_folder: Path, files: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"prefix of 320 slots .* 320 positions"):
+        train_e2e.main(command(tiny_folder, files, tmp_path / "m", "--preseqlen", "320"))
 
 
 def test_a_record_too_long_for_the_model(tiny_folder: Path, tmp_path: Path) -> None:
