@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 import transformers
 from huggingface_hub import constants
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -67,7 +68,7 @@ def hub_answers(seconds: float = 3.0) -> bool:
 
 def _load(name: str, load: Callable[..., Loaded]) -> Loaded:
     """Load from the folder or the cache, and only then from the hub."""
-    failures = (OSError, ValueError, ImportError, KeyError)
+    failures = (OSError, ValueError, ImportError, KeyError, SafetensorError)
     try:
         return load(local_files_only=True)
     except failures as error:
