@@ -170,6 +170,19 @@ def test_ways_to_go_on_that_end_alike(
     assert results(tmp_path / "cut") == results(tmp_path / "whole")
 
 
+def test_a_damaged_checkpoint(
+    bart_folder: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = command(bart_folder, pairs, tmp_path / "m")
+    train_until(1, arguments, monkeypatch)
+    path = tmp_path / "m" / "last.ckpt"
+    whole = path.read_bytes()
+    for size in (0, len(whole) // 2):
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match=r"last.ckpt is damaged: copy it again; to train it"):
+            finetune.main(arguments)
+
+
 def killed(arguments: list[str]) -> None:
     original = OurModelCheckPoint._save_to_resume
 
