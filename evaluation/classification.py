@@ -28,7 +28,14 @@ def accuracy(labels: Sequence[float], predictions: Sequence[float]) -> float:
 
 
 def f1(labels: Sequence[float], predictions: Sequence[float]) -> float:
-    """F1 of class 1; 0 where nothing is predicted or labelled 1."""
+    """F1 of class 1; 0 where nothing is predicted or labelled 1.
+
+    Raises:
+        UserError: there are other classes than 0 and 1.
+    """
+    others = sorted({*labels, *predictions} - {0, 1})
+    if others:
+        raise UserError(f"classes have to be 0 or 1, found {', '.join(map(str, others[:3]))}")
     return float(metrics.f1_score(labels, predictions, zero_division=0.0))
 
 
@@ -108,6 +115,8 @@ def read_labels(path: Path, kind: Callable[[str], float] = int) -> list[float]:
     for number, line in enumerate(files.read_lines(path), 1):
         try:
             labels.append(kind(line))
+            if not math.isfinite(labels[-1]):
+                raise ValueError(line)
         except ValueError as error:
             expected = "a class number" if kind is int else "a number"
             raise UserError(f"{path}, line {number}: {line!r} is not {expected}") from error

@@ -122,13 +122,13 @@ def read_references(path: Path) -> tuple[list[list[str]], list[Hashable]]:
             records = [_xml_record(entry) for entry in files.read_xml(path).iter("entry")]
         else:
             records = [_json_record(record) for record in files.read_json(path)]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a DART file: {error}") from error
     return [texts for texts, _ in records], [triples for _, triples in records]
 
 
 def _json_record(record: dict) -> tuple[list[str], Hashable]:
-    texts = [annotation["text"] for annotation in record["annotations"]]
+    texts = [annotation["text"].strip() for annotation in record["annotations"]]
     return texts, tuple(_triple_key(*triple) for triple in record["tripleset"])
 
 

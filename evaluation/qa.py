@@ -209,6 +209,9 @@ def read_predictions(path: Path) -> dict[str, str]:
     predictions = files.read_json(path)
     if not isinstance(predictions, dict):
         raise UserError(f"{path} is not a JSON object of question id and answer")
+    for question, answer in predictions.items():
+        if not isinstance(answer, str):
+            raise UserError(f"{path}: the answer to question {question} is not a text: {answer!r}")
     return predictions
 
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from evaluation import files
 from evaluation.report import Scores, argument_parser, naming_files, publish
-from prefix_tuning.errors import run_command
+from prefix_tuning.errors import UserError, run_command
 
 COLUMNS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
 
@@ -88,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sentence_separator", metavar="TEXT", help="also print ROUGE-Lsum")
     parser.add_argument("--bootstrap", type=int, metavar="SEED", help="medians, not means")
     args = parser.parse_args(argv)
+    if args.bootstrap is not None and not 0 <= args.bootstrap < 2**32:
+        raise UserError(f"--bootstrap {args.bootstrap}: the seed must be from 0 to {2**32 - 1}")
     references, hypotheses = files.read_lines(args.references), files.read_lines(args.hypotheses)
     with naming_files(args):
         scores = score(

@@ -83,9 +83,9 @@ def read_references(path: Path) -> tuple[list[list[str]], list[str]]:
     document = files.read_json(path)
     try:
         values = [next(iter(entry.values())) for entry in document["entries"]]
-        texts = [[lex["lex"] for lex in entry["lexicalisations"]] for entry in values]
-        return texts, [entry["category"] for entry in values]
-    except (AttributeError, KeyError, TypeError) as error:
+        texts = [[lex["lex"].strip() for lex in entry["lexicalisations"]] for entry in values]
+        return texts, [entry["category"].strip() for entry in values]
+    except (AttributeError, KeyError, StopIteration, TypeError) as error:
         raise UserError(f"{path} is not a WebNLG challenge file: no {error}") from error
 
 

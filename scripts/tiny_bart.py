@@ -24,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from prefix_tuning.errors import run_command
+from prefix_tuning.errors import UserError, run_command
 from seq2seq.data import read_split
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("data_dir", help="train.source and train.target, whose words it knows")
     parser.add_argument("out", type=Path, help="model folder to write")
     args = parser.parse_args(argv)
+    if args.out.is_file():
+        raise UserError(f"{args.out} is a file: name a folder to write")
     records = read_split(args.data_dir, "train", training=True)
     tokenizer = word_tokenizer(f"{record.source} {record.target}" for record in records)
     tiny_bart(len(tokenizer)).save_pretrained(args.out)

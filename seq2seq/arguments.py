@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from prefix_tuning.errors import UserError
@@ -196,7 +197,11 @@ def check(args: argparse.Namespace) -> None:
     """Refuse by name what is impossible or not implemented."""
     if not (args.do_train or args.do_predict):
         raise UserError("nothing to do: add --do_train, --do_predict or both")
-    predict_splits(args)
+    if len(predict_splits(args)) > 1 and Path(args.data_dir).is_file():
+        raise UserError(
+            f"--predict_splits {args.predict_splits}: --data_dir {args.data_dir} is one file "
+            "and would be both; name one split, or give a folder"
+        )
     if args.do_train and not args.output_dir:
         raise UserError("--output_dir is missing: name the folder of the run")
     if args.do_train and not args.model_name_or_path:
@@ -257,15 +262,20 @@ def _check_numbers(args: argparse.Namespace) -> None:
     for name in ("n_train", "n_val", "n_test", "max_steps"):
         if getattr(args, name) == 0:
             raise UserError(f"--{name} 0: nothing would be left; use -1 for all")
+    if args.max_steps < -1:
+        raise UserError(f"--max_steps {args.max_steps}: give a number of steps, or -1 for epochs")
     not_negative = "warmup_steps weight_decay max_grad_norm num_workers adam_epsilon"
     for name in not_negative.split():
-        if getattr(args, name) < 0:
+        if not getattr(args, name) >= 0:  # nan neither
             raise UserError(f"--{name} {getattr(args, name)}: must not be negative")
-    for name in ("prefix_dropout", "label_smoothing", "dropout", "attention_dropout"):
+    if not 0 <= args.seed < 2**32:
+        raise UserError(f"--seed {args.seed}: must be from 0 to {2**32 - 1}")
+    layerdrop = ("encoder_layerdrop", "decoder_layerdrop")
+    for name in ("prefix_dropout", "label_smoothing", "dropout", "attention_dropout", *layerdrop):
         if not 0 <= (getattr(args, name) or 0) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: must be in [0, 1)")
     least = 1e-7 if args.lr_scheduler == "polynomial" else 0  # where the polynomial ends
-    if args.learning_rate <= least:
+    if not args.learning_rate > least:
         raise UserError(f"--learning_rate {args.learning_rate}: must be above {least}")
 
 

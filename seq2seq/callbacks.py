@@ -40,6 +40,10 @@ class OurModelCheckPoint(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        # Not again at this step: a batch that is accumulated for the next one would be lost.
+        self.saved_at = trainer.global_step
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         value = trainer.callback_metrics[f"val_{self.metric}"].item()
         better = self.best is None or (
@@ -60,8 +64,9 @@ class OurModelCheckPoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        # At the end of an epoch the checkpoint follows its validation.
-        if step % self.save_steps == 0 and step > self.saved_at and not trainer.is_last_batch:
+        # At the end of an epoch, or of --max_steps, the checkpoint follows its validation.
+        is_end = trainer.is_last_batch or trainer.should_stop
+        if step % self.save_steps == 0 and step > self.saved_at and not is_end:
             self._save_to_resume(trainer, pl_module, (trainer.current_epoch, batch_idx + 1))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -118,10 +123,24 @@ class LoggingCallback(Callback):
 
 
 class StopAtMaxSteps(Callback):
-    """Ends the epoch when the steps are done, so that a validation follows."""
+    """Ends the epoch when the steps are done, so that a validation follows.
+
+    Lightning's own ``max_steps`` does not, and makes a run that was stopped at an epoch's end skip
+    the order of the next epoch.
+
+    Args:
+        max_steps: of the optimiser; -1 for no limit.
+    """
+
+    def __init__(self, max_steps: int) -> None:
+        self.max_steps = max_steps
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.global_step == self.max_steps:  # killed after its last checkpoint
+            trainer.should_stop = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step == trainer.max_steps:
+        if trainer.global_step == self.max_steps:
             trainer.should_stop = True
 
 

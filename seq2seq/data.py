@@ -68,6 +68,12 @@ def read_split(
     return records
 
 
+def _random(seed: int) -> np.random.RandomState:
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed {seed}: must be from 0 to {2**32 - 1}")
+    return np.random.RandomState(seed)
+
+
 def sample_low_data(
     train: Sequence[Record], val: Sequence[Record], size: int, seed: int
 ) -> tuple[list[Record], list[Record]]:
@@ -79,9 +85,10 @@ def sample_low_data(
         seed: of NumPy's ``RandomState``, so that draws equal those of ``numpy.random.seed``.
 
     Raises:
-        UserError: fewer examples than would be drawn, or ``size`` below 4.
+        UserError: fewer examples than would be drawn, ``size`` below 4, or no such seed.
     """
-    random, samples = np.random.RandomState(seed), []
+    samples: list[list[Record]] = []
+    random = _random(seed)
     for what, records, count in (("train", train, size), ("val", val, int(0.3 * size))):
         if not 0 < count <= len(records):
             raise UserError(
@@ -93,8 +100,14 @@ def sample_low_data(
 
 
 def random_subset(records: Sequence[Record], count: int, seed: int) -> list[Record]:
-    """At most ``count`` of the records, drawn without replacement and kept in their order."""
-    kept = np.random.RandomState(seed).choice(len(records), min(count, len(records)), replace=False)
+    """At most ``count`` of the records, drawn without replacement and kept in their order.
+
+    Raises:
+        UserError: ``count`` is below 1, or no such seed.
+    """
+    if count < 1:
+        raise UserError(f"--max_test {count}: must be at least 1")
+    kept = _random(seed).choice(len(records), min(count, len(records)), replace=False)
     return [records[i] for i in sorted(kept)]
 
 

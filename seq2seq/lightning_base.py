@@ -324,7 +324,7 @@ def _callbacks(args: argparse.Namespace) -> list[Callback]:
     keep_all = args.save_all_epochs == "yes"
     callbacks = [
         Seq2SeqLoggingCallback(folder),
-        StopAtMaxSteps(),
+        StopAtMaxSteps(args.max_steps),
         TQDMProgressBar(),
         get_checkpoint_callback(folder, args.val_metric, args.save_steps, keep_all),
     ]
@@ -346,7 +346,6 @@ def _trainer(
             strategy=args.strategy,
             precision="16-mixed" if args.fp16 else "bf16-mixed" if args.bf16 else "32-true",
             max_epochs=args.num_train_epochs if args.max_steps < 0 else -1,
-            max_steps=args.max_steps,
             accumulate_grad_batches=args.gradient_accumulation_steps,
             gradient_clip_val=args.max_grad_norm or None,
             log_every_n_steps=args.logging_steps,

@@ -8,6 +8,7 @@ decode that was stopped goes on where it was.
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +29,9 @@ from seq2seq.data import Seq2SeqDataset, read_split
 from seq2seq.decoding import generate, texts
 from seq2seq.files import Columns, Record
 from seq2seq.utils import calculate_bleu
+
+ORIGINAL_BASE = "facebook/bart-large"
+"""The base model of all that the original trained, which its folders do not name."""
 
 
 def rouge(references: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
@@ -85,6 +89,8 @@ class Decoder:
                 "--tuning_mode finetune"
             )
         name = args.model_name_or_path or (meta and meta["base_model"]["name_or_path"])
+        if not name and (meta or {}).get("original"):
+            name = ORIGINAL_BASE
         if not name:
             raise UserError("--model_name_or_path is missing: name the base or fine-tuned model")
         self.folder, device = Path(trained or name), loading.device(args)
@@ -168,7 +174,7 @@ def _decode(args: argparse.Namespace, run: Decoder, split: str, records: Sequenc
     dataset = run.dataset(list(first_of.values()))
     output = folder / f"{split}_beam_{run.search.length_penalty}"
     unfinished = output.with_name(output.name + ".partial")
-    settings = _settings(args, run)
+    settings = _settings(args, run, dataset)
     decoded = decode_resumably(unfinished, settings, len(dataset), lambda skip: run(dataset, skip))
     by_source = dict(zip(first_of, decoded, strict=True))
     predictions = [by_source[record.source] for record in records]
@@ -186,15 +192,16 @@ def _decode(args: argparse.Namespace, run: Decoder, split: str, records: Sequenc
     return output
 
 
-def _settings(args: argparse.Namespace, run: Decoder) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, run: Decoder, dataset: Seq2SeqDataset) -> dict[str, Any]:
     """What must be equal for a stopped decode to go on."""
+    sources = "\n".join(dataset[i]["src_texts"] for i in range(len(dataset)))
     files = sorted(run.folder.glob("*.safetensors")) + sorted(run.folder.glob("*.bin"))
     return {
         "search": asdict(run.search),
-        "data": [args.data_dir, args.dataset_config, args.source_column, args.n_test],
-        "length": args.max_source_length,
-        "source_prefix": args.source_prefix,
+        "sources": hashlib.sha256(sources.encode()).hexdigest(),
+        "length": run.max_source_length,
+        "languages": [args.src_lang, args.tgt_lang],
         "precision": [args.fp16, args.bf16],
-        "model": args.model_name_or_path,
+        "model": [args.model_name_or_path, args.tokenizer_name],
         "weights": [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import zipfile
 from pathlib import Path
 
 from prefix_tuning.checkpoint import read_json, write_json
@@ -76,6 +77,14 @@ def start(args: argparse.Namespace) -> None:
 
 
 def checkpoint_to_resume(args: argparse.Namespace) -> Path | None:
-    """Where an unfinished run goes on; None where it starts."""
+    """Where an unfinished run goes on; None where it starts.
+
+    Raises:
+        UserError: the checkpoint was cut off, as by a copy that did not end.
+    """
     path = Path(args.output_dir) / RESUME
-    return path if path.is_file() and not args.overwrite_output_dir else None
+    if args.overwrite_output_dir or not path.is_file():
+        return None
+    if not zipfile.is_zipfile(path):  # PyTorch's format, whose table is at its end
+        raise UserError(f"{path} is damaged: copy it again; {AGAIN}")
+    return path

@@ -20,6 +20,7 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 from prefix_tuning.errors import UserError, run_command
 from seq2seq import arguments, finetune
 from seq2seq.decoding import PRESETS
+from seq2seq.predict import ORIGINAL_BASE
 
 SCRIPT = Path(__file__).with_name("finetune.py")
 
@@ -84,13 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--dropout", type=float, default=0.0, help="dropout on the generated keys and values")
     add("--label_smoothing", type=float, default=0.0, help="smoothing of the training loss")
     add("--length_pen", type=float, help="length penalty (default: the search's)")
-    add("--search", help=f"how texts are searched for (default: the mode's): {', '.join(PRESETS)}")
+    add("--search", choices=list(PRESETS), help="how texts are searched for (default: the mode's)")
     add("--mid_dim", type=int, help="hidden width of the MLPs (training: 512 if not given)")
     add("--use_deep", choices=["yes", "no"], help="one more hidden layer in the MLPs")
     add("--max_source_length", type=int, help="source tokens (default: the mode's)")
     add("--prefix_model_path", help="folder of a trained prefix, to decode")
     add("--finetune_model_path", help="folder of a fine-tuned model, to decode")
-    add("--model_name_or_path", default="facebook/bart-large", help="base model")
+    add("--model_name_or_path", help=f"base model (default: the checkpoint's, or {ORIGINAL_BASE})")
     add("--data_dir", help="folder, file or hub name of the data (default: data/<the mode's>)")
     add("--dir_name", help="folder of the run's folder, instead of the mode's")
     add("--output_dir", help="folder of the run (default: <folder>/<run name>)")
@@ -147,7 +148,7 @@ def run_name(args: argparse.Namespace) -> str:
 def _run_folder(args: argparse.Namespace) -> Path:
     """Of a training, or of what a decode leaves besides its texts."""
     if args.do_train != "yes":
-        source = Path(args.prefix_model_path or args.finetune_model_path)
+        source = _named(Path(args.prefix_model_path or args.finetune_model_path))
         penalty = args.length_pen
         if penalty is None:
             penalty = PRESETS[args.search or MODES[args.mode].search].length_penalty
@@ -156,6 +157,11 @@ def _run_folder(args: argparse.Namespace) -> Path:
     if _low_data(args):
         folder = f"{args.mode}_lowdata_{args.tuning_mode}"
     return Path(args.dir_name or folder) / run_name(args)
+
+
+def _named(path: Path) -> Path:
+    """``path``, or the folder itself where it is only a way to it, as ``.`` is."""
+    return path.resolve() if path.name in ("", "..") else path
 
 
 def _data_dir(args: argparse.Namespace) -> str | Path:
@@ -171,16 +177,17 @@ def _data_dir(args: argparse.Namespace) -> str | Path:
 def build_command(args: argparse.Namespace, output_dir: Path) -> list[str]:
     """The arguments of ``finetune.py``."""
     mode, training = MODES[args.mode], args.do_train == "yes"
+    knows = not training and args.tuning_mode == "prefixtune"  # the checkpoint that is decoded
     low_data = _low_data(args) is not None
     flags = {
-        "model_name_or_path": args.model_name_or_path,
+        "model_name_or_path": args.model_name_or_path or (None if knows else ORIGINAL_BASE),
         "output_dir": output_dir,
         "data_dir": _data_dir(args),
         "task_mode": mode.task_mode,
         "tuning_mode": args.tuning_mode,
         "search": args.search or mode.search,
         "length_penalty": args.length_pen,
-        "max_source_length": args.max_source_length or mode.source,
+        "max_source_length": args.max_source_length or (None if knows else mode.source),
         "max_target_length": mode.train_target,
         "val_max_target_length": mode.val_target,
         "test_max_target_length": mode.test_target,
@@ -226,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Launch what ``argv`` describes."""
     args, rest = _parser().parse_known_args(argv)
     _check(args)
-    output_dir = Path(args.output_dir or _run_folder(args))
+    output_dir = _named(Path(args.output_dir or _run_folder(args)))
     command = [*build_command(args, output_dir), *rest]
     line = shlex.join([sys.executable, str(SCRIPT), *command])
     print(line, flush=True)

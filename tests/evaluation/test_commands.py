@@ -86,8 +86,20 @@ def test_counts_are_both_named(tmp_path, name):
         ("webnlg", "{", r"refs\.json is not JSON: .* in line 1"),
         ("webnlg", '{"a": 1}', r"refs\.json is not a WebNLG challenge file"),
         ("webnlg", "[1]", r"refs\.json is not a WebNLG challenge file"),
+        ("webnlg", '{"entries": [{}]}', r"refs\.json is not a WebNLG challenge file"),
+        (
+            "webnlg",
+            '{"entries": [{"1": {"category": "City", "lexicalisations": [{"lex": null}]}}]}',
+            r"refs\.json is not a WebNLG challenge file",
+        ),
         ("dart", '[{"a": 1}]', r"refs\.json is not a DART file"),
         ("dart", "7", r"refs\.json is not a DART file"),
+        ("dart", "{", r"^\S*refs\.json is not JSON"),
+        (
+            "dart",
+            '[{"tripleset": [["a", "b", "c"]], "annotations": [{"text": null}]}]',
+            r"refs\.json is not a DART file",
+        ),
         ("dart", '[{"tripleset": [["a"]], "annotations": []}]', r"refs\.json is not a DART file"),
     ],
 )
@@ -110,6 +122,13 @@ def test_a_folder_and_a_file_that_is_not_there(tmp_path):
         run("e2e", text, tmp_path)
     with pytest.raises(UserError, match=r"cannot read .*absent: No such file"):
         run("e2e", tmp_path / "absent", text)
+
+
+@pytest.mark.parametrize("seed", ["-1", "4294967296"])
+def test_a_seed_that_numpy_has_not(tmp_path, seed):
+    text = save(tmp_path / "text.txt", "a\n")
+    with pytest.raises(UserError, match=f"--bootstrap {seed}: the seed must be from 0 to"):
+        run("summarization", text, text, "--bootstrap", seed)
 
 
 def test_json_that_cannot_be_written(tmp_path):

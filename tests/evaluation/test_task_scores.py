@@ -74,6 +74,12 @@ def test_classification_errors(tmp_path):
     (tmp_path / "labels.txt").write_text("1\nyes\n")
     with pytest.raises(UserError, match=r"labels\.txt, line 2: 'yes' is not a class number"):
         classification.read_labels(tmp_path / "labels.txt")
+    (tmp_path / "scores.txt").write_text("2.5\nnan\n")
+    with pytest.raises(UserError, match=r"scores\.txt, line 2: 'nan' is not a number"):
+        classification.read_labels(tmp_path / "scores.txt", float)
+    for labels in ([0, 1], [2, 2]):  # scikit-learn has another exception for each
+        with pytest.raises(UserError, match="classes have to be 0 or 1, found 2"):
+            classification.score("mrpc", labels, [2, 2])
 
 
 # Questions
@@ -176,6 +182,15 @@ def test_question_errors():
         qa.squad({"q1": []}, {"q1": "a"})
     with pytest.raises(UserError, match="references have 1 candidate answers, the hypotheses 2"):
         qa.multirc(["q"], [1], [1, 0])
+    with pytest.raises(UserError, match="classes have to be 0 or 1, found -1"):
+        qa.multirc(["q", "q"], [1, 0], [1, -1])
+
+
+@pytest.mark.parametrize("answer", [None, 3, ["cat"]])
+def test_an_answer_that_is_no_text(tmp_path, answer):
+    (tmp_path / "out.json").write_text(json.dumps({"q1": "cat", "q2": answer}))
+    with pytest.raises(UserError, match=r"out\.json: the answer to question q2 is not a text"):
+        qa.read_predictions(tmp_path / "out.json")
 
 
 # Tags

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import summary_quickstart
+from prefix_tuning.errors import UserError
+from scripts import summary_quickstart, tiny_bart
 
 
 def test_from_nothing_to_two_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,3 +33,9 @@ def test_copies_are_sentences_of_the_articles(tmp_path: Path) -> None:
     assert sources[len(articles) :] == targets[len(articles) :]
     for article, copy in zip(articles, sources[len(articles) :], strict=True):
         assert copy in article
+
+
+def test_a_model_is_not_written_to_a_file(tmp_path: Path) -> None:
+    (tmp_path / "base").write_text("precious")
+    with pytest.raises(UserError, match="base is a file: name a folder"):
+        tiny_bart.main([str(tmp_path), str(tmp_path / "base")])

@@ -14,7 +14,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
 from prefix_tuning.errors import UserError
-from seq2seq import finetune, predict
+from seq2seq import finetune, predict, train_bart
 
 SHORT = ["--eval_beams", "2", "--eval_min_gen_length", "2", "--eval_max_gen_length", "8"]
 SHORT += ["--accelerator", "cpu"]
@@ -116,6 +116,47 @@ def test_both_splits(trained: Path, pairs: Path, capsys: pytest.CaptureFixture[s
         assert document["scores"] == pytest.approx(rouge_of(targets, found))
     with pytest.raises(UserError, match="--predict_splits train: give one or more of test,val"):
         decode(pairs, *flags, "--predict_splits", "train")
+
+
+def test_one_file_is_one_split(trained: Path, pairs: Path, tmp_path: Path) -> None:
+    data = tmp_path / "test.jsonl"
+    text = (pairs / "test.source").read_text(encoding="utf-8").split("\n")[0]
+    data.write_text(json.dumps({"source": text, "target": text}), encoding="utf-8")
+    flags = ("--prefixModel_name_or_path", trained, "--predict_splits")
+    with pytest.raises(UserError, match=r"test.jsonl is one file and would be both"):
+        decode(data, *flags, "test,val")
+    decode(data, *flags, "val")
+
+
+def test_the_launcher_decodes_as_the_checkpoint_was_trained(
+    trained: Path, pairs: Path, tmp_path: Path
+) -> None:
+    """With its base model and its 24 tokens of a source."""
+    wanted = lines(trained / "checkpoint-curr_best" / "test_beam_0.8")
+    folder = shutil.copytree(trained, tmp_path / "run")
+    flags = f"--mode xsum --do_train no --prefix_model_path {folder} --data_dir {pairs}"
+    train_bart.main([*flags.split(), *SHORT])
+    assert lines(folder / "test_beam_0.8") == wanted
+
+
+def test_a_stopped_decode_starts_again_where_its_data_changed(
+    trained: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = lines(trained / "checkpoint-curr_best" / "test_beam_0.8")
+    flags = ("--prefixModel_name_or_path", trained)
+    data, sources = tmp_path / "test.source", lines(pairs / "test.source")
+    data.write_text("".join(f"{source}\n" for source in reversed(sources)), encoding="utf-8")
+
+    def stop(path: Path, text: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "write_text", stop)
+        with pytest.raises(KeyboardInterrupt):
+            decode(tmp_path, *flags)
+    data.write_text("".join(f"{source}\n" for source in sources), encoding="utf-8")
+    decode(tmp_path, *flags)
+    assert lines(trained / "test_beam_0.8") == wanted
 
 
 def rouge_of(targets: list[str], found: list[str]) -> dict[str, float]:
@@ -220,6 +261,10 @@ def test_mistakes_of_decoding(
             decode(pairs, *flags)
     with pytest.raises(UserError, match="holds none of"):
         decode(tmp_path, *prefix)
+    weights = other_base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])  # a copy that was interrupted
+    with pytest.raises(UserError, match="other: this folder cannot be loaded"):
+        decode(pairs, "--tuning_mode", "finetune", "--model_name_or_path", other_base)
 
 
 @pytest.fixture

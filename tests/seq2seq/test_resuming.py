@@ -141,6 +141,48 @@ def test_a_run_killed_after_it_was_to_stop_early_does_not_train_on(
     assert len(results(tmp_path / "m")["metrics"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("more", "stops"),
+    [
+        # Resumed after step 4, whose next batch is half of step 5.
+        ("--gradient_accumulation_steps 2", (3, 1)),
+        ("--max_steps 2", (1,)),
+        ("--max_steps 4", (2,)),
+        ("--max_steps 7", (3,)),  # at the end of an epoch
+        ("--max_steps 7 --save_steps 7", (2,)),
+    ],
+)
+def test_ways_to_go_on_that_end_alike(
+    bart_folder: Path,
+    pairs: Path,
+    tmp_path: Path,
+    more: str,
+    stops: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs = [
+        command(bart_folder, pairs, tmp_path / name, *more.split()) for name in ("whole", "cut")
+    ]
+    for saves in stops:
+        train_until(saves, runs[1], monkeypatch)
+    for arguments in runs:
+        finetune.main(arguments)
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+
+
+def test_a_damaged_checkpoint(
+    bart_folder: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = command(bart_folder, pairs, tmp_path / "m")
+    train_until(1, arguments, monkeypatch)
+    path = tmp_path / "m" / "last.ckpt"
+    whole = path.read_bytes()
+    for size in (0, len(whole) // 2):
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match=r"last.ckpt is damaged: copy it again; to train it"):
+            finetune.main(arguments)
+
+
 def killed(arguments: list[str]) -> None:
     original = OurModelCheckPoint._save_to_resume
 

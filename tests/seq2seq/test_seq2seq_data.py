@@ -252,7 +252,19 @@ def test_impossible_samples(size: int) -> None:
         sample_low_data(records(300), records(89), size, seed=0)
 
 
-@given(st.integers(1, 40), st.integers(0, 50), st.integers(0, 5))
+@pytest.mark.parametrize(
+    ("count", "seed", "message"),
+    [(0, 0, "--max_test 0"), (-1, 0, "--max_test -1"), (1, -1, "--seed -1"), (1, 2**32, "--seed")],
+)
+def test_impossible_draws(count: int, seed: int, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        random_subset(records(5), count, seed)
+    if seed:
+        with pytest.raises(UserError, match=message):
+            sample_low_data(records(50), records(50), 4, seed)
+
+
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 5))
 def test_random_subset(total: int, count: int, seed: int) -> None:
     whole = records(total)
     some = random_subset(whole, count, seed)

@@ -102,6 +102,7 @@ def test_decoding_reads_the_checkpoint(capsys: pytest.CaptureFixture[str]) -> No
     assert args.prefixModel_name_or_path == "runs/p/"
     # Nothing that the checkpoint knows is repeated, and the slash does not get into the name.
     assert (args.preseqlen, args.mid_dim, args.use_deep) == (None, None, None)
+    assert (args.model_name_or_path, args.max_source_length) == (None, None)
     assert args.output_dir == "runs/p_decode_eval_0.8"
     tuned = flags(
         capsys,
@@ -109,6 +110,25 @@ def test_decoding_reads_the_checkpoint(capsys: pytest.CaptureFixture[str]) -> No
     )
     assert tuned.model_name_or_path == "m"
     assert tuned.output_dir == "m_decode_eval_2.0"
+
+
+def test_folders_without_a_name_of_their_own(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run" / "best").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run" / "best")
+    for path, name in ((".", "run/best"), ("..", "run")):
+        decode = ["--mode", "xsum", "--do_train", "no", "--prefix_model_path", path]
+        assert flags(capsys, *decode).output_dir == f"{tmp_path}/{name}_decode_eval_0.8"
+        training = flags(capsys, "--mode", "xsum", "--output_dir", path)
+        assert training.output_dir == f"{tmp_path}/{name}"
+
+
+def test_an_unknown_search_is_refused_in_decoding_too() -> None:
+    with pytest.raises(SystemExit):
+        train_bart.main(
+            "--mode xsum --do_train no --prefix_model_path p --search fast --submit print".split()
+        )
 
 
 def test_translation_is_a_mode(capsys: pytest.CaptureFixture[str]) -> None:
