@@ -18,6 +18,8 @@ from scripts.experiments import ROOT
 
 Values = dict[str, float | None]
 
+JOB, STEPS = "job.json", "steps.json"
+"""In the folder of a run: what is to be done, and the seconds of the steps that are done."""
 MODELS = ("tiny", "quickstart", "minilm")
 """What ``model`` of a scale may name instead of a model: it is made or found first."""
 FILES = {

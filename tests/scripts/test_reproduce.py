@@ -187,6 +187,23 @@ def test_results_of_other_settings_are_refused(stub: Path) -> None:
         reproduce.main([*argv, "--steps", "9"])
 
 
+@pytest.mark.parametrize("begun", ["run/run_settings.json", "steps.json"])
+def test_unfinished_runs_of_other_settings_are_refused(stub: Path, begun: str) -> None:
+    """What is done of a run must not be taken for the beginning of another."""
+    argv = ["small_e2e", "P=5", "--scale", "tiny", "--results_dir", str(stub)]
+    with pytest.raises(UserError, match="1 of 1 runs failed"):
+        reproduce.main(argv)
+    with pytest.raises(UserError, match="1 of 1 runs failed"):  # nothing was done yet
+        reproduce.main([*argv, "--steps", "2"])
+    path = stub / "tiny" / "small_e2e" / "P=5" / "seed101" / begun
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"seed101 was begun with max_steps 2, now it is 9"):
+        reproduce.main([*argv, "--steps", "9"])
+    with pytest.raises(UserError, match="1 of 1 runs failed"):
+        reproduce.main([*argv, "--steps", "2"])
+
+
 def test_estimates_come_from_finished_runs(stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """3 steps in 6 seconds and 6 texts in 2; a run of 30 steps and 60 texts takes 60 + 20."""
     argv = ["small_e2e", "P=1", "--scale", "tiny", "--results_dir", str(stub)]
