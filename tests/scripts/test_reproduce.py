@@ -464,6 +464,7 @@ GOOD: dict[str, Any] = {
     "common": {"mode": "data2text"},
     "rows": [{"name": "prefix", "flags": {"preseqlen": 5}}],
 }
+PAPER_ROW = {"row": "prefix 0.1%", "model": "gpt2-medium"}
 
 
 @pytest.mark.parametrize(
@@ -486,6 +487,17 @@ GOOD: dict[str, Any] = {
         ({"rows": [{"flags": {}}]}, r"x\.yaml, a row: the field name is missing"),
         ({"rows": [{"name": "a", "flags": {}, "x": 1}]}, r"row a: there is no field 'x'"),
         ({"rows": [{"name": n, "flags": {}} for n in ("a b", "a:b")]}, r"row a:b: another row"),
+        ({"common": {}}, r"row prefix: give the flag mode, one of data2text, webnlg, triples"),
+        ({"common": {"mode": "e2e"}}, r"row prefix: give the flag mode, one of data2text"),
+        (
+            {"launcher": "ptuning_v2/run.py", "common": {"task_name": "glue"}},
+            r"row prefix: give the flag dataset_name",
+        ),
+        ({"decoding": {"split": "dev"}}, r"field decoding: split is one of train, valid, test"),
+        (
+            {"rows": [{"name": "a", "flags": {}, "paper_row": PAPER_ROW | {"columns": 3}}]},
+            r"row a, paper_row, field columns: expected str",
+        ),
         ({"scales": ["huge"]}, r"field scales: there are tiny, small, paper"),
         ({"figures": [{"name": "f", "kind": "pie"}]}, r"figure f, field kind: 'pie'"),
         (
@@ -499,6 +511,17 @@ def test_mistakes_in_a_file(change: dict[str, Any], message: str, tmp_path: Path
     with pytest.raises(UserError, match=message) as error:
         experiments.read("x", tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_one_seed_of_all_rows(tmp_path: Path) -> None:
+    """The flag seed may stand in common; --seeds does not replace it, nor that of a row."""
+    change = {"common": {"mode": "data2text", "seed": 3}}
+    good = {name: value for name, value in GOOD.items() if name != "seeds"} | change
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(good), encoding="utf-8")
+    experiment = experiments.read("x", tmp_path)
+    for overrides in (None, experiments.Overrides(seeds=(7,))):
+        runs = experiments.expand(experiment, SCALES["paper"], overrides)
+        assert [(run.name, run.settings["flags"]["seed"]) for run in runs] == [("seed3", 3)]
 
 
 def test_a_file_that_is_no_yaml(tmp_path: Path) -> None:
