@@ -281,12 +281,15 @@ def expand(
     """All runs of an experiment at a scale, or of some of its rows.
 
     Raises:
-        UserError: a row is not in the file, or the experiment is not meant for the scale.
+        UserError: a row is not in the file, or it or the experiment is not meant for the scale.
     """
     overrides = overrides or Overrides()
     if unknown := [name for name in rows if name not in {row.name for row in experiment.rows}]:
         has = ", ".join(row.name for row in experiment.rows)
         raise UserError(f"ROW {unknown[0]}: {experiment.name}.yaml has {has}")
+    for row in experiment.rows:
+        if row.name in rows and (model := scale.skips(row)):
+            raise UserError(f"ROW {row.name}: left out at --scale {scale.name}, it is of {model}")
     if experiment.scales and scale.name not in experiment.scales:
         wanted = " or ".join(experiment.scales)
         raise UserError(f"--scale {scale.name}: {experiment.name}.yaml is meant for {wanted}")

@@ -144,6 +144,7 @@ def test_whole_runs_of_the_other_launchers(
     [
         (["nothing"], "TABLE nothing"),
         (["e2e", "prefixx"], "ROW prefixx"),
+        (["e2e", "prefix-large"], "ROW prefix-large: left out at --scale small, it is of gpt2-l"),
         (["e2e", "--scale", "large"], "--scale large"),
         (["e2e", "--jobs", "0"], "--jobs 0"),
         (["e2e", "--gpus", "a,b"], "--gpus a,b"),
