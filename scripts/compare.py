@@ -178,6 +178,20 @@ def draw(rows: dict[str, Row], path: Path) -> None:
     pyplot.close(figure)
 
 
+def _check_same(work: Path, settings: dict[str, str]) -> None:
+    """Refuse a folder of data or a model of the same name that lies elsewhere."""
+    path = work / "settings.json"
+    before = read_json(path) if path.is_file() else settings
+    for name, value in settings.items():
+        if before.get(name) != value:
+            raise UserError(
+                f"{work} is of --{name} {before.get(name)}, now it is {value}: give another "
+                "--output_dir"
+            )
+    work.mkdir(parents=True, exist_ok=True)
+    write_json(path, settings)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the modes one after the other and compare them."""
     args = _parser().parse_args(argv)
@@ -194,6 +208,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             base = pool.submit(find_base_model).result()
     work = args.output_dir / f"{args.data_dir.resolve().name}-{Path(base).name}"
+    _check_same(work, {"data_dir": str(args.data_dir.resolve()), "model_name_or_path": base})
     source = args.data_dir / "src1_valid.txt"
     *files, records = pick_inputs(source, args.inputs, work / f"data-{args.inputs}")
     rows: dict[str, Row] = {}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prefix_tuning.errors import UserError
+from scripts import launchers
 from scripts.checked_yaml import Checker, check_flags, load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -163,6 +164,7 @@ def _row(file: str, value: Any, switches: bool) -> Row:
         paper = Checker(f"{where}, paper_row", paper_row, ("row", "model", "columns"))
         for field_name in ("row", "model"):
             paper.take(field_name, str)
+        paper.take("columns", str, "")
     return Row(
         name=data.take("name", str),
         flags=check_flags(where, data.take("flags", dict), switches),
@@ -205,6 +207,9 @@ def _check(file: str, experiment: Experiment) -> None:
             has = any(isinstance(v, str) and f"{{{key}}}" in v for v in flags.values())
             if has != (getattr(experiment, f"{key}s") != (None,)):
                 raise UserError(f"{where}: the field {key}s and {{{key}}} in the notes go together")
+        launchers.check_dataset(where, experiment.launcher, flags)
+    if experiment.splits[0] not in launchers.SPLITS:
+        raise UserError(f"{file}, field decoding: split is one of {', '.join(launchers.SPLITS)}")
     for name in experiment.scales or ():
         if name not in scales():
             raise UserError(f"{file}, field scales: there are {', '.join(scales())}")
@@ -276,12 +281,15 @@ def expand(
     """All runs of an experiment at a scale, or of some of its rows.
 
     Raises:
-        UserError: a row is not in the file, or the experiment is not meant for the scale.
+        UserError: a row is not in the file, or it or the experiment is not meant for the scale.
     """
     overrides = overrides or Overrides()
     if unknown := [name for name in rows if name not in {row.name for row in experiment.rows}]:
         has = ", ".join(row.name for row in experiment.rows)
         raise UserError(f"ROW {unknown[0]}: {experiment.name}.yaml has {has}")
+    for row in experiment.rows:
+        if row.name in rows and (model := scale.skips(row)):
+            raise UserError(f"ROW {row.name}: left out at --scale {scale.name}, it is of {model}")
     if experiment.scales and scale.name not in experiment.scales:
         wanted = " or ".join(experiment.scales)
         raise UserError(f"--scale {scale.name}: {experiment.name}.yaml is meant for {wanted}")
@@ -289,8 +297,9 @@ def expand(
     for row in experiment.rows:
         if (rows and row.name not in rows) or scale.skips(row):
             continue
-        own = (row.seeds or experiment.seeds or (row.flags["seed"],))[: scale.repeats]
-        seeds = overrides.seeds if overrides.seeds and "seed" not in row.flags else own
+        fixed = (experiment.common | row.flags).get("seed")
+        own = (row.seeds or experiment.seeds or (fixed,))[: scale.repeats]
+        seeds = overrides.seeds if overrides.seeds and fixed is None else own
         runs += [
             _make_run(Run(experiment, row, scale, seed, {}, subset, level), overrides)
             for seed in seeds

@@ -66,6 +66,15 @@ def series(figure: dict[str, Any], results: Results) -> Results:
     return grouped
 
 
+def _apart(places: Sequence[float]) -> list[float]:
+    """Those of ``places`` whose numbers do not overlap on the axis."""
+    apart: list[float] = []
+    for x in places:
+        if not apart or x - apart[-1] >= (places[-1] - places[0]) / 20:
+            apart.append(x)
+    return apart
+
+
 def _line(axes: Axes, figure: dict[str, Any], column: str, split: str, results: Results) -> bool:
     places: set[float] = set()
     for label, of_series in series(figure, results).items():
@@ -76,7 +85,8 @@ def _line(axes: Axes, figure: dict[str, Any], column: str, split: str, results: 
     if figure["x"] == "size":
         axes.set_xscale("log")
     if places:
-        axes.set_xticks(sorted(places), [f"{x:g}" for x in sorted(places)])
+        ticks = _apart(sorted(places))
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axes.minorticks_off()
         axes.legend()
     return bool(places)

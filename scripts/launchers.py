@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from prefix_tuning.errors import UserError
-from scripts.experiments import ROOT
 
+ROOT = Path(__file__).resolve().parents[1]
 Values = dict[str, float | None]
 
+JOB, STEPS = "job.json", "steps.json"
+"""In the folder of a run: what is to be done, and the seconds of the steps that are done."""
 MODELS = ("tiny", "quickstart", "minilm")
 """What ``model`` of a scale may name instead of a model: it is made or found first."""
 FILES = {
@@ -44,6 +46,15 @@ class Step:
     name: str
     module: str
     argv: list[str]
+
+
+def check_dataset(where: str, launcher: str, flags: dict[str, Any]) -> None:
+    """Raise a :class:`UserError` that begins with ``where`` if flags name no data set."""
+    known = {"gpt2/train_e2e.py": FILES, "seq2seq/train_bart.py": SUMMARIES}.get(launcher)
+    name = flags.get("dataset_name" if known is None else "mode")
+    if name is None or (known is not None and name not in known):
+        choices = "dataset_name" if known is None else f"mode, one of {', '.join(known)}"
+        raise UserError(f"{where}: give the flag {choices}")
 
 
 def dataset(flags: dict[str, Any]) -> str:

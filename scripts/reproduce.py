@@ -26,11 +26,12 @@ sys.path.insert(0, str(ROOT))
 
 from tqdm import tqdm
 
-from prefix_tuning.checkpoint import write_json
+from prefix_tuning.checkpoint import read_json, write_json
 from prefix_tuning.errors import UserError, run_command
 from scripts import experiments, launchers
 from scripts.estimate import Estimate, duration, n_inputs, n_steps, read_result
 from scripts.experiments import Overrides, Run
+from scripts.launchers import JOB, STEPS
 
 WORKER = ROOT / "scripts" / "run_experiment.py"
 
@@ -83,11 +84,20 @@ class Task:
         """Whether there is a result.
 
         Raises:
-            UserError: there is one of other settings.
+            UserError: there is one of other settings, or the beginning of such a run.
         """
-        if not self.result.is_file():
-            return False
-        before, now = read_result(self.result)["settings"], self.run.settings
+        if self.result.is_file():
+            mend = "remove the file and the folder beside it"
+            self._check_same(read_result(self.result)["settings"], f"{self.result} was made", mend)
+            return True
+        begun = any((self.folder / name).exists() for name in ("run", STEPS))
+        if begun and (self.folder / JOB).is_file():
+            settings = read_json(self.folder / JOB)["settings"]
+            self._check_same(settings, f"{self.folder} was begun", "remove the folder")
+        return False
+
+    def _check_same(self, before: dict[str, Any], what: str, mend: str) -> None:
+        now = self.run.settings
         for part in before.keys() | now.keys():
             was, wanted = before.get(part), now.get(part)
             if was != wanted:
@@ -96,10 +106,9 @@ class Task:
                     part = next(n for n in names if was.get(n) != wanted.get(n))
                     was, wanted = was.get(part), wanted.get(part)
                 raise UserError(
-                    f"{self.result} was made with {part} {was}, now it is {wanted}: use the old "
-                    "value, another --results_dir, or remove the file and the folder beside it"
+                    f"{what} with {part} {was}, now it is {wanted}: use the old value, another "
+                    f"--results_dir, or {mend}"
                 )
-        return True
 
     def job(self, work: Path, keep_checkpoints: bool) -> dict[str, Any]:
         """What the process of the run has to know."""
@@ -175,7 +184,7 @@ def start(task: Task, job: dict[str, Any], gpu: str | None, jobs: int) -> subpro
     """Start the process of a run."""
     task.folder.mkdir(parents=True, exist_ok=True)
     task.failure.unlink(missing_ok=True)
-    write_json(task.folder / "job.json", job)
+    write_json(task.folder / JOB, job)
     environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs)), **os.environ}
     if gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = gpu

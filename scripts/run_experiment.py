@@ -30,9 +30,7 @@ import transformers
 from prefix_tuning.checkpoint import read_json, write_json
 from prefix_tuning.errors import UserError, run_command
 from scripts import launchers
-
-STEPS = "steps.json"
-"""Seconds of the steps that are done."""
+from scripts.launchers import JOB, STEPS
 
 
 @contextmanager
@@ -177,9 +175,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="a folder below results/ with job.json")
     folder = parser.parse_args(argv).folder
-    if not (folder / "job.json").is_file():
-        raise UserError(f"{folder} holds no job.json: start scripts/reproduce.sh")
-    job = read_json(folder / "job.json")
+    if not (folder / JOB).is_file():
+        raise UserError(f"{folder} holds no {JOB}: start scripts/reproduce.sh")
+    job = read_json(folder / JOB)
     with locked(folder / "lock"):
         if Path(job["result"]).is_file():
             return

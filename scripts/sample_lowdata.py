@@ -46,6 +46,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = args.name or Path(args.data).resolve().name
     if Path(args.data).is_file():
         raise UserError(f"{args.data} is one file: give a folder with a train and a val split")
+    if args.max_test is not None and args.max_test < 1:
+        raise UserError(f"--max_test {args.max_test}: must be at least 1")
+    for seed in args.seed:
+        if not 0 <= seed < 2**32:
+            raise UserError(f"--seed {seed}: must be from 0 to {2**32 - 1}")
     folders = {
         (size, seed): args.out / f"{name}_{size}_{seed}" for size in args.size for seed in args.seed
     }

@@ -38,7 +38,8 @@ set_up() {
     if [ -n "${VIRTUAL_ENV:-}" ]; then
         PYTHON="$VIRTUAL_ENV/bin/python"
     else
-        if [ ! -x "$ROOT/.venv/bin/python" ]; then
+        # pip is what comes last: an environment without it was never finished.
+        if [ ! -x "$ROOT/.venv/bin/pip" ]; then
             PYTHON="$(find_python)"
             echo "making a virtual environment in $ROOT/.venv ..."
             "$PYTHON" -m venv "$ROOT/.venv"

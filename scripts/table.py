@@ -212,7 +212,8 @@ def _costs(runs: dict[str, Runs]) -> list[str]:
         return []
 
     def each(values: Iterable[Any]) -> str:
-        return " or ".join(str(value) for value in dict.fromkeys(values))
+        known = ("an unknown number of" if value is None else str(value) for value in values)
+        return " or ".join(dict.fromkeys(known))
 
     seconds = sum(sum(result["seconds"].values()) for result in results)
     return [

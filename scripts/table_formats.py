@@ -87,6 +87,7 @@ _TEX = {
     "—": "---",
     "<": "$<$",
     ">": "$>$",
+    "|": "$|$",
 }
 
 
@@ -106,7 +107,8 @@ def latex(table: Table) -> str:
         if number == 0:
             lines.append(r"\hline")
     lines += [r"\hline", r"\end{tabular}", r"\par\small", r"\begin{flushleft}"]
-    lines += [tex(note) + r"\\" for note in notes]
+    # After \\, the bracket of a numbered note would begin the length of a gap.
+    lines += [tex(note) + r"\par" for note in notes]
     return "\n".join([*lines, r"\end{flushleft}", r"\end{table}"]) + "\n"
 
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import EvalPrediction
 
 from evaluation import classification
+from prefix_tuning.errors import UserError
 from ptuning_v2.arguments import DataTrainingArguments, RunArguments
 from ptuning_v2.tasks.utils import Collator, Examples, Feature, TaskData, chunks
 
@@ -74,9 +75,26 @@ class TextData(TaskData):
         if wanted > most:
             log.warning("--max_seq_length %d: the tokenizer allows %d, using that", wanted, most)
         self.max_seq_length = min(wanted, most)
+        special = tokenizer.num_special_tokens_to_add(pair=True)
+        if self.max_seq_length <= special:
+            raise UserError(
+                f"--max_seq_length {self.max_seq_length}: special tokens alone take {special}"
+            )
         fixed = self.max_seq_length if data_args.pad_to_max_length else None
         self.data_collator = Collator(tokenizer, fixed, self.multiple_of)
         self.load()
+
+    def load(self) -> None:
+        super().load()
+        known = [("train", self.train_dataset), ("validation", self.eval_dataset)]
+        for split, examples in (*known, *self.predict_datasets.items()):
+            unlabelled = sum(row.label is None for row in examples.rows) if examples else 0
+            # What is predicted may be without labels, but then without any.
+            if unlabelled and ((split, examples) in known or unlabelled < len(examples)):
+                raise UserError(
+                    f"{unlabelled} of the {len(examples)} rows of the {split} set of {self.name} "
+                    "have no label: see to its file"
+                )
 
     def encode(self, rows: Sequence[TextRow], training: bool = False) -> Examples:
         return Examples(encode_texts(self.tokenizer, rows, self.max_seq_length), rows)

@@ -164,21 +164,27 @@ class TaskData(ABC):
         """Read and encode the splits that the run needs.
 
         Raises:
-            UserError: a file is missing or malformed, naming it and the line.
+            UserError: a file is missing or malformed, naming it and the line, or has no rows.
         """
         data, run = self.data_args, self.training_args
         if run.do_train:
-            rows = cut(self.read("train"), data.max_train_samples)
+            rows = self._rows("train", data.max_train_samples)
             self.train_dataset = self.encode(draw(rows, data.train_size, run.seed), True)
         if run.do_eval:
             self.eval_dataset = self.encode(
-                cut(self.read(self.splits("validation")[0]), data.max_eval_samples)
+                self._rows(self.splits("validation")[0], data.max_eval_samples)
             )
         if run.do_predict:
             self.predict_datasets = {
-                split: self.encode(cut(self.read(split), data.max_predict_samples))
+                split: self.encode(self._rows(split, data.max_predict_samples))
                 for split in self.splits(data.predict_split)
             }
+
+    def _rows(self, split: str, limit: int | None) -> list[Any]:
+        rows = cut(self.read(split), limit)
+        if not rows:
+            raise UserError(f"the {split} set of {self.name} has no rows: see to its file")
+        return rows
 
     def splits(self, kind: str) -> tuple[str, ...]:
         """The data sets of ``"validation"`` or ``"test"``."""

@@ -151,6 +151,10 @@ class WordData(TaskData):
         self.num_labels = len(self.label_list)
         limit = tokenizer.model_max_length
         self.max_tokens = limit if max_tokens is None else min(limit, max_tokens)
+        if self.max_tokens <= tokenizer.num_special_tokens_to_add():
+            raise UserError(
+                "--pre_seq_len leaves no position of the encoder to the words: lower it"
+            )
         self.aligner = Aligner(tokenizer, self.label_list, self.max_tokens)
         self.data_collator = Collator(tokenizer, multiple_of=self.multiple_of)
         self.load()

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from prefix_tuning.base_model import load_tokenizer
+from prefix_tuning.errors import UserError
 from ptuning_v2.arguments import Arguments, ModelArguments, check_length
 from ptuning_v2.model import checkpoint
 from ptuning_v2.model.utils import TaskType, get_config, get_model, parameter_lines
@@ -31,7 +32,7 @@ def load_base(
     model_args, data_args, _, _ = args
     checkpoint.adopt(model_args)
     config = get_config(model_args)
-    if data_args.max_seq_length is not None:
+    if data_args.max_seq_length is not None and not word_by_word:
         check_length(config, model_args.occupied_positions, data_args.max_seq_length)
     options: dict[str, Any] = {"revision": model_args.model_revision}
     if word_by_word and ADD_PREFIX_SPACE.get(config.model_type):
@@ -78,18 +79,33 @@ def build_trainer(
     }
     meta = checkpoint.metadata(model, model_args, **task)
     if model_args.prefix_checkpoint:
+        _check_labels(model_args, data, training_args.do_train)
         checkpoint.load(Path(model_args.prefix_checkpoint), model)
     print("\n".join(parameter_lines(model)), flush=True)
     is_qa = task_type is TaskType.QUESTION_ANSWERING
     training_args.label_names = ["start_positions", "end_positions"] if is_qa else ["labels"]
-    return trainer_class(
-        model=model,
-        args=training_args,
-        train_dataset=data.train_dataset,
-        eval_dataset=data.eval_dataset,
-        data_collator=data.data_collator,
-        test_key=data.test_key,
-        predict_dataset=data.predict_datasets,
-        meta=meta,
-        **more,
-    )
+    try:
+        return trainer_class(
+            model=model,
+            args=training_args,
+            train_dataset=data.train_dataset,
+            eval_dataset=data.eval_dataset,
+            data_collator=data.data_collator,
+            test_key=data.test_key,
+            predict_dataset=data.predict_datasets,
+            meta=meta,
+            **more,
+        )
+    except (ValueError, RuntimeError, ImportError) as error:  # such as a logger that is not there
+        raise UserError(f"Trainer refuses these flags: {' '.join(str(error).split())}") from error
+
+
+def _check_labels(model_args: ModelArguments, data: TaskData, training: bool) -> None:
+    """Refuse to read the outputs of a head as other labels than it was trained for."""
+    labels = labels_of_checkpoint(model_args)
+    if labels and data.label_list and labels != data.label_list and not training:
+        raise UserError(
+            f"--prefix_checkpoint {model_args.prefix_checkpoint} was trained for the labels "
+            f"{', '.join(labels)}, {data.name} has {', '.join(data.label_list)}: add --do_train "
+            "to go on from it"
+        )

@@ -98,6 +98,12 @@ def _squad(split: str) -> dict[str, Any]:
     return {"data": [{"title": "t", "paragraphs": [{"context": context, "qas": qas}]}]}
 
 
+def _misplaced() -> dict[str, Any]:
+    document = _squad("train")
+    document["data"][0]["paragraphs"][0]["qas"][0]["answers"][0]["answer_start"] = "the second"
+    return document
+
+
 DATA: dict[str, tuple[str, Callable[[str], Any], dict[str, str]]] = {
     "sst2": ("glue", _glue, {"train": "train.tsv", "dev": "dev.tsv", "test": "test.tsv"}),
     "copa": (
@@ -333,6 +339,9 @@ def test_without_evaluation_the_last_weights_are_kept(
         (("do_train", "do_eval", "load_best_model_at_end"), {}, "leave it out"),
         (TRAIN, {"output_dir": "{tmp}/sst2"}, "is not empty and holds no run"),
         (TRAIN, {"output_dir": "{tmp}/sst2/dev.tsv"}, "is a file"),
+        (TRAIN, {"resume_from_checkpoint": "{tmp}/sst2"}, "holds no run to go on with"),
+        (TRAIN, {"max_seq_length": 3}, "max_seq_length 3: special tokens alone take 3"),
+        (TRAIN, {"save_strategy": "best"}, "Trainer refuses these flags: .*metric_for_best_model"),
     ],
 )
 def test_mistakes(
@@ -341,6 +350,59 @@ def test_mistakes(
     values = {k: v.format(tmp=tmp_path) if isinstance(v, str) else v for k, v in values.items()}
     with pytest.raises(UserError, match=message):
         run.main(command(bert, "sst2", *flags, **values))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "file", "content", "message"),
+    [
+        ("sst2", "train.tsv", "sentence\tlabel\n", "the train set of sst2 has no rows"),
+        ("sst2", "dev.tsv", "sentence\tlabel\n", "the validation set of sst2 has no rows"),
+        ("sst2", "test.tsv", "index\tsentence\n", "the test set of sst2 has no rows"),
+        ("sst2", "train.tsv", "sentence\na cat\n", "1 of the 1 rows of the train set of sst2"),
+        ("sst2", "dev.tsv", "sentence\na cat\n", "1 of the 1 rows of the validation set"),
+        ("conll2003", "train.txt", "-DOCSTART- O\n", "the train set of conll2003 has no rows"),
+        ("squad", "train-v1.1.json", _misplaced(), "at question q0 or right after it"),
+    ],
+)
+def test_files_that_cannot_be_used(
+    dataset: str, file: str, content: Any, message: str, bert: Path, command: Any, write: Any
+) -> None:
+    arguments = command(bert, dataset, *TRAIN, "do_predict")
+    write(f"{dataset}/{file}", content)
+    with pytest.raises(UserError, match=message):
+        run.main(arguments)
+
+
+def test_a_set_with_some_labels(bert: Path, command: Any, write: Any) -> None:
+    """Predicted may be what has labels or has none, but a batch cannot be of both."""
+    arguments = command(bert, "copa", *TRAIN, "do_predict")
+    first, *others = _copa("test")
+    first["label"] = 0
+    write("copa/test.jsonl", [first, *({**row, "label": None} for row in others)])
+    with pytest.raises(UserError, match="rows of the test set of copa have no label"):
+        run.main(arguments)
+
+
+def test_the_length_of_texts_does_not_bind_words(bert: Path, command: Any, tmp_path: Path) -> None:
+    """--max_seq_length has no effect on ner; the prompts must leave it some positions."""
+    run.main(command(bert, "conll2003", *TRAIN, max_seq_length=64, max_steps=1))
+    assert (tmp_path / "run" / "best_results.json").is_file()
+    with pytest.raises(UserError, match="--pre_seq_len leaves no position of the encoder"):
+        run.main(command(bert, "conll2003", *TRAIN, pre_seq_len=80, output_dir=tmp_path / "two"))
+
+
+def test_a_head_of_other_labels(
+    bert: Path, command: Any, tmp_path: Path, write: Callable[[str, Any], Path]
+) -> None:
+    """Its outputs mean something else; to go on training from it is another matter."""
+    run.main(command(bert, "sst2", *TRAIN))
+    again = command(
+        bert, "sst2", "do_eval", output_dir=tmp_path / "b", prefix_checkpoint=tmp_path / "run/best"
+    )
+    write("sst2/dev.tsv", "sentence1\tsentence2\tlabel\na cat\ta dog\t1\n")
+    again[again.index("--dataset_name") + 1] = "wnli"
+    with pytest.raises(UserError, match="labels negative, positive, wnli has not_entailment, ent"):
+        run.main(again)
 
 
 def test_decoders_are_refused(command: Any, tiny_folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,18 @@ def test_an_interrupted_mode_goes_on(
     row = json.loads((work / "comparison.json").read_text("utf-8"))["rows"]["shallow"]
     assert costs["steps"] == 1
     assert row["seconds_per_step"] == costs["seconds"]
+
+
+def test_other_data_of_the_same_name(
+    arguments: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is finished is not of these files."""
+    flags, _ = arguments
+    compare.main([*flags, "--modes", "shallow"])
+    monkeypatch.setattr(compare, "_run", pytest.fail)
+    other = shutil.copytree(compare.ROOT / "data" / "restaurants", tmp_path / "b" / "restaurants")
+    with pytest.raises(UserError, match=r"is of --data_dir .*/data/restaurants, now it is .*/b/"):
+        compare.main([*flags, "--modes", "shallow", "--data_dir", str(other)])
 
 
 def test_a_time_nobody_measured() -> None:

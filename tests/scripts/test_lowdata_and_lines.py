@@ -47,6 +47,9 @@ def test_low_data_folders(tmp_path: Path) -> None:
         sample_lowdata.main(arguments)
     with pytest.raises(UserError, match="takes 121 of 120 train examples"):
         sample_lowdata.main([str(data), "--out", str(tmp_path / "x"), "--size", "50", "121"])
+    for flag in ("--max_test=-3", "--seed=-1"):
+        with pytest.raises(UserError, match=flag.replace("=", " ")):
+            sample_lowdata.main([str(data), "--out", str(tmp_path / "x"), flag])
     assert not (tmp_path / "x").exists()
     with pytest.raises(UserError, match=r"train\.source is one file"):
         sample_lowdata.main([str(data / "train.source"), "--out", str(tmp_path / "x")])

@@ -144,6 +144,7 @@ def test_whole_runs_of_the_other_launchers(
     [
         (["nothing"], "TABLE nothing"),
         (["e2e", "prefixx"], "ROW prefixx"),
+        (["e2e", "prefix-large"], "ROW prefix-large: left out at --scale small, it is of gpt2-l"),
         (["e2e", "--scale", "large"], "--scale large"),
         (["e2e", "--jobs", "0"], "--jobs 0"),
         (["e2e", "--gpus", "a,b"], "--gpus a,b"),
@@ -185,6 +186,23 @@ def test_results_of_other_settings_are_refused(stub: Path) -> None:
     reproduce.main(argv)
     with pytest.raises(UserError, match=r"seed101\.json was made with max_steps 3, now it is 9"):
         reproduce.main([*argv, "--steps", "9"])
+
+
+@pytest.mark.parametrize("begun", ["run/run_settings.json", "steps.json"])
+def test_unfinished_runs_of_other_settings_are_refused(stub: Path, begun: str) -> None:
+    """What is done of a run must not be taken for the beginning of another."""
+    argv = ["small_e2e", "P=5", "--scale", "tiny", "--results_dir", str(stub)]
+    with pytest.raises(UserError, match="1 of 1 runs failed"):
+        reproduce.main(argv)
+    with pytest.raises(UserError, match="1 of 1 runs failed"):  # nothing was done yet
+        reproduce.main([*argv, "--steps", "2"])
+    path = stub / "tiny" / "small_e2e" / "P=5" / "seed101" / begun
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"seed101 was begun with max_steps 2, now it is 9"):
+        reproduce.main([*argv, "--steps", "9"])
+    with pytest.raises(UserError, match="1 of 1 runs failed"):
+        reproduce.main([*argv, "--steps", "2"])
 
 
 def test_estimates_come_from_finished_runs(stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -447,6 +465,7 @@ GOOD: dict[str, Any] = {
     "common": {"mode": "data2text"},
     "rows": [{"name": "prefix", "flags": {"preseqlen": 5}}],
 }
+PAPER_ROW = {"row": "prefix 0.1%", "model": "gpt2-medium"}
 
 
 @pytest.mark.parametrize(
@@ -469,6 +488,17 @@ GOOD: dict[str, Any] = {
         ({"rows": [{"flags": {}}]}, r"x\.yaml, a row: the field name is missing"),
         ({"rows": [{"name": "a", "flags": {}, "x": 1}]}, r"row a: there is no field 'x'"),
         ({"rows": [{"name": n, "flags": {}} for n in ("a b", "a:b")]}, r"row a:b: another row"),
+        ({"common": {}}, r"row prefix: give the flag mode, one of data2text, webnlg, triples"),
+        ({"common": {"mode": "e2e"}}, r"row prefix: give the flag mode, one of data2text"),
+        (
+            {"launcher": "ptuning_v2/run.py", "common": {"task_name": "glue"}},
+            r"row prefix: give the flag dataset_name",
+        ),
+        ({"decoding": {"split": "dev"}}, r"field decoding: split is one of train, valid, test"),
+        (
+            {"rows": [{"name": "a", "flags": {}, "paper_row": PAPER_ROW | {"columns": 3}}]},
+            r"row a, paper_row, field columns: expected str",
+        ),
         ({"scales": ["huge"]}, r"field scales: there are tiny, small, paper"),
         ({"figures": [{"name": "f", "kind": "pie"}]}, r"figure f, field kind: 'pie'"),
         (
@@ -482,6 +512,17 @@ def test_mistakes_in_a_file(change: dict[str, Any], message: str, tmp_path: Path
     with pytest.raises(UserError, match=message) as error:
         experiments.read("x", tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_one_seed_of_all_rows(tmp_path: Path) -> None:
+    """The flag seed may stand in common; --seeds does not replace it, nor that of a row."""
+    change = {"common": {"mode": "data2text", "seed": 3}}
+    good = {name: value for name, value in GOOD.items() if name != "seeds"} | change
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(good), encoding="utf-8")
+    experiment = experiments.read("x", tmp_path)
+    for overrides in (None, experiments.Overrides(seeds=(7,))):
+        runs = experiments.expand(experiment, SCALES["paper"], overrides)
+        assert [(run.name, run.settings["flags"]["seed"]) for run in runs] == [("seed3", 3)]
 
 
 def test_a_file_that_is_no_yaml(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,13 @@ def test_rows_of_one_line_of_the_paper(tmp_path: Path) -> None:
     assert ours[0].cells["WiC"].why == "not run"
 
 
+def test_runs_on_data_of_unknown_size(tmp_path: Path) -> None:
+    folder = tmp_path / "paper" / "ptuning_srl" / "conll05_roberta"
+    write_result(folder, "seed11", {"CoNLL05 WSJ": 89.0}, steps=None, n_inputs=None)
+    made = table.build(experiments.read("ptuning_srl"), SCALES["paper"], tmp_path)
+    assert "an unknown number of steps and an unknown number of texts" in made.notes[0]
+
+
 def test_other_seeds_than_the_experiments(tmp_path: Path) -> None:
     write_result(tmp_path / "paper" / "e2e" / "prefix", "seed7", {"BLEU": 70.0})
     made = table.build(E2E, SCALES["paper"], tmp_path)
@@ -183,7 +191,10 @@ def test_latex(results: Path) -> None:
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {3 + 5 - 1}
     assert r"prefix 0.1\%" in text
     assert r"70.0 $\pm$ 1.0 (3)" in text
-    assert r"5 $>$ 4 \& 3" in text
+    assert r"out of memory $|$ 5 $>$ 4 \& 3" in text
+    # LaTeX takes a bracket or star behind two backslashes, on the next line too, for an option.
+    assert not re.search(r"\\\\\s*[\[*]", text)
+    assert re.search(r"^\[1\] METEOR: needs Java", text, re.M)
 
 
 def test_csv(results: Path) -> None:
@@ -256,6 +267,29 @@ def test_points_of_a_curve() -> None:
     ]
     found = figures.points("preseqlen", "BLEU", "test", runs)
     assert found == [(5, 30, 0), (10, 42, pytest.approx(8**0.5))]
+
+
+@pytest.mark.parametrize("name", ["prefix_length", "prefix_length_xsum"])
+def test_numbers_on_an_axis_do_not_overlap(name: str) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    experiment = experiments.read(name)
+    figure, column = experiment.figures[0], experiment.figures[0]["y"][0]
+    results = {}
+    for row in experiment.rows:
+        flags = {"tuning_mode": "prefixtune", **row.flags}
+        results[row.name] = [{"settings": {"flags": flags}, "scores": {"test": {column: 1.0}}}]
+    drawing, axes = pyplot.subplots(figsize=(4.6, 4), layout="constrained")
+    assert figures.DRAW["line"](axes, figure, column, "test", results)
+    drawing.canvas.draw()
+    labels = axes.get_xticklabels()
+    places = [label.get_window_extent() for label in labels]
+    pyplot.close(drawing)
+    assert len(labels) >= 5
+    assert all(a.x1 + 2 < b.x0 for a, b in pairwise(places))
 
 
 def test_sizes_of_a_point() -> None:

@@ -50,7 +50,9 @@ def read_squad(path: Path, unanswerable: bool) -> list[Question]:
                     where = f"question {qas['id']}"
                     questions.append(_question(qas, paragraph["context"]))
                     _check(questions[-1], unanswerable, f"{path}, {where}")
-    except (KeyError, TypeError, AttributeError) as error:
+    except UserError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"{path}, at {where} or right after it: not as in SQuAD's files ({error!r})"
         ) from error

