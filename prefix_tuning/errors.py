@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 
@@ -15,8 +16,11 @@ def run_command(main: Callable[[Sequence[str] | None], object]) -> None:
 
     A :class:`UserError` becomes one line on stderr and exit status 2, and so does a file that the
     system refuses; Ctrl-C becomes exit status 130 (128 + SIGINT, as a shell reports it). Anything
-    else is a bug and keeps its traceback.
+    else is a bug and keeps its traceback. Lines are printed at once, into a file or pipe too: a log
+    that is followed shows progress.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         main(None)
     except UserError as error:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from prefix_tuning.errors import UserError, run_command
 
@@ -44,6 +48,15 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.startswith(
         f"error: {tmp_path / 'file' / 'run'}: Not a directory"
     )
+
+
+def test_a_log_is_written_line_by_line() -> None:
+    program = "from prefix_tuning.errors import run_command\nimport os\n"
+    program += "def main(argv):\n    print('first')\n    os._exit(0)\n"  # ends without flushing
+    command = [sys.executable, "-c", program + "run_command(main)"]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert found.stdout == "first\n"
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), OSError("of a library")])
