@@ -141,6 +141,8 @@ def do_steps(job: dict[str, Any], folder: Path) -> tuple[dict[str, float], bool]
 
 def base_model(job: dict[str, Any], folder: Path) -> str:
     """The name of the model that was trained or decoded, without the folders it lies in."""
+    if job["settings"]["model"] == "minilm":  # whose folder is called "model"
+        return "minilm"
     path, flags = folder / "run" / "run_settings.json", job["settings"]["flags"]
     name = flags.get("finetune_model_path")
     return Path(read_json(path)["model_name_or_path"] if path.is_file() else name).name

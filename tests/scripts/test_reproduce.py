@@ -445,6 +445,21 @@ def test_scores_of_understanding(
     assert "above 0" in missing[""]  # for columns that are not found
 
 
+def test_names_of_base_models(tmp_path: Path) -> None:
+    """Without the folders they lie in, which differ from machine to machine."""
+
+    def name_of(model: str | None, **flags: str) -> str:
+        job = {"settings": {"model": model, "flags": flags}}
+        return run_experiment.base_model(job, tmp_path)
+
+    assert name_of(None, finetune_model_path="facebook/bart-large-xsum") == "bart-large-xsum"
+    (tmp_path / "run").mkdir()
+    settings = {"model_name_or_path": "/somewhere/smollm2-135m"}
+    (tmp_path / "run" / "run_settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert name_of("quickstart") == "smollm2-135m"
+    assert name_of("minilm") == "minilm"  # its folder is called "model"
+
+
 def test_sizes_as_the_launchers_print_them() -> None:
     log = """base model                124,439,808 parameters, frozen
 trained parameters      9,921,536 (7.97% of the base model)
