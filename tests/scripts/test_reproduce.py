@@ -445,6 +445,18 @@ def test_scores_of_understanding(
     assert "above 0" in missing[""]  # for columns that are not found
 
 
+def test_summaries_have_scores_of_both_sets(tmp_path: Path) -> None:
+    assert all("--predict_splits=test,val" in step.argv for step in commands("xsum", "tiny"))
+    (tmp_path / "run").mkdir()
+    for split, value in (("test", 20.5), ("val", 21.5)):
+        scores = dict.fromkeys(("rouge1", "rouge2", "rougeL"), value)
+        path = tmp_path / "run" / f"{split}_beam_0.8_eval.json"
+        path.write_text(json.dumps({"scores": scores}), encoding="utf-8")
+    for split, value in (("test", 20.5), ("valid", 21.5)):
+        found, _ = launchers.read_scores("evaluation.summarization", "", split, tmp_path)
+        assert found == {"ROUGE-1": value, "ROUGE-2": value, "ROUGE-L": value}
+
+
 def test_names_of_base_models(tmp_path: Path) -> None:
     """Without the folders they lie in, which differ from machine to machine."""
 

@@ -102,20 +102,26 @@ def test_the_export_and_any_batch_size_decode_to_the_same(trained: Path, pairs: 
     assert len(set(wanted)) > 1
 
 
-def test_both_splits(trained: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The first lines of the two sets are decoded, each scored against its own references."""
+def test_both_splits(trained: Path, pairs: Path, tmp_path: Path) -> None:
+    """Each set is decoded as it is alone, and scored against its own references."""
+    texts = {kind: lines(pairs / f"test.{kind}") for kind in ("source", "target")}
+    for split, chosen in (("test", slice(0, 2)), ("val", slice(2, 5))):
+        for kind, of_kind in texts.items():
+            text = "".join(f"{line}\n" for line in of_kind[chosen])
+            (tmp_path / f"{split}.{kind}").write_text(text, encoding="utf-8")
+    alone = lines(trained / "checkpoint-curr_best" / "test_beam_0.8")
     flags = ("--prefixModel_name_or_path", trained, "--limit", "2")
-    decode(pairs, *flags, "--predict_splits", "val, test")
-    for split in ("val", "test"):
-        sources, targets = (lines(pairs / f"{split}.{kind}")[:2] for kind in ("source", "target"))
-        assert len(sources) == 2
+    decode(tmp_path, *flags, "--predict_splits", "val, test")
+    for split, wanted in (("val", alone[2:4]), ("test", alone[:2])):
+        targets = lines(tmp_path / f"{split}.target")[:2]
         found = lines(trained / f"{split}_beam_0.8")
+        assert found == wanted
         path = trained / f"{split}_beam_0.8_eval.json"
         document = json.loads(path.read_text(encoding="utf-8"))
         assert document["n_text"] == len(found) == 2
         assert document["scores"] == pytest.approx(rouge_of(targets, found))
     with pytest.raises(UserError, match="--predict_splits train: give one or more of test,val"):
-        decode(pairs, *flags, "--predict_splits", "train")
+        decode(tmp_path, *flags, "--predict_splits", "train")
 
 
 def test_one_file_is_one_split(trained: Path, pairs: Path, tmp_path: Path) -> None:
