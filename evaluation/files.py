@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prefix_tuning import files
 from prefix_tuning.errors import UserError
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 file, without byte order mark and with line ends turned into ``\\n``."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path} is not UTF-8 (line {line}, byte 0x{data[error.start]:02x}): "
-            f"convert it, for example with iconv -f LATIN1 -t UTF-8"
-        ) from error
+    """:func:`prefix_tuning.files.read_text` of a file that must have something in it."""
+    text = files.read_text(path)
     if not text.strip():
         raise UserError(f"{path} is empty")
-    return text.replace("\r\n", "\n")
+    return text
 
 
 def read_lines(path: Path) -> list[str]:
@@ -42,20 +29,13 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_json(path: Path) -> Any:
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON: {error.msg} in line {error.lineno}") from error
+    """The value of a JSON file that must have something in it."""
+    return files.parse_json(read_text(path), str(path))
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    rows = []
-    for number, line in enumerate(read_lines(path), 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number} is not JSON: {error.msg}") from error
-    return rows
+    """The values of a JSONL file, one a line."""
+    return [value for value, _ in files.read_json_lines(path)]
 
 
 def read_xml(path: Path) -> ElementTree.Element:
@@ -67,17 +47,10 @@ def read_xml(path: Path) -> ElementTree.Element:
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     """Read a ``.csv`` or ``.tsv`` file with a header: its column names and its rows."""
+    read_text(path)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        rows = [row for row in csv.reader(io.StringIO(read_text(path)), delimiter=delimiter) if row]
-    except csv.Error as error:
-        raise UserError(f"{path} is not a table: {error}") from error
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(rows[0]):
-            raise UserError(
-                f"{path}, row {number} has {len(row)} columns, the header has {len(rows[0])}"
-            )
-    return [name.strip().lower() for name in rows[0]], rows[1:]
+    header, *rows = [row for row, _ in files.read_csv(path, delimiter)]
+    return [name.strip().lower() for name in header], rows
 
 
 def check_texts(references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from gpt2.baselines import PREPARE, TOP_LAYERS, WITH_PREFIX, check_peft
 from gpt2.data import READERS
 from gpt2.distillation import MATCHING_OBJECTIVES, POSITIONS
 from gpt2.records import subset_size
-from prefix_tuning.base_model import DTYPES
+from harness.models import DTYPES
 from prefix_tuning.errors import UserError
 from prefix_tuning.objectives import OBJECTIVE_MODES
 from prefix_tuning.variants import PARAMETRIZATIONS

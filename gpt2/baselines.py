@@ -27,9 +27,10 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpt2.adapters import attach_adapters, blocks, load_adapters
-from prefix_tuning import base_model
-from prefix_tuning.checkpoint import read_json, read_tensors, write_json, write_tensors
+from prefix_tuning import fingerprint
+from prefix_tuning.checkpoint import read_tensors, write_tensors
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import read_json_object, write_json
 
 if TYPE_CHECKING:
     from gpt2.arguments import ModelArguments
@@ -179,9 +180,9 @@ def read_about(folder: Path) -> dict[str, Any]:
     Empty for any other folder.
     """
     if (folder / ABOUT).is_file():
-        return read_json(folder / ABOUT)
+        return read_json_object(folder / ABOUT)
     if all((folder / name).is_file() for name in ORIGINAL):
-        mode = read_json(folder / ORIGINAL[1]).get("_my_arg_tune_mode")
+        mode = read_json_object(folder / ORIGINAL[1]).get("_my_arg_tune_mode")
         if mode == "adaptertune":
             # The original's file holds the whole model, so the folder is its own base model.
             return {"tuning_mode": mode, "base_model": {"name_or_path": str(folder)}}
@@ -201,7 +202,7 @@ def load_into(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """
     about = read_about(folder)
     if "fingerprint" in about["base_model"]:
-        base_model.check_same(about["base_model"], model, str(folder))
+        fingerprint.check_same(about["base_model"], model, str(folder))
     if about["tuning_mode"] == "lora":
         check_peft()
         import peft

@@ -20,9 +20,10 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from gpt2 import tasks
-from gpt2.records import Record, checked, lines, read_json
+from gpt2.records import Record, checked, lines
 from gpt2.tasks import Layout
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import read_json
 from prefix_tuning.objectives import IGNORE
 
 

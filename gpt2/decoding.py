@@ -10,11 +10,11 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from harness.text import clean_up
 from prefix_tuning.attention import KeyValues
 from prefix_tuning.beam_search import beam_search
 from prefix_tuning.prefix import Prefix
 from prefix_tuning.shape import PrefixShape
-from prefix_tuning.text import clean_up
 
 EMPTY = "Error"
 """What the original writes for an empty output, so that no line of the file is empty."""

@@ -16,7 +16,7 @@ from torch.nn.functional import kl_div
 from transformers import PreTrainedModel
 
 from gpt2.trainer_prefix import Trainer_Prefix
-from prefix_tuning.base_model import load_causal_lm
+from harness.models import load_causal_lm
 from prefix_tuning.errors import UserError
 from prefix_tuning.objectives import IGNORE
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import numbered_lines
 
 
 @dataclass(frozen=True)
@@ -26,37 +26,9 @@ class Record:
     """WebNLG's category, which decides whether an entry counts as seen."""
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 file, or a :class:`UserError` that says what is wrong with it."""
-    if path.is_dir():
-        raise UserError(f"{path} is a directory: give a data file")
-    if not path.is_file():
-        raise UserError(
-            f"{path}: there is no such data file; README.md says where files go and which flags "
-            "name them"
-        )
-    raw = path.read_bytes()
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not UTF-8 text; convert the file") from error
-
-
 def lines(path: Path) -> Iterator[tuple[str, str]]:
     """Non-blank lines and where they stand."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            yield line.removesuffix("\r"), f"{path}, line {number}"
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file, or a :class:`UserError` naming the line where it ends being one."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        reason = f"not complete JSON ({error.msg}); fetch it again"
-        raise UserError(f"{path}, line {error.lineno}: {reason}") from error
+    return ((line, where) for line, where in numbered_lines(path) if line.strip())
 
 
 def checked(value: Any, what: str, where: str) -> str:

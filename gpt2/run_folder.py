@@ -8,9 +8,9 @@ from typing import Any
 
 from gpt2.arguments import Arguments
 from gpt2.trainer_prefix import best_checkpoints
-from prefix_tuning import checkpoint
-from prefix_tuning.checkpoint import last_complete_checkpoint, write_json
+from harness.folder import last_complete_checkpoint
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import read_json_object, write_json
 
 AGAIN = "add --overwrite_output_dir (to train_e2e.py: --resume no)"
 SETTINGS = "run_settings.json"
@@ -43,7 +43,7 @@ def prepare(arguments: Arguments, output_dir: Path) -> Path | None:
             f"--output_dir {output_dir} holds a run: add --resume_from_checkpoint auto to go on "
             f"with it; to train it again {AGAIN}"
         )
-    before = checkpoint.read_json(path)
+    before = read_json_object(path)
     for name, value in settings.items():
         if before.get(name, value) != value:
             raise UserError(

@@ -27,12 +27,13 @@ from gpt2.data import DEFAULT_FILES, READERS, Format, read_records
 from gpt2.decoding import Search, decode, decode_samples, no_prefix, one_line
 from gpt2.records import Record, group_by_source
 from gpt2.tasks import TASKS
+from harness.decode import decode_resumably
+from harness.models import DTYPES, load_causal_lm, load_tokenizer
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
-from prefix_tuning.base_model import DTYPES, load_causal_lm, load_tokenizer
 from prefix_tuning.errors import UserError, run_command
+from prefix_tuning.files import write_text
 from prefix_tuning.prefix import Prefix
-from prefix_tuning.resumable import decode_resumably, write_text
 
 
 class Decoder:

@@ -37,11 +37,12 @@ from gpt2.trainer_prefix import (
     Trainer_Prefix,
     best_checkpoints,
 )
-from prefix_tuning import base_model, checkpoint, report
+from harness import report
+from harness.models import load_causal_lm, load_tokenizer
+from prefix_tuning import checkpoint, fingerprint
 from prefix_tuning.attention import enable_prefix
-from prefix_tuning.base_model import load_causal_lm, load_tokenizer
-from prefix_tuning.checkpoint import write_json
 from prefix_tuning.errors import UserError, run_command
+from prefix_tuning.files import read_json_object, write_json
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -189,7 +190,7 @@ def _prefix_trainer(
 
     def save(folder: Path) -> None:
         if both:
-            trained = {**meta, "base_model": base_model.describe(model, f"the {BOTH}/ beside it")}
+            trained = {**meta, "base_model": fingerprint.describe(model, f"the {BOTH}/ beside it")}
             saver("finetune", model, tokenizer, {"task": meta["task"]})(folder / BOTH)
             checkpoint.save(folder, prefix, config, trained)
             return
@@ -237,7 +238,7 @@ def _baseline_trainer(
     about = {
         "tuning_mode": model_args.tuning_mode,
         # Before the model is changed, as it will be found again.
-        "base_model": base_model.describe(model, model_args.model_name_or_path),
+        "base_model": fingerprint.describe(model, model_args.model_name_or_path),
         "task": _task(data_args, text_format),
     }
     if model_args.teacher_dropout is not None:
@@ -260,7 +261,7 @@ def _task(data_args: DataArguments, text_format: Format) -> dict[str, Any]:
 def _step_of(resume_from: Path | None) -> int:
     if resume_from is None:
         return 0
-    return checkpoint.read_json(resume_from / "trainer_state.json")["global_step"]
+    return read_json_object(resume_from / "trainer_state.json")["global_step"]
 
 
 def _costs(trainer: TableToTextTrainer, result: TrainOutput, before: int) -> dict[str, Any]:

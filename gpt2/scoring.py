@@ -12,7 +12,7 @@ import evaluation.summarization
 import evaluation.webnlg
 from evaluation.report import Scores, format_table
 from gpt2.records import Record, group_by_source
-from prefix_tuning.checkpoint import write_json
+from prefix_tuning.files import write_json
 
 
 def score_outputs(

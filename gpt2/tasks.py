@@ -20,8 +20,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2.records import Record, checked, lines, read_text
+from gpt2.records import Record, checked, lines
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import read_text
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from transformers import (
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from harness.trainer import LogWithEveryCheckpoint
 from prefix_tuning.checkpoint import read_tensors
-from prefix_tuning.resumable import LogWithEveryCheckpoint
 
 
 class LengthGroupedSampler(Sampler[int]):

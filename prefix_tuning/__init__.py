@@ -1,9 +1,15 @@
 """Prefix-tuning: trained keys and values in front of every attention of a frozen transformer."""
 
-from prefix_tuning.attention import KeyValues, enable_prefix
-from prefix_tuning.prefix import FlatPrefix, MLPPrefix
-from prefix_tuning.shape import PrefixShape
-from prefix_tuning.variants import EmbeddingPrefix, InfixPrefix
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prefix_tuning.attention import KeyValues, enable_prefix
+    from prefix_tuning.prefix import FlatPrefix, MLPPrefix
+    from prefix_tuning.shape import PrefixShape
+    from prefix_tuning.variants import EmbeddingPrefix, InfixPrefix
 
 __version__ = "0.1.0"
 __all__ = [
@@ -15,3 +21,20 @@ __all__ = [
     "PrefixShape",
     "enable_prefix",
 ]
+
+_HOMES = {
+    "KeyValues": "attention",
+    "enable_prefix": "attention",
+    "FlatPrefix": "prefix",
+    "MLPPrefix": "prefix",
+    "PrefixShape": "shape",
+    "EmbeddingPrefix": "variants",
+    "InfixPrefix": "variants",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # On demand, so that prefix_tuning.errors and .files cost no import of torch.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -18,8 +18,6 @@ unpickled but an original ``pytorch_model.bin``, and that with ``weights_only=Tr
 
 from __future__ import annotations
 
-import json
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -30,8 +28,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CONFIG_MAPPING, PreTrainedModel
 
-from prefix_tuning import base_model
+from prefix_tuning import fingerprint
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import read_json_object, replacing, write_json
 from prefix_tuning.prefix import SUFFIXES, FlatPrefix, Prefix
 from prefix_tuning.shape import PrefixShape
 from prefix_tuning.variants import PARAMETRIZATIONS
@@ -43,18 +42,10 @@ META = "prefix_tuning"
 """Key of our part of ``config.json``, whose rest is the base model's configuration."""
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` so that a reader sees the old file or the new one, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write ``tensors`` on the same condition."""
-    temporary = path.with_name(path.name + ".tmp")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, {"format": "pt"})
-    os.replace(temporary, path)
+    """Write a safetensors file, whole or not at all."""
+    with replacing(path) as temporary:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, {"format": "pt"})
 
 
 def metadata(prefix: Prefix, model: PreTrainedModel, name: str, **more: Any) -> dict[str, Any]:
@@ -64,7 +55,7 @@ def metadata(prefix: Prefix, model: PreTrainedModel, name: str, **more: Any) -> 
         "options": prefix.options(),
         # Real tokens are numbered from here (behind an infix, the source's tokens come on top).
         "position_offset": 0 if model.config.is_encoder_decoder else prefix.length,
-        "base_model": base_model.describe(model, name),
+        "base_model": fingerprint.describe(model, name),
         **more,
     }
 
@@ -104,32 +95,6 @@ def _export_name(site: str) -> str:
     return "past_key_values" if site == "self" else f"past_key_values.{site}"
 
 
-def last_complete_checkpoint(run: Path) -> Path | None:
-    """The newest ``checkpoint-<step>`` of a training run that was written to its end.
-
-    Trainer writes ``trainer_state.json`` last: where it is whole, everything before it is.
-    """
-    found = []
-    for folder in run.glob("checkpoint-*"):
-        try:
-            state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-            found.append((state["global_step"], folder))
-        except (OSError, ValueError, KeyError):
-            continue
-    return max(found)[1] if found else None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or raise :class:`UserError` saying what is wrong with the file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable JSON ({error}): copy the folder again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object: copy the folder again")
-    return value
-
-
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a tensor file, or raise :class:`UserError` saying that it is damaged."""
     try:
@@ -146,7 +111,7 @@ def is_prefix_folder(folder: Path) -> bool:
         return True
     if not (folder / CHECKPOINT[1]).is_file():
         return False
-    config = read_json(folder / CHECKPOINT[1])
+    config = read_json_object(folder / CHECKPOINT[1])
     if META in config:
         return (folder / CHECKPOINT[0]).is_file()
     return "preseqlen" in config and (folder / ORIGINAL[0]).is_file()
@@ -164,8 +129,8 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         kinds = ", or ".join(" and ".join(pair) for pair in (CHECKPOINT, EXPORT, ORIGINAL))
         raise UserError(f"{folder} holds no prefix: expected {kinds}")
     if (folder / EXPORT[1]).is_file():
-        return read_json(folder / EXPORT[1])
-    config = read_json(folder / CHECKPOINT[1])
+        return read_json_object(folder / EXPORT[1])
+    config = read_json_object(folder / CHECKPOINT[1])
     return config[META] if META in config else _original_metadata(config, folder)
 
 
@@ -226,7 +191,7 @@ def load(folder: Path | str, model: PreTrainedModel | None = None) -> tuple[Pref
     meta = read_metadata(folder)
     base = meta["base_model"]
     if model is not None and "fingerprint" in base:
-        base_model.check_same(base, model, str(folder))
+        fingerprint.check_same(base, model, str(folder))
     shape = PrefixShape(**base["shape"])
     if model is not None and shape != PrefixShape.from_config(model.config):
         raise UserError(

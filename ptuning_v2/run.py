@@ -23,9 +23,10 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 from transformers import set_seed
 from transformers.utils import logging as library_logging
 
-from prefix_tuning import report
-from prefix_tuning.checkpoint import last_complete_checkpoint, read_json, write_json
+from harness import report
+from harness.folder import last_complete_checkpoint
 from prefix_tuning.errors import UserError, run_command
+from prefix_tuning.files import read_json_object, write_json
 from ptuning_v2.arguments import Arguments, RunArguments, get_args
 from ptuning_v2.model import checkpoint
 from ptuning_v2.tasks.utils import TaskData
@@ -112,7 +113,7 @@ def _find_run(run_args: RunArguments, settings: dict[str, Any], output_dir: Path
             f"--output_dir {output_dir} is not empty and holds no run: name another folder, or "
             "add --overwrite_output_dir"
         )
-    before = read_json(output_dir / SETTINGS)
+    before = read_json_object(output_dir / SETTINGS)
     for name, value in settings.items():
         if before.get(name) != value:
             raise UserError(

@@ -19,8 +19,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from prefix_tuning.checkpoint import read_json
 from prefix_tuning.errors import UserError, run_command
+from prefix_tuning.files import read_json_object
 from ptuning_v2 import run
 from ptuning_v2.run_script.run_hyperparameters import command_of
 
@@ -92,7 +92,7 @@ def ranking(folder: Path, metric: str | None = None) -> list[tuple[float, int, P
     """
     found = []
     for path in sorted(folder.glob("*/best_results.json")):
-        results = read_json(path)
+        results = read_json_object(path)
         scores = {k: v for k, v in results.items() if k.startswith("best_eval_")}
         score = next(iter(scores.values())) if metric is None else scores.get(f"best_eval_{metric}")
         if score is not None:

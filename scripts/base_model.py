@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from huggingface_hub import try_to_load_from_cache
 
-from prefix_tuning.base_model import hub_answers, load_causal_lm, load_tokenizer
+from harness.models import hub_answers, load_causal_lm, load_tokenizer
 from scripts.packages import package_folder
 
 SMOLLM2 = ROOT / ".cache" / "smollm2-135m"

@@ -20,9 +20,8 @@ sys.path.insert(0, str(ROOT))
 
 from gpt2 import baselines
 from gpt2.records import Record
-from prefix_tuning.checkpoint import read_json, write_json
 from prefix_tuning.errors import UserError, run_command
-from prefix_tuning.resumable import write_text
+from prefix_tuning.files import read_json_object, write_json, write_text
 from scripts.base_model import find_base_model
 from scripts.quickstart import pick_inputs, read_outputs, rouge_l
 
@@ -130,7 +129,7 @@ def run_mode(
 
 def measure(run: Path, output: Path, records: Sequence[Record]) -> Row:
     """One line of the table."""
-    costs = read_json(run / "train_results.json")
+    costs = read_json_object(run / "train_results.json")
     texts, bleu = read_outputs(output)
     return {
         "trained": costs["trained_parameters"],
@@ -181,7 +180,7 @@ def draw(rows: dict[str, Row], path: Path) -> None:
 def _check_same(work: Path, settings: dict[str, str]) -> None:
     """Refuse a folder of data or a model of the same name that lies elsewhere."""
     path = work / "settings.json"
-    before = read_json(path) if path.is_file() else settings
+    before = read_json_object(path) if path.is_file() else settings
     for name, value in settings.items():
         if before.get(name) != value:
             raise UserError(

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from prefix_tuning.checkpoint import read_json
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import read_json_object
 from scripts import launchers
 from scripts.experiments import Run, sizes
 
@@ -50,7 +50,7 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is damaged.
     """
-    result = read_json(path)
+    result = read_json_object(path)
     if absent := RESULT - result.keys():
         raise UserError(f"{path} has no {min(absent)}: remove it, and reproduce.sh makes it again")
     return result

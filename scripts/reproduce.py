@@ -26,8 +26,8 @@ sys.path.insert(0, str(ROOT))
 
 from tqdm import tqdm
 
-from prefix_tuning.checkpoint import read_json, write_json
 from prefix_tuning.errors import UserError, run_command
+from prefix_tuning.files import read_json_object, write_json
 from scripts import experiments, launchers
 from scripts.estimate import Estimate, duration, n_inputs, n_steps, read_result
 from scripts.experiments import Overrides, Run
@@ -92,7 +92,7 @@ class Task:
             return True
         begun = any((self.folder / name).exists() for name in ("run", STEPS))
         if begun and (self.folder / JOB).is_file():
-            settings = read_json(self.folder / JOB)["settings"]
+            settings = read_json_object(self.folder / JOB)["settings"]
             self._check_same(settings, f"{self.folder} was begun", "remove the folder")
         return False
 

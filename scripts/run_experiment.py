@@ -27,8 +27,8 @@ sys.path.insert(0, str(ROOT))
 import torch
 import transformers
 
-from prefix_tuning.checkpoint import read_json, write_json
 from prefix_tuning.errors import UserError, run_command
+from prefix_tuning.files import read_json_object, write_json
 from scripts import launchers
 from scripts.launchers import JOB, STEPS
 
@@ -123,7 +123,7 @@ def peak_memory() -> dict[str, float]:
 
 def do_steps(job: dict[str, Any], folder: Path) -> tuple[dict[str, float], bool]:
     """Run the steps that are not done; return seconds of each, and whether any went on."""
-    done = read_json(folder / STEPS) if (folder / STEPS).is_file() else {}
+    done = read_json_object(folder / STEPS) if (folder / STEPS).is_file() else {}
     resumed = bool(done) or (folder / "run").exists()
     work = Path(job["work"])
     with locked(work / "prepare.lock"):
@@ -145,7 +145,7 @@ def base_model(job: dict[str, Any], folder: Path) -> str:
         return "minilm"
     path, flags = folder / "run" / "run_settings.json", job["settings"]["flags"]
     name = flags.get("finetune_model_path")
-    return Path(read_json(path)["model_name_or_path"] if path.is_file() else name).name
+    return Path(read_json_object(path)["model_name_or_path"] if path.is_file() else name).name
 
 
 def result_of(job: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = parser.parse_args(argv).folder
     if not (folder / JOB).is_file():
         raise UserError(f"{folder} holds no {JOB}: start scripts/reproduce.sh")
-    job = read_json(folder / JOB)
+    job = read_json_object(folder / JOB)
     with locked(folder / "lock"):
         if Path(job["result"]).is_file():
             return

@@ -21,8 +21,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from prefix_tuning.checkpoint import read_json
 from prefix_tuning.errors import UserError, run_command
+from prefix_tuning.files import read_json_object
 from scripts import experiments, figures, table_formats
 from scripts.estimate import duration, read_result
 from scripts.experiments import UNSAFE, Experiment, Row, Scale
@@ -86,7 +86,9 @@ def read_runs(experiment: Experiment, scale: Scale, results: Path) -> dict[str, 
         paths = sorted(folder.glob("seed*.json"))
         failures = [path for path in paths if path.name.endswith(".failed.json")]
         done = [path for path in paths if path not in failures]
-        failed = {p.name.removesuffix(".failed.json"): read_json(p)["reason"] for p in failures}
+        failed = {
+            p.name.removesuffix(".failed.json"): read_json_object(p)["reason"] for p in failures
+        }
         finished = {path.stem for path in done}
         # Seeds of the command line's choice stand for the experiment's.
         other = finished | {*failed} - {*expected[row.name]}
@@ -142,7 +144,7 @@ def build(experiment: Experiment, scale: Scale, results: Path, validation: bool 
     """
     name = experiment.validation if validation else experiment.table
     split = "valid" if validation else experiment.splits[0]
-    paper = read_json(PAPERS / f"{name}.json")
+    paper = read_json_object(PAPERS / f"{name}.json")
     runs = read_runs(experiment, scale, results)
     columns = [c["name"] for c in paper["columns"] if c["name"] not in DERIVED]
     seen = [c for r in runs.values() for each in r.results for c in each["scores"].get(split, {})]

@@ -27,8 +27,9 @@ sys.path.insert(0, str(ROOT))
 from tqdm import tqdm
 
 from prefix_tuning.errors import UserError, run_command
+from prefix_tuning.files import read_text
 from seq2seq.data import random_subset
-from seq2seq.files import ROWS, Record, read_text, write_splits
+from seq2seq.files import ROWS, Record, write_splits
 
 SECTIONS = ("URL", "TITLE", "FIRST-SENTENCE", "RESTBODY")
 BOILERPLATE = {

@@ -11,8 +11,8 @@ import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
 from torch import Tensor
 
-from prefix_tuning.checkpoint import write_json
-from prefix_tuning.report import n_parameters
+from harness.report import n_parameters
+from prefix_tuning.files import write_json
 from seq2seq import runs
 
 

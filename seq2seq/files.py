@@ -7,9 +7,6 @@ text becomes a blank, since it could not stand in the original's files either.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import re
 import shutil
@@ -21,6 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import numbered_lines, read_csv, read_json_lines
 
 HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 COLUMNS = (
@@ -85,35 +83,16 @@ def _text(value: Any, what: str, where: str) -> str:
     return " ".join(line.strip() for line in re.split(r"[\r\n]+", text) if line.strip())
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 file as a string, or :class:`UserError` saying what is wrong with it."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); name a data file") from error
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not UTF-8 text; convert the file") from error
-
-
-def _lines(path: Path) -> list[tuple[str, str]]:
-    """All lines, blank ones included, and where they stand. Only ``\\n`` ends a line."""
-    text = read_text(path).removesuffix("\n")
-    return [(x, f"{path}, line {n}") for n, x in enumerate(text.split("\n"), 1)] if text else []
-
-
 def read_pairs(folder: Path, split: str, training: bool) -> Iterator[Record]:
     """``<split>.source`` and, unless there is no training, ``<split>.target``, line by line."""
-    sources = _lines(folder / f"{split}.source")
+    sources = list(numbered_lines(folder / f"{split}.source"))
     path = folder / f"{split}.target"
     if not path.is_file():
         if training:
             raise UserError(f"{path}: there is no such file, and nothing to train on without it")
         yield from (Record(_text(text, "source", where), None, where) for text, where in sources)
         return
-    targets = _lines(path)
+    targets = list(numbered_lines(path))
     if len(sources) != len(targets):
         raise UserError(
             f"{folder / split}.source has {len(sources)} lines and {path.name} {len(targets)}: "
@@ -138,35 +117,20 @@ def read_rows(rows: Iterable[Row], columns: Columns, training: bool) -> Iterator
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
-    csv.field_size_limit(2**31 - 1)  # long documents exceed the 128 KiB that is the default
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
-    line = 2  # a row may span several
-    try:
-        for row in reader:
-            where = f"{path}, line {line}"
-            if None in row or None in row.values():
-                raise UserError(f"{where}: not as many columns as the header has")
-            yield row, where
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{path}, line {line}: not CSV ({error})") from error
+    rows = read_csv(path)
+    header, _ = next(rows, ([], ""))
+    yield from ((dict(zip(header, row, strict=True)), where) for row, where in rows)
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
-    for line, where in _lines(path):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not JSON ({error.msg})") from error
+    for row, where in read_json_lines(path):
         if not isinstance(row, dict):
             raise UserError(f'{where}: expected an object {{"source": ..., "target": ...}}')
         yield row, where
 
 
 def _e2e_rows(path: Path) -> Iterator[Row]:
-    for line, where in _lines(path):
+    for line, where in numbered_lines(path):
         if line.count("||") != 1:
             raise UserError(
                 f"{where}: expected SOURCE||TARGET, found {line.count('||')} times '||'"

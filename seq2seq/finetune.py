@@ -32,8 +32,8 @@ from torch.nn.functional import cross_entropy, log_softmax
 from transformers import set_seed
 from transformers.utils import logging as library_logging
 
+from harness.text import clean_up
 from prefix_tuning.errors import UserError, run_command
-from prefix_tuning.text import clean_up
 from seq2seq import arguments, predict, runs
 from seq2seq.data import read_split
 from seq2seq.decoding import generate, texts

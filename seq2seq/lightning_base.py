@@ -33,9 +33,11 @@ from transformers import (
     get_polynomial_decay_schedule_with_warmup,
 )
 
-from prefix_tuning import checkpoint, report
+from harness import report
+from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import write_json
 from seq2seq import arguments, loading, runs
 from seq2seq.callbacks import (
     LoggingCallback,
@@ -302,7 +304,7 @@ def generic_train(
             print(f"going on from {resume_from}")
         else:  # not earlier: what an old run left is not removed for a mistake
             runs.start(args)
-        checkpoint.write_json(folder / "git_log.json", git_info())
+        write_json(folder / "git_log.json", git_info())
         counts = [f"{len(model.datasets[split]):,}" for split in ("train", "val")]
         print(f"{counts[0]} training and {counts[1]} validation pairs from {args.data_dir}")
         prefix = model.model if isinstance(model, PrefixTransformer) else None
@@ -314,7 +316,7 @@ def generic_train(
     if trainer.is_global_zero:
         model.save(folder)
         report.draw_loss(log.history, folder / "loss.png")
-        checkpoint.write_json(folder / runs.HISTORY, log.history)
+        write_json(folder / runs.HISTORY, log.history)
         (folder / runs.RESUME).unlink()
     return trainer
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from harness.models import load_model, load_tokenizer
 from prefix_tuning import checkpoint, initialization
-from prefix_tuning.base_model import load_model, load_tokenizer
 from prefix_tuning.errors import UserError
 from prefix_tuning.prefix import SUFFIXES
 from seq2seq import arguments

@@ -19,11 +19,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evaluation import summarization
+from harness.decode import decode_resumably
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
-from prefix_tuning.checkpoint import write_json
 from prefix_tuning.errors import UserError
-from prefix_tuning.resumable import decode_resumably, write_text
+from prefix_tuning.files import write_json, write_text
 from seq2seq import arguments, loading, runs
 from seq2seq.data import Seq2SeqDataset, read_split
 from seq2seq.decoding import generate, texts

@@ -7,8 +7,8 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from prefix_tuning.checkpoint import read_json, write_json
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import read_json_object, write_json
 
 SETTINGS = "run_settings.json"
 """What must not change when a run is resumed."""
@@ -55,7 +55,7 @@ def prepare(args: argparse.Namespace) -> bool:
                 f"another folder; {AGAIN}"
             )
         return False
-    before = read_json(path)
+    before = read_json_object(path)
     for name, value in settings(args).items():
         if before.get(name) != value:
             raise UserError(

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from prefix_tuning import base_model, checkpoint
-from prefix_tuning.checkpoint import CHECKPOINT, EXPORT, META, ORIGINAL, read_json, read_tensors
+from prefix_tuning import checkpoint, fingerprint
+from prefix_tuning.checkpoint import CHECKPOINT, EXPORT, META, ORIGINAL, read_tensors
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import read_json_object, write_json
 from prefix_tuning.prefix import Prefix
 from ptuning_v2.model.prompted_encoder import PromptedEncoder
 
@@ -53,7 +54,7 @@ def metadata(model: nn.Module, model_args: ModelArguments, **task: Any) -> dict[
         "tuning": {name: getattr(model_args, name) for name in _TUNING},
         # Real tokens are numbered from here.
         "position_offset": model_args.occupied_positions,
-        "base_model": base_model.describe(base, model_args.model_name_or_path),
+        "base_model": fingerprint.describe(base, model_args.model_name_or_path),
         "task": task,
     }
 
@@ -63,7 +64,7 @@ def save(folder: Path, model: nn.Module, meta: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint.write_tensors(folder / CHECKPOINT[0], kept_parameters(model))
     config = {**model.config.to_dict(), **meta["tuning"], META: meta}
-    checkpoint.write_json(folder / CHECKPOINT[1], config)
+    write_json(folder / CHECKPOINT[1], config)
 
 
 def export(folder: Path, model: nn.Module, meta: dict[str, Any]) -> bool:
@@ -85,9 +86,9 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         UserError: it holds no trained prompts or heads.
     """
     if (folder / EXPORT[1]).is_file() and (folder / HEAD).is_file():
-        return read_json(folder / EXPORT[1])
+        return read_json_object(folder / EXPORT[1])
     if (folder / CHECKPOINT[1]).is_file():
-        config = read_json(folder / CHECKPOINT[1])
+        config = read_json_object(folder / CHECKPOINT[1])
         if "tuning" in config.get(META, {}):
             return config[META]
         if "pre_seq_len" in config and (folder / ORIGINAL[0]).is_file():
@@ -129,7 +130,7 @@ def load(folder: Path, model: nn.Module) -> None:
     described = meta.get("base_model")
     base = model.backbone if isinstance(model, PromptedEncoder) else model
     if described and any(not p.requires_grad for p in base.parameters()):
-        base_model.check_same(described, base, str(folder))
+        fingerprint.check_same(described, base, str(folder))
     if (folder / HEAD).is_file():
         model.prefix_encoder = checkpoint.load(folder, base)[0].to(base.device)
         path = folder / HEAD

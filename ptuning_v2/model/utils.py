@@ -9,10 +9,10 @@ import transformers
 from torch import nn
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModel, PretrainedConfig
 
-from prefix_tuning import base_model
+from harness.models import load_config, load_model
+from harness.report import n_parameters
 from prefix_tuning.errors import UserError
 from prefix_tuning.prefix import PrefixShape
-from prefix_tuning.report import n_parameters
 from ptuning_v2.model.heads import TaskType
 from ptuning_v2.model.prefix_encoder import PrefixEncoder, init_weights
 from ptuning_v2.model.prompted_encoder import PromptedEncoder
@@ -37,7 +37,7 @@ def get_config(model_args: ModelArguments) -> PretrainedConfig:
     Raises:
         UserError: it cannot be had, or is not that of an encoder.
     """
-    config = base_model.load_config(
+    config = load_config(
         model_args.model_name_or_path,
         model_args.cache_dir,
         revision=model_args.model_revision,
@@ -76,7 +76,7 @@ def get_model(
     prompted = model_args.prefix or model_args.prompt
     auto_class = AutoModel if prompted else AUTO_CLASSES[task_type]
     new: list[str] = []
-    base = base_model.load_model(
+    base = load_model(
         model_args.model_name_or_path,
         _noting_new_names(auto_class, new),
         cache_dir=model_args.cache_dir,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -257,12 +256,3 @@ def read_hub(repository: str, configuration: str | None, split: str) -> list[dic
             f"the hub gave no {split} split of {name} ({type(error).__name__}): download the "
             "official files and name their folder with --data_dir"
         ) from error
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> Path:
-    """Write a text file of ``lines`` so that it is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    os.replace(temporary, path)
-    return path

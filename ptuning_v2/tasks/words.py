@@ -16,9 +16,10 @@ from transformers.trainer_utils import EvalPrediction
 
 from evaluation import tagging
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import write_lines
 from prefix_tuning.objectives import IGNORE
 from ptuning_v2.arguments import DataTrainingArguments, RunArguments
-from ptuning_v2.tasks.utils import Collator, Examples, Feature, TaskData, chunks, write_lines
+from ptuning_v2.tasks.utils import Collator, Examples, Feature, TaskData, chunks
 
 
 @dataclass(frozen=True)

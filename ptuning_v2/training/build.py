@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from prefix_tuning.base_model import load_tokenizer
+from harness.models import load_tokenizer
 from prefix_tuning.errors import UserError
 from ptuning_v2.arguments import Arguments, ModelArguments, check_length
 from ptuning_v2.model import checkpoint

@@ -10,8 +10,8 @@ from typing import Any
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from prefix_tuning.checkpoint import write_json
-from prefix_tuning.resumable import LogWithEveryCheckpoint
+from harness.trainer import LogWithEveryCheckpoint
+from prefix_tuning.files import write_json
 from ptuning_v2.model import checkpoint
 
 BEST = "best"

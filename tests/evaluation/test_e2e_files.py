@@ -78,7 +78,7 @@ def test_challenge_files(data):
         ("one\n\n\ntwo\n", r"refs\.txt, line 3: an instance without references"),
         ("\none\n\ntwo\n", r"refs\.txt, line 1: an instance without references"),
         ("", r"refs\.txt is empty"),
-        ("caf\udce9\n", r"refs\.txt is not UTF-8 \(line 1, byte 0xe9\)"),
+        ("caf\udce9\n", r"refs\.txt, line 1: not UTF-8 text \(byte 0xe9\)"),
     ],
 )
 def test_references_that_cannot_be_read(tmp_path, references, message):
@@ -92,7 +92,7 @@ def test_references_that_cannot_be_read(tmp_path, references, message):
     ("name", "text", "message"),
     [
         ("a.tsv", "MR\tanswer\nA\tx\n", "has no column named out or output"),
-        ("a.tsv", "MR\toutput\nA\tx\nB\n", "row 3 has 1 columns, the header has 2"),
+        ("a.tsv", "MR\toutput\nA\tx\nB\n", "line 3: 1 columns, the header has 2"),
         ("a.tsv", "MR\toutput\nname[B]\ty\n", r"a.tsv has no row for the MR 'name\[A\], b\[c\]'"),
         ("a.csv", f"{CSV}C,x\n", "a.csv has several outputs for one MR"),
         (
@@ -100,7 +100,7 @@ def test_references_that_cannot_be_read(tmp_path, references, message):
             'mr,ref\n"name[A], b[c]",x\nname[B],y\nC,z\n',
             "refs.csv has no row for the MR 'C'",
         ),
-        ("a.csv", "mr,ref\nA," + "x" * 200_000, "a.csv is not a table: field larger"),
+        ("a.csv", 'mr,ref\nA,"x', "a.csv, line 2: not a table"),
     ],
 )
 def test_tables_that_do_not_match(write, name, text, message):

@@ -17,9 +17,9 @@ from gpt2 import gen, run_language_modeling, train_e2e
 from gpt2.adapters import Adapter, attach_adapters, load_adapters
 from gpt2.arguments import ModelArguments, parse
 from gpt2.baselines import PREPARE, load_into, train_top
-from prefix_tuning.base_model import load_causal_lm
+from harness.models import load_causal_lm
+from harness.report import n_parameters
 from prefix_tuning.errors import UserError
-from prefix_tuning.report import n_parameters
 
 DATA = ROOT / "data" / "restaurants"
 MODES = {

@@ -196,8 +196,8 @@ def test_average_lengths_of_e2e(shared: Path, gpt2_tokenizer: GPT2Tokenizer) -> 
         ("webnlg", "a.json", [], "expected WebNLG 2017 JSON"),
         ("webnlg", "a.json", {"entries": [{"1": {}}]}, "a.json, entry 1: 'modifiedtripleset'"),
         ("webnlg", "a.json", {"entries": [{"2": {}}]}, "a.json, entry 1: '1' is missing"),
-        ("triples", "a.json", json.dumps(DART)[:-20], "a.json, line 1: not complete JSON"),
-        ("triples", "a.json", "", "a.json, line 1: not complete JSON"),
+        ("triples", "a.json", json.dumps(DART)[:-20], "a.json, line 1: not JSON"),
+        ("triples", "a.json", "", "a.json, line 1: not JSON"),
         ("triples", "a.json", {}, "expected DART JSON"),
         ("triples", "a.json", [{"tripleset": [["a", "b"]]}], "a.json, record 1: no DART record"),
         ("data2text", "a.jsonl", '{"source": "a"\n', "a.jsonl, line 1: not JSON"),
@@ -241,7 +241,7 @@ def test_a_file_without_a_text_to_train_on(tmp_path: Path) -> None:
 def test_wrong_files(tmp_path: Path, mode: str) -> None:
     with pytest.raises(UserError, match="is a directory"):
         read_records(mode, tmp_path, training=True)
-    with pytest.raises(UserError, match="no such data file"):
+    with pytest.raises(UserError, match="no such file"):
         read_records(mode, tmp_path / "none", training=True)
     (tmp_path / "latin1").write_bytes(b"name : a||b \nname : caf\xe9||c \n")
     with pytest.raises(UserError, match="latin1, line 2: not UTF-8"):

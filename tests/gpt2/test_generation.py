@@ -15,8 +15,8 @@ from gpt2 import run_generation
 from gpt2.decoding import Search, decode_batch, newline_ids, no_prefix, output_text
 from gpt2.records import Record, group_by_source
 from gpt2.scoring import score_outputs
+from harness.text import clean_up
 from prefix_tuning.attention import enable_prefix
-from prefix_tuning.text import clean_up
 
 
 def test_clean_up_is_that_of_2020() -> None:
@@ -53,7 +53,7 @@ def test_no_prefix_is_the_model_by_itself(tokenizer: PreTrainedTokenizerFast) ->
 def test_transformers_own_search_is_the_other_choice(
     tiny_folder: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    from prefix_tuning.base_model import load_causal_lm
+    from harness.models import load_causal_lm
 
     model = enable_prefix(load_causal_lm(str(tiny_folder)))
     prompts = tokenizer(["name : a b c", "name : d"]).input_ids

@@ -18,9 +18,9 @@ from gpt2.arguments import parse
 from gpt2.data import collate_infix
 from gpt2.decoding import Search, decode, decode_batch, decode_samples
 from gpt2.train_control import PrefixEmbTuning, PrefixTuning
+from harness.models import load_causal_lm, load_tokenizer
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import enable_prefix
-from prefix_tuning.base_model import load_causal_lm, load_tokenizer
 from prefix_tuning.errors import UserError
 from prefix_tuning.initialization import activations
 from prefix_tuning.prefix import FlatPrefix, MLPPrefix, Prefix

@@ -151,7 +151,7 @@ def test_malformed_lines(tmp_path: Path, mode: str, content: str, message: str) 
 def test_malformed_parallel_files(tmp_path: Path) -> None:
     source, target = tmp_path / "a.source", tmp_path / "a.target"
     source.write_text("x\ny\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"a\.target: there is no such data file"):
+    with pytest.raises(UserError, match=r"a\.target: there is no such file"):
         read_records("xsum", source, training=True)
     target.write_text("x\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"a\.source has 2 lines, .*a\.target 1"):
@@ -323,7 +323,7 @@ def test_sampling_stays_in_the_nucleus_of_the_model_with_its_prefix() -> None:
 def test_samples_depend_on_seed_and_prompt_alone(
     tiny_folder: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    from prefix_tuning.base_model import load_causal_lm
+    from harness.models import load_causal_lm
 
     model = enable_prefix(load_causal_lm(str(tiny_folder)))
     prompts = tokenizer([f" positive{E}", f" negative{E}", f" other{E}"]).input_ids

@@ -21,8 +21,8 @@ from gpt2.arguments import parse
 from gpt2.run_language_modeling import _train
 from gpt2.train_control import PrefixTuning
 from gpt2.trainer_prefix import Trainer_Prefix
+from harness.models import load_causal_lm
 from prefix_tuning import checkpoint
-from prefix_tuning.base_model import load_causal_lm
 from prefix_tuning.errors import UserError
 
 DATA = ROOT / "data" / "restaurants"
@@ -290,7 +290,7 @@ def test_overwriting_forgets_the_old_run_but_not_for_a_mistake(
     again = command(tiny_folder, files, tmp_path / "m", "--generate", "no", "--save_steps", "8")
     train_e2e.main(again)
     old = sorted(p.name for p in (tmp_path / "m").rglob("*"))
-    with pytest.raises(UserError, match="no such data file"):
+    with pytest.raises(UserError, match="no such file"):
         train_e2e.main([*again, "--resume", "no", "--train_file", str(tmp_path / "gone")])
     assert sorted(p.name for p in (tmp_path / "m").rglob("*")) == old
 
@@ -589,6 +589,5 @@ def test_a_mistake_is_one_sentence_and_a_status(tmp_path: Path) -> None:
     )
     assert process.returncode == 2
     assert process.stderr.strip() == (
-        "error: missing.txt: there is no such data file; README.md says where files go and which "
-        "flags name them"
+        "error: missing.txt: there is no such file; README.md says where data goes"
     )

@@ -110,7 +110,7 @@ def test_a_padding_row_does_not_make_another_model(tmp_path: Path) -> None:
     [
         (lambda f: (f / "model.safetensors").unlink(), "holds no prefix"),
         (lambda f: (f / "model.safetensors").write_bytes(b"\0" * 50), "is damaged"),
-        (lambda f: (f / "config.json").write_text("{"), "not readable JSON"),
+        (lambda f: (f / "config.json").write_text("{"), "not JSON"),
         (lambda f: (f / "config.json").write_text("[]"), "holds no JSON object"),
         (lambda f: (f / "config.json").write_text("{}"), "holds no prefix"),
     ],

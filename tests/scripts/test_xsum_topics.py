@@ -163,7 +163,7 @@ def test_mistakes(raw: Path, tmp_path: Path) -> None:
     bad.unlink()
     with pytest.raises(UserError, match="none of these articles belongs to news_sports's test"):
         run(raw / "1.summary", out)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="there is no such file"):
         run(raw / "none.summary", out)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty holds no \.summary files"):

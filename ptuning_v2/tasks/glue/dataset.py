@@ -10,9 +10,10 @@ from transformers import PreTrainedTokenizerBase
 
 from evaluation import files
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import write_lines
 from ptuning_v2.arguments import DataTrainingArguments, RunArguments
 from ptuning_v2.tasks.text import TextData, TextRow
-from ptuning_v2.tasks.utils import locate, read_hub, write_lines
+from ptuning_v2.tasks.utils import locate, read_hub
 
 HUB = "nyu-mll/glue"
 

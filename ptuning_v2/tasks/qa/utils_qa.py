@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from prefix_tuning.checkpoint import write_json
+from prefix_tuning.files import write_json
 
 
 @dataclass(frozen=True)

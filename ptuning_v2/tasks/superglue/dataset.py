@@ -16,9 +16,10 @@ from transformers.trainer_utils import EvalPrediction
 
 from evaluation import files, qa
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import write_lines
 from ptuning_v2.arguments import DataTrainingArguments, RunArguments
 from ptuning_v2.tasks.text import TextData, TextRow
-from ptuning_v2.tasks.utils import Examples, locate, read_hub, write_lines
+from ptuning_v2.tasks.utils import Examples, locate, read_hub
 
 HUB = "aps/super_glue"
 

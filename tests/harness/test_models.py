@@ -13,8 +13,8 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from harness.models import load_causal_lm, load_tokenizer
 from prefix_tuning.attention import KeyValues, enable_prefix
-from prefix_tuning.base_model import load_causal_lm, load_tokenizer
 from prefix_tuning.errors import UserError
 from prefix_tuning.prefix import MLPPrefix, PrefixShape
 

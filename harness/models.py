@@ -1,4 +1,4 @@
-"""Loading the frozen model, and recognising it again."""
+"""Loading the frozen model and its tokenizer: from the hub, a folder or a GGUF file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from transformers import (
 )
 
 from prefix_tuning.errors import UserError
-from prefix_tuning.shape import PrefixShape
 
 Loaded = TypeVar("Loaded")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -181,63 +180,3 @@ def load_causal_lm(
             f"it than its configuration: they are not those of a {type(model).__name__}"
         )
     return model
-
-
-def fingerprint(model: PreTrainedModel) -> dict[str, list[float]]:
-    """Eight numbers from each of eight matrices of the layers.
-
-    Embeddings are left out: a padding row may be added to them. The numbers survive a change of
-    dtype up to its rounding, which a hash would not.
-    """
-    body = model.base_model if hasattr(model, "base_model") else model
-    matrices = {n: p for n, p in body.named_parameters() if p.ndim == 2 and ".weight" in n}
-    names = sorted(n for n in matrices if any(part.isdigit() for part in n.split(".")))
-    picked = names[:: max(1, len(names) // 8)][:8]
-    return {n: _sample(matrices[n]) for n in picked}
-
-
-def _sample(matrix: torch.Tensor, count: int = 8) -> list[float]:
-    flat = matrix.detach().reshape(-1)
-    at = torch.linspace(0, flat.numel() - 1, count, dtype=torch.float64).long()
-    return flat[at.to(flat.device)].float().tolist()
-
-
-def describe(model: PreTrainedModel, name: str) -> dict[str, Any]:
-    """What a checkpoint keeps of its base model, as JSON values."""
-    shape = PrefixShape.from_config(model.config)
-    return {
-        "name_or_path": name,
-        "model_type": model.config.model_type,
-        "shape": vars(shape).copy(),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "fingerprint": fingerprint(model),
-    }
-
-
-def check_same(described: dict[str, Any], model: PreTrainedModel, where: str) -> None:
-    """Raise :class:`UserError` if ``model`` is not the base model a checkpoint was trained on.
-
-    Args:
-        described: the value of :func:`describe` at that time.
-        where: the checkpoint, for the message.
-    """
-    now = describe(model, "")
-    wanted = f"{where} belongs to {described['name_or_path']} ({described['model_type']}"
-    advice = "give the model it was trained on with --model_name_or_path"
-    for key in ("model_type", "shape"):
-        if described[key] != now[key]:
-            raise UserError(
-                f"{wanted}, {described['shape']}), not to a {now['model_type']} model of "
-                f"{now['shape']}: {advice}"
-            )
-    step = max(torch.finfo(DTYPES[d["dtype"]]).eps for d in (described, now))
-    for name, values in described["fingerprint"].items():
-        found = now["fingerprint"].get(name)
-        if found is None:
-            continue  # the library renamed the parameter since
-        for value, other in zip(values, found, strict=True):
-            if abs(value - other) > 2 * step * max(abs(value), 1e-3):
-                raise UserError(
-                    f"{wanted}), whose weights differ from those of the model given "
-                    f"({name}: {value:.6g}, not {other:.6g}): {advice}"
-                )

@@ -1,24 +1,15 @@
-"""Decoding and training that go on where they were stopped."""
+"""Decoding that goes on where it was stopped."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from prefix_tuning.files import write_text
 
 Run = Callable[[Sequence[int]], Iterator[tuple[int, str]]]
 """``run(skip)`` yields index and text of everything whose index is not in ``skip``."""
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write ``content`` so that a reader sees the old file or the new one, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(content, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def decode_resumably(path: Path, settings: dict[str, object], n_text: int, run: Run) -> list[str]:
@@ -54,18 +45,3 @@ def _read(path: Path, settings: dict[str, object]) -> dict[int, str]:
         return {}
     write_text(path, "".join(line + "\n" for line in lines))
     return texts
-
-
-class LogWithEveryCheckpoint(TrainerCallback):
-    """A resumed run logs the same losses as an uninterrupted one only if none is half collected."""
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        control.should_log = control.should_log or control.should_save
-        return control
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        return self.on_step_end(args, state, control)

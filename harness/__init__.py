@@ -1,0 +1,1 @@
+"""What every run of the project needs, whichever system it trains; knows no flag of one."""
