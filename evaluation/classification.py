@@ -23,7 +23,9 @@ from prefix_tuning.errors import UserError, run_command
 Metric = Callable[[Sequence[float], Sequence[float]], float]
 
 
-def accuracy(labels: Sequence[float], predictions: Sequence[float]) -> float:
+def accuracy(
+    labels: Sequence[float] | Sequence[str], predictions: Sequence[float] | Sequence[str]
+) -> float:
     return float(metrics.accuracy_score(labels, predictions))
 
 

@@ -12,9 +12,9 @@ from transformers.integrations import get_available_reporting_integrations
 from gpt2 import prefixes
 from gpt2.adapters import DESIGNS
 from gpt2.baselines import PREPARE, TOP_LAYERS, WITH_PREFIX, check_peft
-from gpt2.data import READERS
 from gpt2.distillation import MATCHING_OBJECTIVES, POSITIONS
 from gpt2.records import subset_size
+from gpt2.tasks import TASKS
 from harness.models import DTYPES
 from prefix_tuning.errors import UserError
 from prefix_tuning.objectives import OBJECTIVE_MODES
@@ -85,7 +85,7 @@ class DataArguments:
     train_data_file: str | None = _flag(None, "training file")
     eval_data_file: str | None = _flag(None, "file of the evaluation loss; decoded afterwards")
     test_data_file: str | None = _flag(None, "file decoded after training")
-    task_mode: str = _flag("data2text", f"one of {', '.join(READERS)}")
+    task_mode: str = _flag("data2text", f"one of {', '.join(TASKS)}")
     separator: str | None = _flag(None, "text between source and target, if not the model's own")
     train_size: str | None = _flag(None, "train on a random subset: 100 pairs, or 10%%")
     sample_seed: int = _flag(0, "decides which subset")
@@ -133,8 +133,8 @@ def parse(argv: Sequence[str] | None) -> Arguments:
 
 def check(model: ModelArguments, data: DataArguments, run: RunArguments) -> None:
     """Refuse by name what is impossible or not implemented."""
-    if data.task_mode not in READERS:
-        raise UserError(f"--task_mode {data.task_mode}: only {', '.join(READERS)} so far")
+    if data.task_mode not in TASKS:
+        raise UserError(f"--task_mode {data.task_mode}: only {', '.join(TASKS)} so far")
     if model.tuning_mode not in TUNING_MODES:
         raise UserError(f"--tuning_mode {model.tuning_mode}: only {', '.join(TUNING_MODES)} so far")
     if model.objective_mode not in OBJECTIVE_MODES:

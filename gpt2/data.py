@@ -1,7 +1,6 @@
-"""Data: files -> records -> token ids -> batches.
+"""Data: records -> token ids -> batches.
 
-A record is read from E2E's ``SOURCE||TARGET`` lines, the WebNLG 2017 JSON, DART's JSON, or one's
-own JSONL. ``S`` being the separator (GPT-2: ``<|endoftext|>``) and ``E`` the end token (the same in
+``S`` being the separator (GPT-2: ``<|endoftext|>``) and ``E`` the end token (the same in
 GPT-2), a training example is ``" SOURCE S TARGET E"`` with exactly these spaces, and the loss is on
 everything after the separator. E2E's targets end with a space in the file, so two stand before
 their end token; the paper's numbers include that. Other tasks differ in the spaces
@@ -10,171 +9,17 @@ their end token; the paper's numbers include that. Other tasks differ in the spa
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from gpt2 import tasks
-from gpt2.records import Record, checked, lines
+from gpt2.records import Record
 from gpt2.tasks import Layout
 from prefix_tuning.errors import UserError
-from prefix_tuning.files import read_json
 from prefix_tuning.objectives import IGNORE
-
-
-def read_e2e(path: Path) -> Iterator[Record]:
-    """``SOURCE||TARGET`` lines, one reference each."""
-    for line, where in lines(path):
-        if line.count("||") != 1:
-            raise UserError(
-                f"{where}: expected SOURCE||TARGET, found {line.count('||')} times '||'"
-            )
-        source, target = line.split("||")
-        yield Record(
-            checked(source, "the source", where), (checked(target, "the target", where),), where
-        )
-
-
-def read_webnlg(path: Path) -> Iterator[Record]:
-    """The WebNLG 2017 challenge's JSON, with all its lexicalisations."""
-    return _read_webnlg(path, good_only=False)
-
-
-def read_webnlg_training(path: Path) -> Iterator[Record]:
-    """The same with the lexicalisations marked "good" only, as the original trains on."""
-    return _read_webnlg(path, good_only=True)
-
-
-def _read_webnlg(path: Path, good_only: bool) -> Iterator[Record]:
-    data = read_json(path)
-    entries = data.get("entries") if isinstance(data, dict) else None
-    if not isinstance(entries, list):
-        raise UserError(f"{path}: expected WebNLG 2017 JSON, an object with a list 'entries'")
-    for number, entry in enumerate(entries, start=1):
-        where = f"{path}, entry {number}"
-        try:
-            entry = entry[str(number)]
-            triples = [
-                (triple["subject"], triple["property"], triple["object"])
-                for triple in entry["modifiedtripleset"]
-            ]
-            texts = [
-                checked(text["lex"], "a lexicalisation", where)
-                for text in entry["lexicalisations"]
-                if not good_only or text["comment"] == "good"
-            ]
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{where}: {error!s} is missing, no WebNLG 2017 entry") from error
-        # A bar in front of every triple, the first one too (the paper's text shows it without).
-        source = "".join(f" | {s} : {p} : {o}" for s, p, o in triples)
-        relations = tuple(p for _, p, _ in triples)
-        source = checked(source, "modifiedtripleset", where)
-        yield Record(source, tuple(texts), where, relations, entry.get("category"))
-
-
-def read_dart(path: Path) -> Iterator[Record]:
-    """DART's JSON. Relations are lower-cased, as in the original and here alone."""
-    data = read_json(path)
-    if not isinstance(data, list):
-        raise UserError(f"{path}: expected DART JSON, a list of records")
-    for number, entry in enumerate(data, start=1):
-        where = f"{path}, record {number}"
-        try:
-            triples = [(s, p.lower(), o) for s, p, o in entry["tripleset"]]
-            texts = tuple(checked(a["text"], "a text", where) for a in entry["annotations"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{where}: no DART record ({error!s})") from error
-        source = checked(" | ".join(f"{s} : {p} : {o}" for s, p, o in triples), "tripleset", where)
-        yield Record(source, texts, where, tuple(p for _, p, _ in triples))
-
-
-def read_jsonl(path: Path) -> Iterator[Record]:
-    """One's own data: ``{"source": ..., "target": ...}`` or ``{"source": ..., "targets": [...]}``.
-
-    A record without a target can be decoded but not trained on.
-    """
-    for line, where in lines(path):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not JSON ({error.msg})") from error
-        if not isinstance(entry, dict):
-            raise UserError(f'{where}: expected an object {{"source": ..., "target": ...}}')
-        targets = entry.get("targets", [entry["target"]] if "target" in entry else [])
-        if not isinstance(targets, list):
-            raise UserError(f"{where}: 'targets' is not a list")
-        texts = tuple(checked(target, "a target", where) for target in targets)
-        yield Record(checked(entry.get("source"), "'source'", where), texts, where)
-
-
-Reader = Callable[[Path], Iterable[Record]]
-READERS: dict[str, tuple[Reader, Reader]] = {
-    "data2text": (read_e2e, read_e2e),
-    "webnlg": (read_webnlg_training, read_webnlg),
-    "triples": (read_dart, read_dart),
-    "writingPrompts": (tasks.read_prompts, tasks.read_prompts),
-    "sentiment": (tasks.read_sentiment, tasks.read_sentiment),
-    "topic": (tasks.read_topic, tasks.read_topic),
-    "classify-sentiment": (tasks.read_sentiment_classes, tasks.read_sentiment_classes),
-    "classify-topic": (tasks.read_topic_classes, tasks.read_topic_classes),
-    "xsum": (tasks.read_parallel, tasks.read_parallel),
-    "cnndm": (tasks.read_parallel, tasks.read_parallel),
-}
-"""Per mode: how its training files are read, and how the files that are decoded."""
-
-
-_DATA = Path(__file__).resolve().parents[1] / "data"
-
-
-def _files(folder: str, train: str, valid: str, test: str | None) -> dict[str, Path]:
-    names = {"train": train, "valid": valid, "test": test}
-    return {split: _DATA / folder / name for split, name in names.items() if name}
-
-
-_IMDB = _files("imdb", "train.txt", "dev.txt", "test.txt")
-_NEWS = _files("agnews", "train1.tsv", "dev1.tsv", "dev1.tsv")
-_DART = "dart-v1.1.1-full"
-DEFAULT_FILES = {
-    "data2text": _files("e2e_data", "src1_train.txt", "src1_valid.txt", "src1_test.txt"),
-    "webnlg": _files("webnlg_challenge_2017", "train.json", "dev.json", "test.json"),
-    "triples": _files("dart", f"{_DART}-train.json", f"{_DART}-dev.json", f"{_DART}-test.json"),
-    "writingPrompts": _files("writingPrompts", "train_small.txt", "valid_small.txt", None),
-    "sentiment": _IMDB,
-    "topic": _NEWS,
-    "classify-sentiment": _IMDB,
-    "classify-topic": _NEWS,
-    "xsum": _files("xsum", "train.source", "val.source", "test.source"),
-    "cnndm": _files("cnn_dm", "train.source", "val.source", "test.source"),
-}
-"""Where the original's repository keeps the files of each mode, and ours looks for them."""
-
-
-def read_records(mode: str, path: str | Path, training: bool) -> list[Record]:
-    """Read a data file of ``mode``; a name ending in ``.jsonl`` is one's own data in any mode.
-
-    Args:
-        training: leave out what the original does not train on, and require targets.
-
-    Raises:
-        UserError: naming the file and the line or entry that is wrong.
-    """
-    path = Path(path)
-    readers = (read_jsonl, read_jsonl) if path.suffix == ".jsonl" else READERS[mode]
-    records = list(readers[0 if training else 1](path))
-    if not records:
-        raise UserError(f"{path}: the file has no records")
-    if training and path.suffix == ".jsonl":
-        for record in records:
-            if not record.targets:
-                raise UserError(f"{record.where}: no 'target' or 'targets' to train on")
-    if training and not any(record.targets for record in records):
-        raise UserError(f"{path}: no record has a text to train on")
-    return records
 
 
 class Format:

@@ -15,22 +15,9 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gpt2 import baselines, run_generation
-from gpt2.data import READERS
+from gpt2.tasks import TASKS
 from prefix_tuning import checkpoint
 from prefix_tuning.errors import UserError, run_command
-
-RESULT_FOLDERS = {
-    "data2text": "e2e_results_conv2",
-    "webnlg": "webNLG_results2",
-    "triples": "triples_results",
-    "writingPrompts": "wp_results",
-    "sentiment": "class_conditional_results",
-    "topic": "class_conditional_results",
-    "classify-sentiment": "classify_results",
-    "classify-topic": "classify_results",
-    "xsum": "xsum_results2",
-    "cnndm": "xsum_results2",
-}
 
 
 def _base_model(folder: Path) -> str:
@@ -45,7 +32,7 @@ def _base_model(folder: Path) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Build the arguments of ``run_generation`` and run it in this process."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("mode", help=f"one of {', '.join(READERS)}")
+    parser.add_argument("mode", help=f"one of {', '.join(TASKS)}")
     parser.add_argument("control", choices=["yes", "no"], help="without effect, as in the original")
     parser.add_argument("split", choices=["train", "valid", "test"])
     parser.add_argument("checkpoint", help="folder of a run, of any tuning mode")
@@ -54,15 +41,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--results_dir", default=".", help="where the result folder is made")
     args, rest = parser.parse_known_args(argv)
     folder = Path(args.checkpoint)
-    if args.mode not in READERS:
-        raise UserError(f"MODE {args.mode}: only {', '.join(READERS)} so far")
+    if args.mode not in TASKS:
+        raise UserError(f"MODE {args.mode}: only {', '.join(TASKS)} so far")
     if not folder.is_dir():
         raise UserError(f"CHECKPOINT {folder}: there is no such folder")
     if args.submit == "yes":
         raise UserError("SUBMIT yes: the original's cluster is not supported; use no or print")
 
     command = ["--task_mode", args.mode, "--eval_dataset", args.split]
-    command += ["--gen_dir", str(Path(args.results_dir) / RESULT_FOLDERS[args.mode])]
+    command += ["--gen_dir", str(Path(args.results_dir) / TASKS[args.mode].results)]
     if checkpoint.is_prefix_folder(folder) or baselines.needs_base_model(folder):
         base = args.model_name_or_path or _base_model(folder)
         command += ["--model_name_or_path", base, "--prefixModel_name_or_path", str(folder)]

@@ -23,10 +23,10 @@ import torch
 from transformers.utils import logging as library_logging
 
 from gpt2 import baselines, scoring
-from gpt2.data import DEFAULT_FILES, READERS, Format, read_records
+from gpt2.data import Format
 from gpt2.decoding import Search, decode, decode_samples, no_prefix, one_line
 from gpt2.records import Record, group_by_source
-from gpt2.tasks import TASKS
+from gpt2.tasks import TASKS, read_records
 from harness.decode import decode_resumably
 from harness.models import DTYPES, load_causal_lm, load_tokenizer
 from prefix_tuning import checkpoint
@@ -114,7 +114,7 @@ def write_results(
         "gold": "".join(gold),
         "src": "".join(f"{source}\n" for source in sources),
     }
-    if task_mode in ("xsum", "cnndm"):  # a second copy of the articles would serve nobody
+    if not TASKS[task_mode].keeps_sources:
         del contents["src"]
     for name, content in contents.items():
         write_text(stem.with_name(f"{stem.name}_{name}"), content)
@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--prefixModel_name_or_path", help="folder of a prefix, adapters or LoRA")
     add("--tokenizer_name", help="tokenizer, if not the model's")
     add("--cache_dir")
-    add("--task_mode", default="data2text", choices=list(READERS))
+    add("--task_mode", default="data2text", choices=list(TASKS))
     add("--eval_dataset", default="valid", choices=["train", "valid", "test"], help="the split")
     add("--data_file", help="file to decode, if not the split's in data/")
     add("--gen_dir", default="e2e_results_conv2", help="folder of the results")
@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not 0 <= args.seed < 2**32:
         raise UserError(f"--seed {args.seed}: must be from 0 to 2**32 - 1")
     search = _search(args)
-    data_file = args.data_file or DEFAULT_FILES[args.task_mode].get(args.eval_dataset)
+    data_file = args.data_file or TASKS[args.task_mode].files.get(args.eval_dataset)
     if data_file is None:
         raise UserError(f"{args.task_mode} has no {args.eval_dataset} file: name --data_file")
     entries = read_records(args.task_mode, data_file, training=False)
@@ -219,12 +219,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not all(record.targets for record in records):
         print("not scored: some inputs have no references")
         return
-    if TASKS[args.task_mode].grouped:
-        decoded = {(record.source, record.relations) for record in records}
-        entries = [entry for entry in entries if (entry.source, entry.relations) in decoded]
-    else:
-        entries = records
-    scores = scoring.score_outputs(args.task_mode, entries, texts)
+    scores = scoring.score_outputs(args.task_mode, entries, texts, records)
     scoring.publish(scores, output.with_name(output.name + "_eval.json"))
 
 

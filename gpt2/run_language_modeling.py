@@ -26,10 +26,10 @@ from transformers.utils import logging as library_logging
 from gpt2 import prefixes, run_folder
 from gpt2.arguments import Arguments, DataArguments, ModelArguments, RunArguments, parse
 from gpt2.baselines import BOTH, PREPARE, WITH_PREFIX, saver, set_residual_dropout
-from gpt2.data import Format, TableToTextDataset, collate, collate_infix, read_records
+from gpt2.data import Format, TableToTextDataset, collate, collate_infix
 from gpt2.distillation import Trainer_Distill, load_teacher
 from gpt2.records import Record, development_size, sample_pairs
-from gpt2.tasks import TASKS
+from gpt2.tasks import TASKS, read_records
 from gpt2.train_control import add_pad_row
 from gpt2.trainer_prefix import (
     TableToTextTrainer,

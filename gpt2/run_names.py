@@ -9,20 +9,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from gpt2.tasks import TASKS
 from prefix_tuning.errors import UserError
 
-RUN_FOLDERS = {
-    "data2text": "save_e2e_models_convcheck",
-    "webnlg": "webnlg_models",
-    "triples": "triples_models",
-    "writingPrompts": "wp_models",
-    "cnndm": "cnndm_models",
-    "xsum": "xsum_models",
-    "sentiment": "sentiment_models",
-    "topic": "topic_models",
-    "classify-sentiment": "classification_models",
-    "classify-topic": "classification_models",
-}
 SUBSET_FOLDERS = {
     "lowdata": "e2e_lowdata_models_prefixtune",
     "datalevels": "e2e_datalevels_models",
@@ -104,7 +93,7 @@ def folder_name(args: argparse.Namespace) -> str:
             return "ablation_e2e_infix_models"
         if args.prefix_mode == "embedding":
             return "ablation_e2e_emb_models"
-    return RUN_FOLDERS[args.mode]
+    return TASKS[args.mode].runs
 
 
 def run_name(args: argparse.Namespace) -> str:

@@ -5,47 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import evaluation.classification
-import evaluation.dart
-import evaluation.e2e
-import evaluation.summarization
-import evaluation.webnlg
 from evaluation.report import Scores, format_table
+from evaluation.scorers import SCORERS, Texts
 from gpt2.records import Record, group_by_source
+from gpt2.tasks import TASKS
 from prefix_tuning.files import write_json
 
 
 def score_outputs(
-    mode: str, records: Sequence[Record], outputs: Sequence[str]
+    mode: str,
+    entries: Sequence[Record],
+    outputs: Sequence[str],
+    records: Sequence[Record] | None = None,
 ) -> dict[str, Scores]:
-    """Score one output per distinct input, as each challenge's script does.
+    """Score texts as each challenge's script does, by the scorer of the task.
 
     Args:
-        mode: ``data2text`` counts inputs, the other tasks entries of the file.
-        records: of the file, not grouped; every one has references.
-        outputs: one per record of ``group_by_source(records)``, in that order; of summaries and
-            classes one per record.
+        entries: of the file, not grouped; every one that was decoded has references.
+        outputs: one per record of ``records``.
+        records: what was decoded; all of ``entries``, grouped where the task groups them, if not
+            given.
 
     Returns:
         the rows of the table.
     """
-    if mode in ("xsum", "cnndm"):
-        references = [record.targets[0] for record in records]
-        return {"ROUGE": evaluation.summarization.score(references, outputs)}
-    if mode.startswith("classify-"):
-        labels = [record.targets[0].strip() for record in records]
-        return {mode: Scores({"accuracy": evaluation.classification.accuracy(labels, outputs)})}
-    grouped = group_by_source(records)
-    own_data = records[0].relations is None
-    if mode == "data2text" or own_data:
-        return {"E2E": evaluation.e2e.score([record.targets for record in grouped], outputs)}
-    by_input = {(r.source, r.relations): o for r, o in zip(grouped, outputs, strict=True)}
-    hypotheses = [by_input[r.source, r.relations] for r in records]
+    task = TASKS[mode]
+    if records is None:
+        records = group_by_source(entries) if task.grouped else entries
+    scorer = task.scorer
+    if scorer.per_entry and records[0].relations is None:  # one's own data, which has no triples
+        scorer = SCORERS["e2e"]
+    if scorer.per_entry:
+        output_of = {(r.source, r.relations): o for r, o in zip(records, outputs, strict=True)}
+        records = [entry for entry in entries if (entry.source, entry.relations) in output_of]
+        outputs = [output_of[entry.source, entry.relations] for entry in records]
     references = [record.targets for record in records]
-    if mode == "webnlg":
-        categories = [record.category or "" for record in records]
-        return evaluation.webnlg.score(references, hypotheses, categories)
-    return {"DART": evaluation.dart.score(references, hypotheses, models=False)}
+    categories = [record.category or "" for record in records]
+    return scorer.score(Texts(outputs, references, mode, categories))
 
 
 def publish(rows: dict[str, Scores], path: Path) -> None:

@@ -1,9 +1,9 @@
-"""The tasks besides table-to-text: their files, and how every task is laid out and decoded.
+"""The tasks, one row each: reader, files, layout, search, folders, scorer.
 
 ======================  ===========================================  ==========================
 task                    a line of its file                           training example
 ======================  ===========================================  ==========================
-data2text and others    see ``gpt2/data.py``                         ``" SOURCE S TARGET E"``
+data2text and others    see ``gpt2/readers.py``                      ``" SOURCE S TARGET E"``
 writingPrompts          ``PROMPT|||STORY``                           ``" PROMPT S STORY E"``
 sentiment, topic        ``LABEL|||TEXT``, ``LABEL||TEXT``            ``" LABELSTEXTE"``
 classify-sentiment ...  the same                                     ``" TEXT S LABELE"``
@@ -16,13 +16,17 @@ shown. Decoding starts from everything up to ``S``, exactly as in training.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2.records import Record, checked, lines
+from evaluation.scorers import SCORERS, Scorer
+from gpt2 import readers
+from gpt2.records import Record
 from prefix_tuning.errors import UserError
-from prefix_tuning.files import read_text
+
+Reader = Callable[[Path], Iterable[Record]]
+DATA = Path(__file__).resolve().parents[1] / "data"
 
 
 @dataclass(frozen=True)
@@ -41,88 +45,149 @@ class Layout:
 
 @dataclass(frozen=True)
 class Task:
-    """How a task's examples look and how its texts are made."""
+    """A task: where its data is, how its examples look, how its texts are made and scored."""
 
+    read: Reader
+    files: dict[str, Path]
+    """Split (``train``, ``valid``, ``test``) -> where the original's repository keeps its file."""
+    runs: str
+    """The original's folder of trained runs."""
+    results: str
+    """The original's folder of decoded texts."""
+    scorer: Scorer = SCORERS["e2e"]
+    read_training: Reader | None = None
+    """The reader of training files, if it is another."""
     layout: Layout = Layout()
     search: str = "beam"
     """``beam``, ``greedy`` or ``nucleus``."""
     grouped: bool = True
     """Whether inputs that are the same get one output together, or one each."""
+    keeps_sources: bool = True
+    """Whether the prompts are written beside the texts."""
 
 
-TABLE = Task()
-CONTROLLED = Task(Layout(" {}", "{}", cut_target=True), "nucleus")
-# So many tokens of a text that prefix and label, or the longest output, still fit beside it.
-CLASSIFIED = Task(Layout(" {} ", " {}", max_source=900), "greedy", grouped=False)
-TASKS = {
-    "data2text": TABLE,
-    "webnlg": TABLE,
-    "triples": TABLE,
-    "writingPrompts": Task(Layout(cut_target=True), "nucleus"),
-    "sentiment": CONTROLLED,
-    "topic": CONTROLLED,
-    "classify-sentiment": CLASSIFIED,
-    "classify-topic": CLASSIFIED,
-    "xsum": Task(Layout("{}", "{}", max_source=512, max_target=60), grouped=False),
+def files(folder: str, train: str, valid: str, test: str | None) -> dict[str, Path]:
+    """Split -> file, below ``data/``."""
+    names = {"train": train, "valid": valid, "test": test}
+    return {split: DATA / folder / name for split, name in names.items() if name}
+
+
+_DART = "dart-v1.1.1-full"
+_CONTROLLED = Layout(" {}", "{}", cut_target=True)
+# A text is cut so that prefix and label, or the longest output, still fit beside it.
+_CLASSIFIED = Layout(" {} ", " {}", max_source=900)
+_IMDB = files("imdb", "train.txt", "dev.txt", "test.txt")
+_NEWS = files("agnews", "train1.tsv", "dev1.tsv", "dev1.tsv")
+
+TASKS: dict[str, Task] = {
+    "data2text": Task(
+        readers.read_e2e,
+        files("e2e_data", "src1_train.txt", "src1_valid.txt", "src1_test.txt"),
+        runs="save_e2e_models_convcheck",
+        results="e2e_results_conv2",
+    ),
+    "webnlg": Task(
+        readers.read_webnlg,
+        files("webnlg_challenge_2017", "train.json", "dev.json", "test.json"),
+        runs="webnlg_models",
+        results="webNLG_results2",
+        scorer=SCORERS["webnlg"],
+        read_training=readers.read_webnlg_training,
+    ),
+    "triples": Task(
+        readers.read_dart,
+        files("dart", f"{_DART}-train.json", f"{_DART}-dev.json", f"{_DART}-test.json"),
+        runs="triples_models",
+        results="triples_results",
+        scorer=SCORERS["dart"],
+    ),
+    "writingPrompts": Task(
+        readers.read_prompts,
+        files("writingPrompts", "train_small.txt", "valid_small.txt", None),
+        runs="wp_models",
+        results="wp_results",
+        layout=Layout(cut_target=True),
+        search="nucleus",
+    ),
+    "sentiment": Task(
+        readers.read_sentiment,
+        _IMDB,
+        runs="sentiment_models",
+        results="class_conditional_results",
+        layout=_CONTROLLED,
+        search="nucleus",
+    ),
+    "topic": Task(
+        readers.read_topic,
+        _NEWS,
+        runs="topic_models",
+        results="class_conditional_results",
+        layout=_CONTROLLED,
+        search="nucleus",
+    ),
+    "classify-sentiment": Task(
+        readers.read_sentiment_classes,
+        _IMDB,
+        runs="classification_models",
+        results="classify_results",
+        scorer=SCORERS["accuracy"],
+        layout=_CLASSIFIED,
+        search="greedy",
+        grouped=False,
+    ),
+    "classify-topic": Task(
+        readers.read_topic_classes,
+        _NEWS,
+        runs="classification_models",
+        results="classify_results",
+        scorer=SCORERS["accuracy"],
+        layout=_CLASSIFIED,
+        search="greedy",
+        grouped=False,
+    ),
+    "xsum": Task(
+        readers.read_parallel,
+        files("xsum", "train.source", "val.source", "test.source"),
+        runs="xsum_models",
+        results="xsum_results2",
+        scorer=SCORERS["summarization"],
+        layout=Layout("{}", "{}", max_source=512, max_target=60),
+        grouped=False,
+        keeps_sources=False,  # a second copy of the articles would serve nobody
+    ),
     "cnndm": Task(
-        Layout("{}", "{}", max_source=512, max_target=56, max_evaluated_target=142), grouped=False
+        readers.read_parallel,
+        files("cnn_dm", "train.source", "val.source", "test.source"),
+        runs="cnndm_models",
+        results="xsum_results2",
+        scorer=SCORERS["summarization"],
+        layout=Layout("{}", "{}", max_source=512, max_target=56, max_evaluated_target=142),
+        grouped=False,
+        keeps_sources=False,
     ),
 }
+"""Mode -> task; a new one is a row here and perhaps a reader."""
 
 
-def _pairs(path: Path, separator: str) -> Iterator[tuple[str, str, str]]:
-    """The two sides of every line, cut at the first ``separator``, and where it stands."""
-    for line, where in lines(path):
-        left, found, right = line.partition(separator)
-        if not found:
-            raise UserError(f"{where}: no '{separator}' between two texts")
-        left = checked(left, f"the text before '{separator}'", where)
-        yield left, checked(right, f"the text after '{separator}'", where), where
+def read_records(mode: str, path: str | Path, training: bool) -> list[Record]:
+    """Read a data file of ``mode``; a name ending in ``.jsonl`` is one's own data in any mode.
 
+    Args:
+        training: leave out what the original does not train on, and require targets.
 
-def read_prompts(path: Path) -> Iterator[Record]:
-    """WritingPrompts: brackets back in the prompt, line breaks back in the story."""
-    for prompt, story, where in _pairs(path, "|||"):
-        prompt = prompt.replace("-lrb-", "(").replace("-rrb-", ")")
-        yield Record(prompt, (story.replace("<newline>", "\n"),), where)
-
-
-def read_sentiment(path: Path) -> Iterator[Record]:
-    """IMDB reviews to be written for a label; line breaks back in the text."""
-    for label, text, where in _pairs(path, "|||"):
-        yield Record(label, (text.replace("< br / >", "\n"),), where)
-
-
-def read_topic(path: Path) -> Iterator[Record]:
-    """AG news to be written for a label."""
-    for label, text, where in _pairs(path, "||"):
-        yield Record(label, (text,), where)
-
-
-def read_sentiment_classes(path: Path) -> Iterator[Record]:
-    """The same reviews to be classified."""
-    return _swapped(read_sentiment(path))
-
-
-def read_topic_classes(path: Path) -> Iterator[Record]:
-    """The same news to be classified."""
-    return _swapped(read_topic(path))
-
-
-def _swapped(records: Iterator[Record]) -> Iterator[Record]:
-    for record in records:
-        yield Record(record.targets[0], (record.source,), record.where)
-
-
-def read_parallel(path: Path) -> Iterator[Record]:
-    """``NAME.source`` with an article a line, and ``NAME.target`` with its summary."""
-    if path.suffix != ".source":
-        raise UserError(f"{path}: expected a file NAME.source, beside NAME.target")
-    beside = path.with_suffix(".target")
-    articles, summaries = (read_text(p).removesuffix("\n").split("\n") for p in (path, beside))
-    if len(articles) != len(summaries):
-        raise UserError(f"{path} has {len(articles)} lines, {beside} {len(summaries)}")
-    for number, (article, summary) in enumerate(zip(articles, summaries, strict=True), start=1):
-        article = checked(article, "the article", f"{path}, line {number}")
-        summary = checked(summary, "the summary", f"{beside}, line {number}")
-        yield Record(article.strip(), (summary.strip(),), f"{path}, line {number}")
+    Raises:
+        UserError: naming the file and the line or entry that is wrong.
+    """
+    path = Path(path)
+    task = TASKS[mode]
+    read = (task.read_training or task.read) if training else task.read
+    records = list((readers.read_jsonl if path.suffix == ".jsonl" else read)(path))
+    if not records:
+        raise UserError(f"{path}: the file has no records")
+    if training and path.suffix == ".jsonl":
+        for record in records:
+            if not record.targets:
+                raise UserError(f"{record.where}: no 'target' or 'targets' to train on")
+    if training and not any(record.targets for record in records):
+        raise UserError(f"{path}: no record has a text to train on")
+    return records

@@ -18,9 +18,9 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 from gpt2 import run_language_modeling
 from gpt2.arguments import TUNING_MODES
 from gpt2.baselines import WITH_PREFIX
-from gpt2.data import DEFAULT_FILES, READERS
 from gpt2.prefixes import INITS, STARTABLE, parametrization
 from gpt2.run_names import folder_name, length, run_name, schedule, subset
+from gpt2.tasks import TASKS
 from prefix_tuning.errors import UserError, run_command
 
 BASELINE_FLAGS = {
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     def yes_no(name: str, default: str, text: str) -> None:
         add(name, choices=["yes", "no"], default=default, help=text)
 
-    add("--mode", default="data2text", help=f"task: {', '.join(READERS)}")
+    add("--mode", default="data2text", help=f"task: {', '.join(TASKS)}")
     add("--tuning_mode", default="prefixtune", help=f"{', '.join(TUNING_MODES)}")
     yes_no("--optim_prefix", "yes", "optimise a prefix")
     add("--preseqlen", type=int, help="prefix length P (default: 10; --init text: its tokens)")
@@ -108,8 +108,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse by name what cannot be launched."""
-    if args.mode not in READERS:
-        raise UserError(f"--mode {args.mode}: only {', '.join(READERS)} so far")
+    if args.mode not in TASKS:
+        raise UserError(f"--mode {args.mode}: only {', '.join(TASKS)} so far")
     if args.tuning_mode not in TUNING_MODES:
         raise UserError(f"--tuning_mode {args.tuning_mode}: only {', '.join(TUNING_MODES)} so far")
     if args.prefix_model_path is not None:
@@ -160,7 +160,7 @@ def _word_flags(args: argparse.Namespace) -> dict[str, object]:
 
 def build_command(args: argparse.Namespace, output_dir: Path) -> list[str]:
     """The arguments of ``run_language_modeling.py``."""
-    files, chosen = DEFAULT_FILES[args.mode], subset(args)
+    files, chosen = TASKS[args.mode].files, subset(args)
     base = "gpt2-large" if "large" in (args.notes or "") else "gpt2-medium"
     flags = {
         "output_dir": output_dir,

@@ -16,8 +16,8 @@ sys.path.insert(0, str(ROOT))
 import torch
 
 from gpt2 import gen, run_generation, train_e2e
-from gpt2.data import read_records
 from gpt2.records import Record, group_by_source
+from gpt2.tasks import read_records
 from prefix_tuning.errors import UserError, run_command
 from scripts.base_model import find_base_model
 

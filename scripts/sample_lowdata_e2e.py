@@ -19,11 +19,11 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gpt2.data import DEFAULT_FILES, read_records
 from gpt2.records import Record, development_size, sample_pairs
+from gpt2.tasks import TASKS, read_records
 from prefix_tuning.errors import UserError, run_command
 
-FILES = DEFAULT_FILES["data2text"]
+FILES = TASKS["data2text"].files
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,8 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gpt2.data import DEFAULT_FILES, read_records
 from gpt2.records import group_by_source
+from gpt2.tasks import TASKS, read_records
 from prefix_tuning.errors import run_command
 from seq2seq.files import Record, write_splits
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     splits, references = {}, {}
     for split, file_split in SPLITS.items():
-        path = getattr(args, split) or DEFAULT_FILES[args.mode][file_split]
+        path = getattr(args, split) or TASKS[args.mode].files[file_split]
         records = read_records(args.mode, path, training=split == "train")
         if split != "train":
             records = group_by_source(records)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from gpt2 import gen, run_language_modeling, train_e2e
 from gpt2.arguments import DataArguments, parse
-from gpt2.data import read_records
 from gpt2.records import Record, development_size, sample_pairs, subset_size
 from gpt2.run_language_modeling import _read
+from gpt2.tasks import read_records
 from prefix_tuning.errors import UserError
 from scripts import sample_lowdata_e2e
 

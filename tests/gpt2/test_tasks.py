@@ -14,13 +14,11 @@ from hypothesis import strategies as st
 from transformers import GPT2Tokenizer, PreTrainedTokenizerFast
 
 from gpt2 import gen, run_generation, train_e2e
-from gpt2.data import DEFAULT_FILES, READERS, Format, TableToTextDataset, read_records
+from gpt2.data import Format, TableToTextDataset
 from gpt2.decoding import Search, decode_samples, no_prefix, output_text, sample
-from gpt2.gen import RESULT_FOLDERS
 from gpt2.records import Record
-from gpt2.run_names import RUN_FOLDERS
 from gpt2.scoring import score_outputs
-from gpt2.tasks import TASKS
+from gpt2.tasks import TASKS, read_records
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
 
@@ -198,11 +196,6 @@ def test_what_does_not_fit_is_cut_or_refused(tokenizer: PreTrainedTokenizerFast)
         TableToTextDataset([text], text_format, max_tokens=50)
 
 
-def test_every_task_is_known_everywhere() -> None:
-    for table in (READERS, DEFAULT_FILES, RESULT_FOLDERS, RUN_FOLDERS):
-        assert table.keys() == TASKS.keys()
-
-
 # Whole runs.
 
 
@@ -213,7 +206,7 @@ def launch(base: Path, folder: Path, mode: str, *more: str) -> Path:
         + ["--output_dir", str(folder / "m"), "--results_dir", str(folder), "--preseqlen", "2"]
         + ["--report_to", "none", "--mid_dim", "8", "--bsz", "2", "--max_steps", "2", *more]
     )
-    return folder / RESULT_FOLDERS[mode]
+    return folder / TASKS[mode].results
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import pytest
 from conftest import ROOT
 from datasets import Dataset
 
-from gpt2.data import DEFAULT_FILES
+from gpt2.tasks import TASKS
 from prefix_tuning.errors import UserError
 from scripts import download_data
 from scripts.convert_data import CONVERSIONS, e2e_test_set
@@ -282,7 +282,7 @@ def test_sources_agree_with_the_project() -> None:
     for name, mode in (("e2e", "data2text"), ("webnlg", "webnlg"), ("dart", "triples")):
         folder = ROOT / "data" / sources[name]["folder"]
         ours = {folder / file for file in sources[name]["files"]}
-        assert set(DEFAULT_FILES[mode].values()) <= ours
+        assert set(TASKS[mode].files.values()) <= ours
     for dataset in sources.values():
         given = [name for a in dataset.get("archives", []) for name in a["gives"]]
         assert set(given) <= set(dataset["files"])

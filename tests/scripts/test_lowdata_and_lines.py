@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 
 from evaluation import e2e
-from gpt2.data import read_records
 from gpt2.records import group_by_source
+from gpt2.tasks import read_records
 from prefix_tuning.errors import UserError
 from scripts import sample_lowdata, table_to_text_lines
 from seq2seq.data import read_split

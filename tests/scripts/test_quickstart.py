@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from gpt2.data import read_records
+from gpt2.tasks import read_records
 from prefix_tuning.errors import UserError
 from scripts import quickstart
 

@@ -17,7 +17,7 @@ import yaml
 from conftest import ROOT
 
 from gpt2 import train_e2e
-from gpt2.data import DEFAULT_FILES, read_records
+from gpt2.tasks import TASKS, read_records
 from prefix_tuning.errors import UserError
 from ptuning_v2.arguments import get_args
 from scripts import estimate, experiments, launchers, reproduce, run_experiment, toy_inputs
@@ -310,7 +310,7 @@ def test_flags_of_understanding(table: str, scale: str, tmp_path: Path) -> None:
 def test_the_files_of_gpt2_are_where_it_looks_for_them() -> None:
     for mode, (folder, *names) in launchers.FILES.items():
         wanted = [ROOT / "data" / folder / name for name in names]
-        assert [DEFAULT_FILES[mode][split] for split in launchers.SPLITS] == wanted
+        assert [TASKS[mode].files[split] for split in launchers.SPLITS] == wanted
 
 
 def test_folders_of_data(tmp_path: Path) -> None:

@@ -1,0 +1,158 @@
+"""Readers: every file format -> :class:`gpt2.records.Record`.
+
+Table-to-text is read from E2E's ``SOURCE||TARGET`` lines, the WebNLG 2017 JSON, DART's JSON, or
+one's own JSONL; the other tasks from lines with a separator, or from two parallel files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from gpt2.records import Record, checked, lines
+from prefix_tuning.errors import UserError
+from prefix_tuning.files import read_json, read_text
+
+
+def read_e2e(path: Path) -> Iterator[Record]:
+    """``SOURCE||TARGET`` lines, one reference each."""
+    for line, where in lines(path):
+        if line.count("||") != 1:
+            raise UserError(
+                f"{where}: expected SOURCE||TARGET, found {line.count('||')} times '||'"
+            )
+        source, target = line.split("||")
+        yield Record(
+            checked(source, "the source", where), (checked(target, "the target", where),), where
+        )
+
+
+def read_webnlg(path: Path) -> Iterator[Record]:
+    """The WebNLG 2017 challenge's JSON, with all its lexicalisations."""
+    return _read_webnlg(path, good_only=False)
+
+
+def read_webnlg_training(path: Path) -> Iterator[Record]:
+    """The same with the lexicalisations marked "good" only, as the original trains on."""
+    return _read_webnlg(path, good_only=True)
+
+
+def _read_webnlg(path: Path, good_only: bool) -> Iterator[Record]:
+    data = read_json(path)
+    entries = data.get("entries") if isinstance(data, dict) else None
+    if not isinstance(entries, list):
+        raise UserError(f"{path}: expected WebNLG 2017 JSON, an object with a list 'entries'")
+    for number, entry in enumerate(entries, start=1):
+        where = f"{path}, entry {number}"
+        try:
+            entry = entry[str(number)]
+            triples = [
+                (triple["subject"], triple["property"], triple["object"])
+                for triple in entry["modifiedtripleset"]
+            ]
+            texts = [
+                checked(text["lex"], "a lexicalisation", where)
+                for text in entry["lexicalisations"]
+                if not good_only or text["comment"] == "good"
+            ]
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{where}: {error!s} is missing, no WebNLG 2017 entry") from error
+        # A bar in front of every triple, the first one too (the paper's text shows it without).
+        source = "".join(f" | {s} : {p} : {o}" for s, p, o in triples)
+        relations = tuple(p for _, p, _ in triples)
+        source = checked(source, "modifiedtripleset", where)
+        yield Record(source, tuple(texts), where, relations, entry.get("category"))
+
+
+def read_dart(path: Path) -> Iterator[Record]:
+    """DART's JSON. Relations are lower-cased, as in the original and here alone."""
+    data = read_json(path)
+    if not isinstance(data, list):
+        raise UserError(f"{path}: expected DART JSON, a list of records")
+    for number, entry in enumerate(data, start=1):
+        where = f"{path}, record {number}"
+        try:
+            triples = [(s, p.lower(), o) for s, p, o in entry["tripleset"]]
+            texts = tuple(checked(a["text"], "a text", where) for a in entry["annotations"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{where}: no DART record ({error!s})") from error
+        source = checked(" | ".join(f"{s} : {p} : {o}" for s, p, o in triples), "tripleset", where)
+        yield Record(source, texts, where, tuple(p for _, p, _ in triples))
+
+
+def read_jsonl(path: Path) -> Iterator[Record]:
+    """One's own data: ``{"source": ..., "target": ...}`` or ``{"source": ..., "targets": [...]}``.
+
+    A record without a target can be decoded but not trained on.
+    """
+    for line, where in lines(path):
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where}: not JSON ({error.msg})") from error
+        if not isinstance(entry, dict):
+            raise UserError(f'{where}: expected an object {{"source": ..., "target": ...}}')
+        targets = entry.get("targets", [entry["target"]] if "target" in entry else [])
+        if not isinstance(targets, list):
+            raise UserError(f"{where}: 'targets' is not a list")
+        texts = tuple(checked(target, "a target", where) for target in targets)
+        yield Record(checked(entry.get("source"), "'source'", where), texts, where)
+
+
+def _pairs(path: Path, separator: str) -> Iterator[tuple[str, str, str]]:
+    """The two sides of every line, cut at the first ``separator``, and where it stands."""
+    for line, where in lines(path):
+        left, found, right = line.partition(separator)
+        if not found:
+            raise UserError(f"{where}: no '{separator}' between two texts")
+        left = checked(left, f"the text before '{separator}'", where)
+        yield left, checked(right, f"the text after '{separator}'", where), where
+
+
+def read_prompts(path: Path) -> Iterator[Record]:
+    """WritingPrompts: brackets back in the prompt, line breaks back in the story."""
+    for prompt, story, where in _pairs(path, "|||"):
+        prompt = prompt.replace("-lrb-", "(").replace("-rrb-", ")")
+        yield Record(prompt, (story.replace("<newline>", "\n"),), where)
+
+
+def read_sentiment(path: Path) -> Iterator[Record]:
+    """IMDB reviews to be written for a label; line breaks back in the text."""
+    for label, text, where in _pairs(path, "|||"):
+        yield Record(label, (text.replace("< br / >", "\n"),), where)
+
+
+def read_topic(path: Path) -> Iterator[Record]:
+    """AG news to be written for a label."""
+    for label, text, where in _pairs(path, "||"):
+        yield Record(label, (text,), where)
+
+
+def read_sentiment_classes(path: Path) -> Iterator[Record]:
+    """The same reviews to be classified."""
+    return _swapped(read_sentiment(path))
+
+
+def read_topic_classes(path: Path) -> Iterator[Record]:
+    """The same news to be classified."""
+    return _swapped(read_topic(path))
+
+
+def _swapped(records: Iterator[Record]) -> Iterator[Record]:
+    for record in records:
+        yield Record(record.targets[0], (record.source,), record.where)
+
+
+def read_parallel(path: Path) -> Iterator[Record]:
+    """``NAME.source`` with an article a line, and ``NAME.target`` with its summary."""
+    if path.suffix != ".source":
+        raise UserError(f"{path}: expected a file NAME.source, beside NAME.target")
+    beside = path.with_suffix(".target")
+    articles, summaries = (read_text(p).removesuffix("\n").split("\n") for p in (path, beside))
+    if len(articles) != len(summaries):
+        raise UserError(f"{path} has {len(articles)} lines, {beside} {len(summaries)}")
+    for number, (article, summary) in enumerate(zip(articles, summaries, strict=True), start=1):
+        article = checked(article, "the article", f"{path}, line {number}")
+        summary = checked(summary, "the summary", f"{beside}, line {number}")
+        yield Record(article.strip(), (summary.strip(),), f"{path}, line {number}")
