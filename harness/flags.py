@@ -1,0 +1,265 @@
+"""Command lines made of dataclasses, and the checks that their values share.
+
+A field made with :func:`flag` is declared once: its type, default, help and choices. Metadata of
+fields are keywords of ``argparse``, which transformers' ``HfArgumentParser`` reads as well. Only
+the standard library is imported, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import inspect
+import math
+import types
+import typing
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from prefix_tuning.errors import UserError
+
+T = TypeVar("T")
+HIDDEN = argparse.SUPPRESS
+"""As help: accepted, but not shown."""
+YES_NO = ("yes", "no")
+
+
+def flag(default: Any, help: str, **more: Any) -> Any:
+    """A field with a default.
+
+    Args:
+        more: keywords of ``add_argument``, such as ``choices``; ``aliases``, further names;
+            ``positional=True``, an argument without dashes.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, **more})
+
+
+def required(help: str, **more: Any) -> Any:
+    """A field that has to be given."""
+    return dataclasses.field(metadata={"help": help, **more})
+
+
+def yes_no(default: str | None, help: str) -> Any:
+    """A field of the originals' kind: ``yes`` or ``no``."""
+    return flag(default, help, choices=YES_NO)
+
+
+def like(owner: type, name: str, default: Any = dataclasses.MISSING, **changes: Any) -> Any:
+    """The flag of another dataclass, perhaps with another default: a launcher's for its trainer."""
+    field = {field.name: field for field in dataclasses.fields(owner)}[name]
+    default = field.default if default is dataclasses.MISSING else default
+    return dataclasses.field(default=default, metadata={**field.metadata, **changes})
+
+
+class _ShowDefaults(argparse.HelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        untold = action.default in (None, False, "", (), argparse.SUPPRESS)
+        if untold or "default" in text:
+            return text
+        return f"{text} (default: %(default)s)"
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads a command line into instances of dataclasses.
+
+    Args:
+        classes: each makes a group of the help, titled by its docstring; so does every base class
+            with fields of its own.
+        description: the first lines of the help.
+        defaults: instead of those of the fields, by name; a field that is required is not where it
+            has one.
+    """
+
+    def __init__(
+        self,
+        *classes: type,
+        description: str | None = None,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(description=description, formatter_class=_ShowDefaults, allow_abbrev=False)
+        self.classes = classes
+        for cls in classes:
+            _add_fields(self, cls, defaults or {})
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+    def read_known(self, argv: Sequence[str] | None) -> tuple[tuple[Any, ...], list[str]]:
+        """An instance of each class, and the arguments that belong to none."""
+        values, rest = self.parse_known_args(argv)
+        made = []
+        for cls in self.classes:
+            names = [field.name for field in dataclasses.fields(cls) if field.init]
+            given = {name: getattr(values, name) for name in names}
+            made.append(
+                cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+            )
+        return tuple(made), rest
+
+    def read(self, argv: Sequence[str] | None) -> tuple[Any, ...]:
+        """An instance of each class.
+
+        Raises:
+            UserError: there is an argument that no class has; it names the likeliest meant.
+        """
+        made, rest = self.read_known(argv)
+        if rest:
+            self.refuse_unknown(rest)
+        return made
+
+    def refuse_unknown(self, rest: Sequence[str]) -> NoReturn:
+        """Name the first unknown argument and the flag that it resembles."""
+        name = rest[0].split("=")[0]
+        known = [text for action in self._actions for text in action.option_strings]
+        close = difflib.get_close_matches(name, known, n=1)
+        advice = f"did you mean {close[0]}?" if close else "--help lists all"
+        raise UserError(f"{name}: there is no such flag; {advice}")
+
+
+def parse(cls: type[T], argv: Sequence[str] | None, description: str | None = None) -> T:
+    """The command line as an instance of one dataclass.
+
+    Raises:
+        UserError: there is a flag that it does not have.
+    """
+    return typing.cast(T, Parser(cls, description=description).read(argv)[0])
+
+
+def _add_fields(parser: Parser, cls: type, defaults: Mapping[str, Any]) -> None:
+    hints = typing.get_type_hints(cls)
+    owners: dict[str, type] = {}
+    for base in reversed(cls.__mro__):
+        for name in inspect.get_annotations(base):
+            owners.setdefault(name, base)
+    groups: dict[type, Any] = {}
+    for field in dataclasses.fields(cls):
+        if not field.init:
+            continue
+        owner = owners[field.name]
+        if owner not in groups:
+            title = (owner.__doc__ or owner.__name__).split("\n")[0].rstrip(".")
+            groups[owner] = parser.add_argument_group(title[:1].lower() + title[1:])
+        default = defaults.get(field.name, field.default)
+        _add_field(groups[owner], field, hints[field.name], default)
+
+
+def _add_field(group: Any, field: dataclasses.Field[Any], hint: Any, default: Any) -> None:
+    more = dict(field.metadata)
+    names = [f"--{field.name}", *more.pop("aliases", ())]
+    more |= _of_type(hint, more)
+    is_required = default is dataclasses.MISSING
+    if more.pop("positional", False):
+        names = [field.name]
+        if not is_required:
+            more |= {"nargs": "?", "default": default}
+    elif is_required:
+        more["required"] = True
+    else:
+        more["default"] = default
+    if not names[0].startswith("-"):
+        group.add_argument(*names, **more)
+        return
+    group.add_argument(*names, dest=field.name, **more)
+    if hint is bool and default is True:
+        off = {"dest": field.name, "action": "store_false", "default": True}
+        group.add_argument(f"--no_{field.name}", help=HIDDEN, **off)
+
+
+def _of_type(hint: Any, more: Mapping[str, Any]) -> dict[str, Any]:
+    """How ``argparse`` reads a value of this type."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
+    if hint is bool:
+        return {"nargs": "?", "const": True, "type": _boolean, "metavar": "yes|no"}
+    if typing.get_origin(hint) is typing.Literal:
+        return {"choices": typing.get_args(hint)}
+    if typing.get_origin(hint) is tuple:
+        return {"nargs": more.get("nargs", "+"), "type": typing.get_args(hint)[0]}
+    return {} if hint is str else {"type": hint}
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("yes", "true", "1", "y", "t"):
+        return True
+    if text.lower() in ("no", "false", "0", "n", "f"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither yes nor no")
+
+
+def command(values: Mapping[str, object]) -> list[str]:
+    """Arguments that give these values; None is left out, and True is the flag alone."""
+    return [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in values.items()
+        if value is not None and value is not False
+    ]
+
+
+# Checks take flags as keywords, at_least_one(bsz=args.bsz, epoch=args.epoch), and pass over None.
+# Comparisons are written so that nan fails them.
+
+
+def _require(kept: bool, name: str, value: object, what: str) -> None:
+    if not kept:
+        raise UserError(f"--{name} {value}: {what}")
+
+
+def at_least_one(**flags: float | None) -> None:
+    """Raise :class:`UserError` for a count below 1."""
+    for name, value in flags.items():
+        _require(value is None or value >= 1, name, value, "must be at least 1")
+
+
+def not_negative(**flags: float | None) -> None:
+    """Raise :class:`UserError` for a number below 0."""
+    for name, value in flags.items():
+        _require(value is None or 0 <= value < math.inf, name, value, "must not be negative")
+
+
+def positive(**flags: float | None) -> None:
+    """Raise :class:`UserError` for a number that is not above 0, or is infinite."""
+    for name, value in flags.items():
+        _require(value is None or 0 < value < math.inf, name, value, "must be positive")
+
+
+def finite(**flags: float | None) -> None:
+    """Raise :class:`UserError` for an infinity, or what is not a number."""
+    for name, value in flags.items():
+        _require(value is None or math.isfinite(value), name, value, "must be a finite number")
+
+
+def probability(**flags: float | None) -> None:
+    """Raise :class:`UserError` for a number outside (0, 1]."""
+    for name, value in flags.items():
+        kept = value is None or 0 < value <= 1
+        _require(kept, name, value, "must be above 0, and at most 1")
+
+
+def fraction(**flags: float | None) -> None:
+    """Raise :class:`UserError` for a number outside [0, 1), such as a dropout of everything."""
+    for name, value in flags.items():
+        _require(value is None or 0 <= value < 1, name, value, "must be in [0, 1)")
+
+
+def seed(**flags: int | None) -> None:
+    """Raise :class:`UserError` for a seed that NumPy would refuse."""
+    for name, value in flags.items():
+        kept = value is None or 0 <= value < 2**32
+        _require(kept, name, value, f"must be from 0 to {2**32 - 1}")
+
+
+def one_of(known: Collection[object] | Iterable[object], **flags: object) -> None:
+    """Raise :class:`UserError` for a value that is not among those known."""
+    known = list(known)
+    for name, value in flags.items():
+        kept = value is None or value in known
+        _require(kept, name, value, f"use one of {', '.join(map(str, known))}")
+
+
+def exclude(**flags: object) -> None:
+    """Raise :class:`UserError` where more than one flag is given (not None, False or empty)."""
+    given = [f"--{name}" for name, value in flags.items() if value]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} exclude each other")

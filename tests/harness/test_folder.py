@@ -1,0 +1,111 @@
+"""Run folders: new, going on, finished, refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.folder import FINISHED, NEW, RunFolder, State, last_complete_checkpoint
+from prefix_tuning.errors import UserError
+
+SETTINGS = {"seed": 42, "init": None, "sites": ["self"]}
+
+
+def folder(path: Path, **changes: Any) -> RunFolder:
+    given: dict[str, Any] = {
+        "settings": SETTINGS,
+        "finished": "done.json",
+        "leftovers": ("checkpoint-*", "best", "loss.png"),
+    }
+    return RunFolder(path, **{**given, **changes})
+
+
+def checkpoint(run: Path, step: int, complete: bool = True) -> Path:
+    path = run / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    text = json.dumps({"global_step": step})
+    (path / "trainer_state.json").write_text(text if complete else text[:-3], encoding="utf-8")
+    return path
+
+
+def test_a_run_from_its_start_to_its_end(tmp_path: Path) -> None:
+    run = folder(tmp_path / "m")
+    assert run.state() == NEW
+    assert not run.path.exists()  # looking changes nothing
+    run.create()
+    assert json.loads((run.path / "run_settings.json").read_text("utf-8")) == SETTINGS
+    assert run.state() == NEW  # killed before its first checkpoint
+    for step in (9, 10):
+        checkpoint(run.path, step)
+    checkpoint(run.path, 11, complete=False)
+    assert run.state() == State("resume", run.path / "checkpoint-10")
+    assert folder(run.path, resume_from="auto").state() == run.state()
+    (run.path / "done.json").touch()
+    assert run.state() == FINISHED
+    assert folder(run.path, overwrite=True).state() == NEW
+
+
+def test_tuples_are_the_lists_that_json_makes_of_them(tmp_path: Path) -> None:
+    run = folder(tmp_path, settings={"sites": ("self", "encoder")})
+    run.create()
+    assert run.state() == NEW
+
+
+def test_a_setting_that_an_older_version_did_not_record_is_no_difference(tmp_path: Path) -> None:
+    folder(tmp_path).create()
+    checkpoint(tmp_path, 1)
+    later = {**SETTINGS, "teacher": "new in this version"}
+    assert folder(tmp_path, settings=later).state().kind == "resume"
+    with pytest.raises(UserError, match="was started with --init None, now it is text"):
+        folder(tmp_path, settings={**later, "init": "text"}).state()
+
+
+def test_a_start_that_was_killed_is_new(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "deeper").mkdir(parents=True)
+    (tmp_path / "run_settings.json.tmp").write_text("{", encoding="utf-8")
+    assert folder(tmp_path).state() == NEW
+    (tmp_path / "runs" / "events").touch()
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        folder(tmp_path).state()
+
+
+def test_a_new_run_takes_nothing_of_an_old_one(tmp_path: Path) -> None:
+    checkpoint(tmp_path, 4)
+    (tmp_path / "best" / "export").mkdir(parents=True)
+    for name in ("done.json", "loss.png", "thesis.tex"):
+        (tmp_path / name).touch()
+    run = folder(tmp_path, overwrite=True)
+    assert run.state() == NEW
+    run.create()
+    assert {p.name for p in tmp_path.iterdir()} == {"run_settings.json", "thesis.tex"}
+
+
+def test_one_names_the_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "m"
+    with pytest.raises(UserError, match="holds no run to go on with"):
+        folder(run, resume_from=str(tmp_path / "checkpoint-3")).state()
+    assert folder(run, resume_from="auto").state() == NEW
+    folder(run).create()
+    early, _ = checkpoint(run, 3), checkpoint(run, 6)
+    assert folder(run, resume_from=str(early)).state() == State("resume", early)
+    with pytest.raises(UserError, match="holds no complete checkpoint"):
+        folder(run, resume_from=str(run / "checkpoint-5")).state()
+    with pytest.raises(UserError, match="exclude each other"):
+        folder(run, resume_from="auto", overwrite=True).state()
+
+
+def test_damaged_settings_and_files_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "run_settings.json").write_text("[1]", encoding="utf-8")
+    with pytest.raises(UserError, match=r"run_settings\.json holds no JSON object"):
+        folder(tmp_path).state()
+    with pytest.raises(UserError, match="is a file"):
+        folder(tmp_path / "run_settings.json").state()
+
+
+def test_there_may_be_no_complete_checkpoint(tmp_path: Path) -> None:
+    checkpoint(tmp_path, 2, complete=False)
+    assert last_complete_checkpoint(tmp_path) is None
+    assert last_complete_checkpoint(tmp_path / "nowhere") is None
