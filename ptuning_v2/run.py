@@ -9,7 +9,6 @@ command is given again.
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import sys
@@ -29,7 +28,8 @@ from prefix_tuning.errors import UserError, run_command
 from prefix_tuning.files import read_json_object, write_json
 from ptuning_v2.arguments import Arguments, RunArguments, get_args
 from ptuning_v2.model import checkpoint
-from ptuning_v2.tasks.utils import TaskData
+from ptuning_v2.tasks.base import TaskData
+from ptuning_v2.tasks.families import FAMILIES
 from ptuning_v2.training.trainer_base import BEST, BaseTrainer
 
 SETTINGS = "run_settings.json"
@@ -52,8 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         model_args.prefix_checkpoint = str(output_dir / BEST)
     _configure(run_args, output_dir)
     set_seed(run_args.seed)
-    family = importlib.import_module(f"ptuning_v2.tasks.{data_args.task_name}.get_trainer")
-    trainer, data = family.get_trainer(args)
+    trainer, data = FAMILIES[data_args.task_name](args)
     if run_args.do_train:
         if resume_from is None:
             _start_run(output_dir, settings)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import EvalPrediction
 
 from evaluation import classification
 from prefix_tuning.errors import UserError
-from ptuning_v2.arguments import DataTrainingArguments, RunArguments
-from ptuning_v2.tasks.utils import Collator, Examples, Feature, TaskData, chunks
+from ptuning_v2.arguments import DataTrainingArguments
+from ptuning_v2.tasks.base import Collator, Examples, Feature, TaskData, chunks
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def encode_texts(
     return features
 
 
-class TextData(TaskData):
+class TextData(TaskData[TextRow, Examples[TextRow]]):
     """A data set of GLUE or SuperGLUE; subclasses read its files."""
 
     task_type = "sequence"
@@ -68,7 +68,7 @@ class TextData(TaskData):
         self,
         tokenizer: PreTrainedTokenizerBase,
         data_args: DataTrainingArguments,
-        training_args: RunArguments,
+        training_args: TrainingArguments,
     ) -> None:
         super().__init__(tokenizer, data_args, training_args)
         wanted, most = data_args.max_seq_length, tokenizer.model_max_length
@@ -82,9 +82,8 @@ class TextData(TaskData):
             )
         fixed = self.max_seq_length if data_args.pad_to_max_length else None
         self.data_collator = Collator(tokenizer, fixed, self.multiple_of)
-        self.load()
 
-    def load(self) -> None:
+    def load(self) -> Self:
         super().load()
         known = [("train", self.train_dataset), ("validation", self.eval_dataset)]
         for split, examples in (*known, *self.predict_datasets.items()):
@@ -95,8 +94,9 @@ class TextData(TaskData):
                     f"{unlabelled} of the {len(examples)} rows of the {split} set of {self.name} "
                     "have no label: see to its file"
                 )
+        return self
 
-    def encode(self, rows: Sequence[TextRow], training: bool = False) -> Examples:
+    def encode(self, rows: Sequence[TextRow], training: bool = False) -> Examples[TextRow]:
         return Examples(encode_texts(self.tokenizer, rows, self.max_seq_length), rows)
 
     def decide(self, logits: np.ndarray | tuple[np.ndarray, ...]) -> np.ndarray:
@@ -106,8 +106,13 @@ class TextData(TaskData):
             return logits.reshape(len(logits))
         return logits.argmax(axis=1)
 
-    def compute_metrics(self, p: EvalPrediction) -> dict[str, float]:
-        """The metrics of the benchmark, ``test_key`` among them."""
+    def compute_metrics(self, p: EvalPrediction, rows: Sequence[TextRow]) -> dict[str, float]:
+        """The metrics of the benchmark, ``test_key`` among them.
+
+        Args:
+            p: the logits and labels of ``rows``, in their order.
+            rows: of the data set that was evaluated.
+        """
         scores = classification.score(
             self.name, np.asarray(p.label_ids).tolist(), self.decide(p.predictions).tolist()
         )

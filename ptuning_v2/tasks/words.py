@@ -7,19 +7,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from torch import Tensor
-from transformers import BatchEncoding, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import EvalPrediction
 
 from evaluation import tagging
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import write_lines
 from prefix_tuning.objectives import IGNORE
-from ptuning_v2.arguments import DataTrainingArguments, RunArguments
-from ptuning_v2.tasks.utils import Collator, Examples, Feature, TaskData, chunks
+from ptuning_v2.arguments import DataTrainingArguments
+from ptuning_v2.tasks.base import Collator, Examples, Feature, TaskData, chunks
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def best_labels(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.argmax(dim=-1)
 
 
-class WordData(TaskData):
+class WordData(TaskData[Sentence, Examples[Sentence]]):
     """A data set of NER or SRL; subclasses read its files.
 
     Args:
@@ -143,35 +143,38 @@ class WordData(TaskData):
         self,
         tokenizer: PreTrainedTokenizerBase,
         data_args: DataTrainingArguments,
-        training_args: RunArguments,
+        training_args: TrainingArguments,
         max_tokens: int | None = None,
         label_list: Sequence[str] | None = None,
     ) -> None:
         super().__init__(tokenizer, data_args, training_args)
-        self.label_list = list(label_list or self.find_labels())
-        self.num_labels = len(self.label_list)
         limit = tokenizer.model_max_length
         self.max_tokens = limit if max_tokens is None else min(limit, max_tokens)
         if self.max_tokens <= tokenizer.num_special_tokens_to_add():
             raise UserError(
                 "--pre_seq_len leaves no position of the encoder to the words: lower it"
             )
-        self.aligner = Aligner(tokenizer, self.label_list, self.max_tokens)
         self.data_collator = Collator(tokenizer, multiple_of=self.multiple_of)
-        self.load()
+        self._label_list = label_list
+
+    def load(self) -> Self:
+        self.label_list = list(self._label_list or self.find_labels())
+        self.num_labels = len(self.label_list)
+        self.aligner = Aligner(self.tokenizer, self.label_list, self.max_tokens)
+        return super().load()
 
     @abstractmethod
     def find_labels(self) -> Sequence[str]:
-        """The labels of the data set."""
+        """The labels of the data set, for which it may read its files."""
 
-    def encode(self, rows: Sequence[Sentence], training: bool = False) -> Examples:
+    def encode(self, rows: Sequence[Sentence], training: bool = False) -> Examples[Sentence]:
         return Examples(self.aligner.encode(rows), rows)
 
     def decide(self, predictions: np.ndarray) -> np.ndarray:
         """Logits ``[N, T, labels]``, or already :func:`best_labels`, -> ``[N, T]``."""
         return predictions.argmax(axis=-1) if predictions.ndim == 3 else predictions
 
-    def compute_metrics(self, p: EvalPrediction) -> dict[str, float]:
+    def compute_metrics(self, p: EvalPrediction, rows: Sequence[Sentence]) -> dict[str, float]:
         """Precision, recall, F1 over all chunks (B-V of SRL included) and accuracy over words.
 
         All but accuracy are 0 where there is no chunk to find.
@@ -211,15 +214,15 @@ class WordData(TaskData):
     def format(self, sentence: Sentence, tags: Sequence[str]) -> str:
         """A sentence with predicted tags, in the format of the data set."""
 
-    def write_predictions(self, folder: Path, split: str, predictions: np.ndarray) -> Path:
+    def write_predictions(self, folder: Path, split: str, logits: np.ndarray) -> Path:
         """Write the predicted tags of every word, in the format of the data set.
 
         Args:
             folder: where; the file is named ``<split>_predictions.txt``.
             split: a key of ``predict_datasets``.
-            predictions: logits ``[N, T, labels]`` or :func:`best_labels` of them.
+            logits: ``[N, T, labels]``, or :func:`best_labels` of them ``[N, T]``.
         """
         rows = self.predict_datasets[split].rows
-        tags = self.predict_tags(split, predictions)
+        tags = self.predict_tags(split, logits)
         lines = [self.format(row, row_tags) for row, row_tags in zip(rows, tags, strict=True)]
         return write_lines(folder / f"{split}_predictions.txt", lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +13,8 @@ from prefix_tuning.errors import UserError
 from ptuning_v2.arguments import Arguments, ModelArguments, check_length
 from ptuning_v2.model import checkpoint
 from ptuning_v2.model.utils import TaskType, get_config, get_model, parameter_lines
-from ptuning_v2.tasks.utils import ADD_PREFIX_SPACE, TaskData
+from ptuning_v2.tasks.base import TaskData
+from ptuning_v2.tasks.utils import ADD_PREFIX_SPACE
 from ptuning_v2.training.trainer_base import BaseTrainer
 
 AnyTrainer = TypeVar("AnyTrainer", bound=BaseTrainer)
@@ -52,14 +54,13 @@ def build_trainer(
     args: Arguments,
     config: PretrainedConfig,
     data: TaskData,
-    trainer_class: type[AnyTrainer],
-    **more: Any,
+    make: Callable[..., AnyTrainer],
 ) -> AnyTrainer:
     """The model for ``data``, in a trainer; says what is trained.
 
     Args:
         config: of :func:`load_base`.
-        more: goes to the trainer.
+        make: the class of the trainer, with what the family adds to its arguments.
 
     Raises:
         UserError: the base model cannot be had, or does not fit prompts or checkpoint.
@@ -85,7 +86,7 @@ def build_trainer(
     is_qa = task_type is TaskType.QUESTION_ANSWERING
     training_args.label_names = ["start_positions", "end_positions"] if is_qa else ["labels"]
     try:
-        return trainer_class(
+        return make(
             model=model,
             args=training_args,
             train_dataset=data.train_dataset,
@@ -94,7 +95,6 @@ def build_trainer(
             test_key=data.test_key,
             predict_dataset=data.predict_datasets,
             meta=meta,
-            **more,
         )
     except (ValueError, RuntimeError, ImportError) as error:  # such as a logger that is not there
         raise UserError(f"Trainer refuses these flags: {' '.join(str(error).split())}") from error

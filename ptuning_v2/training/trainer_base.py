@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
 from harness.trainer import LogWithEveryCheckpoint
 from prefix_tuning.files import write_json
@@ -27,6 +28,8 @@ class BaseTrainer(Trainer):
     reported are those of the epoch that is best on the evaluation set.
 
     Args:
+        compute_metrics: ``compute_metrics(p, rows)`` scores logits and labels ``p`` of ``rows``,
+            those of the data set that was evaluated.
         test_key: the metric that decides, without ``eval_``.
         predict_dataset: test sets by name; those without labels are not scored.
         meta: what checkpoints say about themselves (``ptuning_v2.model.checkpoint.metadata``).
@@ -35,12 +38,17 @@ class BaseTrainer(Trainer):
     def __init__(
         self,
         *args: Any,
+        compute_metrics: Callable[[EvalPrediction, Sequence[Any]], dict[str, float]] | None = None,
         test_key: str = "accuracy",
         predict_dataset: Mapping[str, Dataset] | None = None,
         meta: dict[str, Any],
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        self._score = compute_metrics
+        self._rows: Sequence[Any] = ()
+        super().__init__(
+            *args, compute_metrics=self._score_rows if compute_metrics else None, **kwargs
+        )
         # The loss is a mean over the batch already: Trainer must divide it by the accumulation.
         self.model_accepts_loss_kwargs = False
         self.test_key = test_key
@@ -49,6 +57,24 @@ class BaseTrainer(Trainer):
         self.best_metrics: dict[str, Any] = {"best_epoch": 0, f"best_eval_{test_key}": 0}
         self.add_callback(LogWithEveryCheckpoint())
         self.add_callback(_RestoreBest(self.best_metrics))
+
+    def _score_rows(self, p: EvalPrediction) -> dict[str, float]:
+        assert self._score is not None
+        return self._score(p, self._rows)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The loop, noting whose rows its metrics are of."""
+        self._rows = getattr(dataloader.dataset, "rows", ())
+        return super().evaluation_loop(
+            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+        )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate; while training, also compare with the best so far."""

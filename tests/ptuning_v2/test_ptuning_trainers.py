@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, TrainerCallback, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from ptuning_v2.tasks.base import Examples
 from ptuning_v2.training.trainer_base import BaseTrainer
 from ptuning_v2.training.trainer_exp import ExponentialTrainer
 
@@ -62,7 +63,7 @@ def trainer_of(
     )
 
 
-def no_score(_: Any) -> dict[str, float]:
+def no_score(p: Any, rows: Any) -> dict[str, float]:
     return {"accuracy": 0.0}
 
 
@@ -89,7 +90,7 @@ def test_linear_rate(tmp_path: Path) -> None:
 def scripted(scores: list[float]) -> Any:
     """A metric that returns these numbers one after the other."""
     left = iter(scores)
-    return lambda _: {"f1": next(left)}
+    return lambda p, rows: {"f1": next(left)}
 
 
 def test_best_is_strictly_greater_and_tests_belong_to_it(tmp_path: Path) -> None:
@@ -118,3 +119,18 @@ def test_nothing_above_zero_is_no_best(tmp_path: Path) -> None:
     trainer.train()
     assert trainer.best_metrics == {"best_epoch": 0, "best_eval_f1": 0}
     assert not (tmp_path / "best").exists()
+
+
+def test_scores_are_of_the_rows_that_were_evaluated(tmp_path: Path) -> None:
+    """Two sets of one length, with labels both: their lengths do not tell them apart."""
+    sets = {name: Examples(ROWS, [name] * len(ROWS)) for name in ("validation", "test")}
+
+    def score(p: Any, rows: Any) -> dict[str, float]:
+        assert len(p.predictions) == len(rows)
+        return {"accuracy": {"validation": 0.25, "test": 0.75}[rows[0]]}
+
+    trainer = trainer_of(BaseTrainer, tmp_path, 1, compute_metrics=score)
+    assert trainer.evaluate(sets["validation"])["eval_accuracy"] == 0.25
+    found = trainer.predict(sets["test"], metric_key_prefix="test").metrics
+    assert found["test_accuracy"] == 0.75
+    assert trainer.evaluate(sets["validation"])["eval_accuracy"] == 0.25

@@ -76,7 +76,7 @@ def test_records_of_the_hub(parse, bert_tokenizer, monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     _, data, run, qa_args = parse("qa", "squad")
     data.data_dir = None
-    (question,) = SQuAD(bert_tokenizer, data, run, qa_args).eval_dataset.questions
+    (question,) = SQuAD(bert_tokenizer, data, run, qa_args).load().eval_dataset.questions
     assert question == Question("q", "who sat?", CONTEXT, ("cat",), (2,))
 
 
@@ -87,7 +87,7 @@ def _data(parse, write, tokenizer, content, *flags, name="squad", **values):
     version = "v2.0" if name == "squad_v2" else "v1.1"
     for split in ("train", "dev"):
         write(f"{name}/{split}-{version}.json", content)
-    return SQuAD(tokenizer, *parse("qa", name, *flags, **values)[1:])
+    return SQuAD(tokenizer, *parse("qa", name, *flags, **values)[1:]).load()
 
 
 def test_windows_by_hand(parse, write, bert_tokenizer):
@@ -305,7 +305,7 @@ def test_windows_of_real_paragraphs(shared, parse, write, bert_tokenizer):
     path = shared / "data" / "squad" / "xquad.en.json"
     write("squad/dev-v1.1.json", path.read_text(encoding="utf-8"))
     arguments = parse("qa", "squad", max_eval_samples=40)[1:]
-    data = SQuAD(bert_tokenizer, *arguments)
+    data = SQuAD(bert_tokenizer, *arguments).load()
     covered = {number: set() for number in range(40)}
     for feature, window in zip(data.eval_dataset.features, data.eval_dataset.rows, strict=True):
         assert len(feature["input_ids"]) == len(window.offsets) <= 384

@@ -15,9 +15,11 @@ from transformers.trainer_utils import EvalPrediction
 
 from evaluation import qa
 from prefix_tuning.errors import UserError
+from ptuning_v2.tasks.base import Collator, draw
 from ptuning_v2.tasks.glue.dataset import GLUE_TASKS, GlueDataset, read_glue
+from ptuning_v2.tasks.qa.dataset import SQuAD
+from ptuning_v2.tasks.srl.dataset import SRLDataset
 from ptuning_v2.tasks.superglue.dataset import SuperGlueDataset, compose, read_superglue
-from ptuning_v2.tasks.utils import Collator, draw
 
 # Files
 
@@ -90,11 +92,22 @@ def test_malformed_superglue_files(write, name, line, message):
 
 def test_missing_files_and_no_hub(parse, bert_tokenizer, tmp_path):
     with pytest.raises(UserError, match=r"neither CoLA/dev\.tsv nor dev\.tsv"):
-        GlueDataset(bert_tokenizer, *parse("glue", "cola")[1:3])
+        GlueDataset(bert_tokenizer, *parse("glue", "cola")[1:3]).load()
     _, data, run, _ = parse("glue", "cola")
     data.data_dir = None
     with pytest.raises(UserError, match=r"the hub gave no validation split.*--data_dir"):
-        GlueDataset(bert_tokenizer, data, run)
+        GlueDataset(bert_tokenizer, data, run).load()
+
+
+def test_building_a_data_set_reads_nothing(parse, bert_tokenizer):
+    """Whatever its file is like, and whichever family: only ``load`` meets it."""
+    data = GlueDataset(bert_tokenizer, *parse("glue", "cola")[1:3])
+    assert (data.label_list, data.num_labels) == (["unacceptable", "acceptable"], 2)
+    assert data.test_key == "matthews_correlation"
+    assert data.eval_dataset is None
+    assert SuperGlueDataset(bert_tokenizer, *parse("superglue", "copa")[1:3]).num_labels == 1
+    assert SRLDataset(bert_tokenizer, *parse("srl", "conll2005")[1:3]).eval_dataset is None
+    assert SQuAD(bert_tokenizer, *parse("qa", "squad")[1:]).eval_dataset is None
 
 
 def test_records_of_the_hub(parse, bert_tokenizer, monkeypatch):
@@ -108,7 +121,7 @@ def test_records_of_the_hub(parse, bert_tokenizer, monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     _, data_args, run_args, _ = parse("glue", "mnli", "do_train", "do_eval", "do_predict")
     data_args.data_dir = None
-    data = GlueDataset(bert_tokenizer, data_args, run_args)
+    data = GlueDataset(bert_tokenizer, data_args, run_args).load()
     assert calls == [
         ("nyu-mll/glue", "mnli", split)
         for split in ("train", "validation_matched", "test_matched", "test_mismatched")
@@ -193,7 +206,7 @@ def test_wording_of_record(write):
 def test_pairs_are_cut_and_padded(parse, bert_tokenizer, write):
     long = " ".join("abcdefgh")
     write("dev.tsv", f"sentence1\tsentence2\tlabel\n{long}\tcat dog\t1\nmat\ton\t0\n")
-    data = GlueDataset(bert_tokenizer, *parse("glue", "rte", max_seq_length=9)[1:3])
+    data = GlueDataset(bert_tokenizer, *parse("glue", "rte", max_seq_length=9)[1:3]).load()
     # 9 - 3 special tokens = 6: the longer text loses tokens, the shorter none.
     tokens = bert_tokenizer.convert_ids_to_tokens(data.eval_dataset[0]["input_ids"])
     assert tokens == "[CLS] a b c d [SEP] cat dog [SEP]".split()
@@ -209,7 +222,7 @@ def test_pairs_are_cut_and_padded(parse, bert_tokenizer, write):
 def test_padding_to_the_longest(parse, bert_tokenizer, write, flags, width):
     write("dev.tsv", "sentence\tlabel\na cat sat on mat\t1\nmat\t0\n")
     flags = ("do_eval", "no_pad_to_max_length", *flags)
-    data = GlueDataset(bert_tokenizer, *parse("glue", "sst2", *flags)[1:3])
+    data = GlueDataset(bert_tokenizer, *parse("glue", "sst2", *flags)[1:3]).load()
     batch = data.data_collator(data.eval_dataset.features)
     assert batch["input_ids"].shape == (2, width)
 
@@ -222,7 +235,7 @@ def test_two_choices_and_tokenizers_without_token_types(request, parse, write, k
     write("COPA/val.jsonl", [{**copa, "label": 1}, {**copa, "label": 0}])
     write("COPA/test.jsonl", [copa])
     flags = ("do_eval", "do_predict", "no_pad_to_max_length")
-    data = SuperGlueDataset(tokenizer, *parse("superglue", "copa", *flags)[1:3])
+    data = SuperGlueDataset(tokenizer, *parse("superglue", "copa", *flags)[1:3]).load()
     assert (data.task_type, data.num_labels, data.label_list) == ("choice", 1, None)
     batch = data.data_collator(data.eval_dataset.features)
     expected = tokenizer(["It sat. so"] * 2, ["a cat", "a dog was on the mat"], padding=True)
@@ -235,7 +248,7 @@ def test_two_choices_and_tokenizers_without_token_types(request, parse, write, k
 
 def test_record_with_a_tokenizer_without_token_types(parse, write, roberta_tokenizer):
     write("ReCoRD/val.jsonl", [RECORD])
-    data = SuperGlueDataset(roberta_tokenizer, *parse("superglue", "record")[1:3])
+    data = SuperGlueDataset(roberta_tokenizer, *parse("superglue", "record")[1:3]).load()
     batch = data.data_collator(data.eval_dataset.features)
     assert sorted(batch) == ["attention_mask", "input_ids", "labels"]
     assert batch["input_ids"].shape == (4, 128)
@@ -254,7 +267,7 @@ def test_how_many_rows(parse, bert_tokenizer, write):
     flags = ("do_train", "do_eval", "do_predict")
 
     def texts(**values):
-        data = GlueDataset(bert_tokenizer, *parse("glue", "sst2", *flags, **values)[1:3])
+        data = GlueDataset(bert_tokenizer, *parse("glue", "sst2", *flags, **values)[1:3]).load()
         parts = (data.train_dataset, data.eval_dataset, data.predict_datasets["test"])
         return ["".join(row.pairs[0][0] for row in part.rows) for part in parts]
 
@@ -278,10 +291,10 @@ def _one_hot(classes, width=2):
 
 @pytest.mark.parametrize("name", ["cola", "mrpc", "sst2", "stsb"])
 def test_glue_metrics(parse, bert_tokenizer, name):
-    data = GlueDataset(bert_tokenizer, *_without_data(parse, "glue", name))
+    data = GlueDataset(bert_tokenizer, *_without_data(parse, "glue", name)).load()
     labels, predicted = [0, 1, 1, 0, 1, 1], [0, 1, 0, 0, 1, 0]
     logits = np.array(predicted, float)[:, None] if name == "stsb" else _one_hot(predicted)
-    found = data.compute_metrics(EvalPrediction(logits, np.array(labels)))
+    found = data.compute_metrics(EvalPrediction(logits, np.array(labels)), ())
     accuracy, f1 = metrics.accuracy_score(labels, predicted), metrics.f1_score(labels, predicted)
     correlation = metrics.matthews_corrcoef(labels, predicted)
     expected = {
@@ -295,21 +308,25 @@ def test_glue_metrics(parse, bert_tokenizer, name):
 
 
 def test_constant_scores_correlate_with_nothing(parse, bert_tokenizer):
-    data = GlueDataset(bert_tokenizer, *_without_data(parse, "glue", "stsb"))
-    found = data.compute_metrics(EvalPrediction(np.ones((3, 1)), np.array([1.0, 2.0, 3.0])))
+    data = GlueDataset(bert_tokenizer, *_without_data(parse, "glue", "stsb")).load()
+    found = data.compute_metrics(EvalPrediction(np.ones((3, 1)), np.array([1.0, 2.0, 3.0])), ())
     assert found == {"pearson": 0.0, "spearmanr": 0.0, "combined_score": 0.0}
 
 
 def test_test_keys_are_metrics(parse, bert_tokenizer):
     for name in GLUE_TASKS:
-        data = GlueDataset(bert_tokenizer, *_without_data(parse, "glue", name))
+        data = GlueDataset(bert_tokenizer, *_without_data(parse, "glue", name)).load()
         logits = np.array([[0.1], [0.2]]) if name == "stsb" else _one_hot([0, 1], data.num_labels)
-        assert data.test_key in data.compute_metrics(EvalPrediction(logits, np.array([0, 1]))), name
+        assert data.test_key in data.compute_metrics(
+            EvalPrediction(logits, np.array([0, 1])), ()
+        ), name
     keys = {"cola": "matthews_correlation", "stsb": "combined_score", "mrpc": "accuracy"}
     for name, key in keys.items():
-        assert GlueDataset(bert_tokenizer, *_without_data(parse, "glue", name)).test_key == key
+        assert (
+            GlueDataset(bert_tokenizer, *_without_data(parse, "glue", name)).load().test_key == key
+        )
     for name, key in {"record": "f1", "multirc": "f1", "cb": "accuracy"}.items():
-        data = SuperGlueDataset(bert_tokenizer, *_without_data(parse, "superglue", name))
+        data = SuperGlueDataset(bert_tokenizer, *_without_data(parse, "superglue", name)).load()
         assert data.test_key == key
 
 
@@ -322,24 +339,24 @@ def _without_data(parse, task, name):
 def test_cb_metrics(shared, parse, bert_tokenizer):
     path = shared / "vectors" / "metrics" / "classification_qa_ner.json"
     official = json.loads(path.read_text(encoding="utf-8"))["cb_3class"]
-    data = SuperGlueDataset(bert_tokenizer, *_without_data(parse, "superglue", "cb"))
+    data = SuperGlueDataset(bert_tokenizer, *_without_data(parse, "superglue", "cb")).load()
     p = EvalPrediction(_one_hot(official["preds"], 3), np.array(official["labels"]))
     expected = {"accuracy": official["accuracy"], "f1": official["f1"]}
     expected["combined_score"] = official["ptuningv2_combined_score"]
-    assert data.compute_metrics(p) == pytest.approx(expected)
+    assert data.compute_metrics(p, ()) == pytest.approx(expected)
 
 
 def test_record_metrics_and_submission(parse, write, bert_tokenizer, tmp_path):
     write("ReCoRD/val.jsonl", [RECORD])
     flags = ("do_eval", "do_predict")
     arguments = parse("superglue", "record", *flags, predict_split="validation")
-    data = SuperGlueDataset(bert_tokenizer, *arguments[1:3])
+    data = SuperGlueDataset(bert_tokenizer, *arguments[1:3]).load()
     # Query 7: Ann 0.2, Bob 0.1 -> Ann, right. Query 8: equal -> the last by alphabet, Bob, right.
     logits = np.array([[0, 0.2], [9, 0.1], [0, 0.5], [0, 0.5]])
     p = EvalPrediction(logits, np.array([1, 0, 0, 1]))
-    assert data.compute_metrics(p) == {"f1": 1.0, "exact_match": 1.0}
+    assert data.compute_metrics(p, data.eval_dataset.rows) == {"f1": 1.0, "exact_match": 1.0}
     p = EvalPrediction(logits[::-1], np.array([1, 0, 0, 1]))  # Bob (tie) is wrong, Bob right
-    assert data.compute_metrics(p) == {"f1": 0.5, "exact_match": 0.5}
+    assert data.compute_metrics(p, data.eval_dataset.rows) == {"f1": 0.5, "exact_match": 0.5}
     path = data.write_predictions(tmp_path / "out", "validation", logits)
     assert path.name == "ReCoRD.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -348,10 +365,12 @@ def test_record_metrics_and_submission(parse, write, bert_tokenizer, tmp_path):
     scores = qa.record(qa.read_record(tmp_path / "ReCoRD" / "val.jsonl"), chosen)
     assert scores["exact_match"] == 1.0
     shorter = parse("superglue", "record", *flags, predict_split="validation", max_eval_samples=2)
-    data = SuperGlueDataset(bert_tokenizer, *shorter[1:3])
+    data = SuperGlueDataset(bert_tokenizer, *shorter[1:3]).load()
     p = EvalPrediction(logits[:2], np.array([1, 0]))
-    assert data.compute_metrics(p) == {"f1": 1.0, "exact_match": 1.0}
-    assert data.compute_metrics(EvalPrediction(logits, np.zeros(4)))["f1"] == 1.0
+    assert data.compute_metrics(p, data.eval_dataset.rows) == {"f1": 1.0, "exact_match": 1.0}
+    predicted = data.predict_datasets["validation"].rows
+    p = EvalPrediction(logits, np.zeros(4))
+    assert data.compute_metrics(p, predicted)["f1"] == 1.0
 
 
 def test_multirc_metrics_and_submission(parse, write, bert_tokenizer, tmp_path):
@@ -365,9 +384,11 @@ def test_multirc_metrics_and_submission(parse, write, bert_tokenizer, tmp_path):
     ]
     write("MultiRC/val.jsonl", passages)
     arguments = parse("superglue", "multirc", "do_eval", "do_predict", predict_split="validation")
-    data = SuperGlueDataset(bert_tokenizer, *arguments[1:3])
+    data = SuperGlueDataset(bert_tokenizer, *arguments[1:3]).load()
     logits = _one_hot([1, 0, 0, 0, 1])
-    found = data.compute_metrics(EvalPrediction(logits, np.array([1, 0, 1, 0, 1])))
+    found = data.compute_metrics(
+        EvalPrediction(logits, np.array([1, 0, 1, 0, 1])), data.eval_dataset.rows
+    )
     # 2 true positives, 1 answer missed; two of three questions have all answers right.
     assert found == pytest.approx({"f1": 4 / 5, "exact_match": 2 / 3})
     path = data.write_predictions(tmp_path / "out", "validation", logits)
@@ -401,7 +422,7 @@ def test_superglue_submissions(
     parse, write, bert_tokenizer, tmp_path, name, line, logits, expected
 ):
     write("test.jsonl", [{**line, "idx": 12}])
-    data = SuperGlueDataset(bert_tokenizer, *parse("superglue", name, "do_predict")[1:3])
+    data = SuperGlueDataset(bert_tokenizer, *parse("superglue", name, "do_predict")[1:3]).load()
     path = data.write_predictions(tmp_path / "out", "test", np.array([logits]))
     assert json.loads(path.read_text(encoding="utf-8")) == {"idx": 12, "label": expected}
 
@@ -423,7 +444,7 @@ def test_glue_submissions(
     text = header + "\n" + "\t".join(["0", *("a" for _ in GLUE_TASKS[name].texts)]) + "\n"
     for part in ("test", "test_matched", "test_mismatched"):
         write(f"{part}.tsv", text)
-    data = GlueDataset(bert_tokenizer, *parse("glue", name, "do_predict")[1:3])
+    data = GlueDataset(bert_tokenizer, *parse("glue", name, "do_predict")[1:3]).load()
     path = data.write_predictions(tmp_path / "out", split, np.array([logits]))
     assert path.name == file
     assert path.read_text(encoding="utf-8") == f"index\tprediction\n0\t{expected}\n"

@@ -14,7 +14,7 @@ from transformers.trainer_utils import EvalPrediction
 
 from evaluation import tagging
 from prefix_tuning.errors import UserError
-from ptuning_v2.tasks.ner.dataset import LAYOUTS, NERDataset, read_columns
+from ptuning_v2.tasks.ner.dataset import COLUMNS, NERDataset, read_columns
 from ptuning_v2.tasks.srl.dataset import SRLDataset, read_predicates
 from ptuning_v2.tasks.words import Aligner, Sentence, best_labels, first_tokens
 
@@ -60,10 +60,10 @@ def test_malformed_files(write):
 
 
 def test_labels_of_the_data_sets():
-    counts = {name: len(layout.labels) for name, layout in LAYOUTS.items()}
+    counts = {name: len(layout.labels) for name, layout in COLUMNS.items()}
     assert counts == {"conll2003": 9, "conll2004": 9, "ontonotes": 37, "wnut17": 13}
-    assert LAYOUTS["ontonotes"].labels[36] == "O"
-    assert LAYOUTS["conll2003"].labels[:3] == ("O", "B-PER", "I-PER")
+    assert COLUMNS["ontonotes"].labels[36] == "O"
+    assert COLUMNS["conll2003"].labels[:3] == ("O", "B-PER", "I-PER")
 
 
 _WORD = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=6)
@@ -188,7 +188,7 @@ def test_ner_run(parse, write, bert_tokenizer, tmp_path):
     for split in ("train", "valid", "test"):
         write(f"CoNLL03/{split}.txt", CONLL2003 + "\n")
     flags = ("do_train", "do_eval", "do_predict")
-    data = NERDataset(bert_tokenizer, *parse("ner", "conll2003", *flags)[1:3])
+    data = NERDataset(bert_tokenizer, *parse("ner", "conll2003", *flags)[1:3]).load()
     assert (data.num_labels, data.test_key, data.task_type) == (9, "f1", "token")
     batch = data.data_collator(data.train_dataset.features)
     assert batch["labels"].shape == batch["input_ids"].shape == batch["attention_mask"].shape
@@ -198,9 +198,9 @@ def test_ner_run(parse, write, bert_tokenizer, tmp_path):
     last = max(i for i, label in enumerate(batch["labels"][1]) if label != -100)
     ids[1, last] = data.label_list.index("I-MISC")
     logits = np.eye(9)[ids]
-    found = data.compute_metrics(EvalPrediction(logits, batch["labels"].numpy()))
+    found = data.compute_metrics(EvalPrediction(logits, batch["labels"].numpy()), ())
     assert found == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "accuracy": 0.75}
-    assert found == data.compute_metrics(EvalPrediction(ids, batch["labels"].numpy()))
+    assert found == data.compute_metrics(EvalPrediction(ids, batch["labels"].numpy()), ())
     path = data.write_predictions(tmp_path / "out", "test", logits)
     expected = "EU B-ORG B-ORG\nrejects O O\n\nGerman B-MISC B-MISC\ncall O I-MISC\n\n"
     assert path.read_text(encoding="utf-8") == expected
@@ -213,14 +213,16 @@ def test_ner_run(parse, write, bert_tokenizer, tmp_path):
 def test_ner_without_do_predict_and_with_room_for_a_prefix(parse, write, bert_tokenizer):
     write("valid.txt", "The O\nxyz O\n")
     arguments = parse("ner", "conll2003", max_seq_length=2)[1:3]
-    data = NERDataset(bert_tokenizer, *arguments, max_tokens=4)
+    data = NERDataset(bert_tokenizer, *arguments, max_tokens=4).load()
     assert data.predict_datasets == {}
     assert len(data.eval_dataset[0]["input_ids"]) == 3
     assert data.max_tokens == 4
     # No chunk to find: accuracy only.
-    found = data.compute_metrics(EvalPrediction(np.zeros((1, 3), int), np.array([[-100, 0, -100]])))
+    found = data.compute_metrics(
+        EvalPrediction(np.zeros((1, 3), int), np.array([[-100, 0, -100]])), ()
+    )
     assert found == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "accuracy": 1.0}
-    trained = NERDataset(bert_tokenizer, *arguments, label_list=["B-PER", "O"])
+    trained = NERDataset(bert_tokenizer, *arguments, label_list=["B-PER", "O"]).load()
     assert trained.eval_dataset[0]["labels"] == [-100, 1, 1, -100, -100, -100]
 
 
@@ -231,7 +233,7 @@ def test_srl_run(parse, write, bert_tokenizer, tmp_path):
         write(f"CoNLL05/conll05.{part}.txt", f"{line}\n{line}\n")
     flags = ("do_train", "do_eval", "do_predict")
     arguments = parse("srl", "conll2005", *flags, max_predict_samples=1, max_eval_samples=2)
-    data = SRLDataset(bert_tokenizer, *arguments[1:3], max_tokens=7)
+    data = SRLDataset(bert_tokenizer, *arguments[1:3], max_tokens=7).load()
     assert data.label_list == ["B-A0", "B-V", "I-A0", "O"]
     sizes = {name: len(examples) for name, examples in data.predict_datasets.items()}
     assert sizes == {"test_wsj": 1, "test_brown": 1}
@@ -247,7 +249,9 @@ def test_srl_run(parse, write, bert_tokenizer, tmp_path):
 
 def test_words_cut_off_are_predicted_as_o(parse, write, bert_tokenizer, tmp_path):
     write("test.txt", "cat B-LOC\ndog I-LOC\nmat I-LOC\n")
-    data = NERDataset(bert_tokenizer, *parse("ner", "conll2003", "do_predict")[1:3], max_tokens=4)
+    data = NERDataset(
+        bert_tokenizer, *parse("ner", "conll2003", "do_predict")[1:3], max_tokens=4
+    ).load()
     location = data.label_list.index("B-LOC")
     path = data.write_predictions(tmp_path, "test", np.full((1, 4), location))
     tags = tagging.read_tags(path)
@@ -256,10 +260,10 @@ def test_words_cut_off_are_predicted_as_o(parse, write, bert_tokenizer, tmp_path
 
 def test_missing_srl_files(parse, write, bert_tokenizer):
     with pytest.raises(UserError, match=r"neither CoNLL12/conll2012\.train\.txt"):
-        SRLDataset(bert_tokenizer, *parse("srl", "conll2012")[1:3])
+        SRLDataset(bert_tokenizer, *parse("srl", "conll2012")[1:3]).load()
     write("conll2012.train.txt", "0 ran ||| B-V\n")
     with pytest.raises(UserError, match=r"neither CoNLL12/conll2012\.devel\.txt"):
-        SRLDataset(bert_tokenizer, *parse("srl", "conll2012")[1:3])
+        SRLDataset(bert_tokenizer, *parse("srl", "conll2012")[1:3]).load()
 
 
 @given(st.lists(st.lists(st.sampled_from(["O", "B-PER", "I-PER", "B-LOC"]), min_size=1, max_size=5),
@@ -273,7 +277,7 @@ def test_metrics_equal_seqeval(ner_data, gold, random):
         rows = [[data.label_list.index(tag) for tag in tags] for tags in sentences]
         return np.array([[-100, *row, *[-100] * (6 - len(row))] for row in rows])
 
-    found = data.compute_metrics(EvalPrediction(padded(predicted), padded(gold)))
+    found = data.compute_metrics(EvalPrediction(padded(predicted), padded(gold)), ())
     assert found == pytest.approx(
         {
             "precision": metrics.precision_score(gold, predicted, zero_division=0),
@@ -292,7 +296,7 @@ def ner_data(bert_tokenizer, tmp_path_factory):
     (folder / "valid.txt").write_text(CONLL2003, encoding="utf-8")
     flags = f"--task_name ner --dataset_name conll2003 --data_dir {folder} --do_eval"
     arguments = get_args([*flags.split(), "--model_name_or_path", "m", "--output_dir", "o"])
-    return NERDataset(bert_tokenizer, *arguments[1:3])
+    return NERDataset(bert_tokenizer, *arguments[1:3]).load()
 
 
 def test_official_ner_numbers(shared, ner_data):
@@ -305,7 +309,7 @@ def test_official_ner_numbers(shared, ner_data):
         return np.array([row + [-100] * (width - len(row)) for row in rows])
 
     p = EvalPrediction(padded(official["preds"]), padded(official["labels"]))
-    assert ner_data.compute_metrics(p) == pytest.approx(official["seqeval"])
+    assert ner_data.compute_metrics(p, ()) == pytest.approx(official["seqeval"])
 
 
 def test_best_labels_of_a_batch():
@@ -326,18 +330,18 @@ def test_wnut17_files(shared, file, sentences, tokens):
     rows = read_columns(shared / "data" / "ner" / "wnut17" / file)
     assert len(rows) == sentences
     assert sum(len(row.words) for row in rows) == tokens
-    assert {tag for row in rows for tag in row.tags} == set(LAYOUTS["wnut17"].labels)
+    assert {tag for row in rows for tag in row.tags} == set(COLUMNS["wnut17"].labels)
 
 
 def test_wnut17_run(shared, parse, bert_tokenizer):
     folder = str(shared / "data" / "ner" / "wnut17")
     arguments = parse("ner", "wnut17", data_dir=folder)[1:3]
-    data = NERDataset(bert_tokenizer, *arguments, max_tokens=100)
+    data = NERDataset(bert_tokenizer, *arguments, max_tokens=100).load()
     labels = np.array([len(f["labels"]) for f in data.eval_dataset.features])
     assert len(labels) == 1009
     assert labels.max() <= 100
     batch = data.data_collator(data.eval_dataset.features)
     found = data.compute_metrics(
-        EvalPrediction(np.maximum(batch["labels"].numpy(), 0), batch["labels"].numpy())
+        EvalPrediction(np.maximum(batch["labels"].numpy(), 0), batch["labels"].numpy()), ()
     )
     assert found["f1"] == found["accuracy"] == 1.0

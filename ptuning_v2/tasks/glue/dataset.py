@@ -6,20 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainingArguments
 
-from evaluation import files
 from prefix_tuning.errors import UserError
-from prefix_tuning.files import write_lines
-from ptuning_v2.arguments import DataTrainingArguments, RunArguments
+from prefix_tuning.files import numbered_lines, write_lines
+from ptuning_v2.arguments import DataTrainingArguments
+from ptuning_v2.tasks.base import locate, read_hub
 from ptuning_v2.tasks.text import TextData, TextRow
-from ptuning_v2.tasks.utils import locate, read_hub
 
 HUB = "nyu-mll/glue"
 
 
 @dataclass(frozen=True)
-class Task:
+class GlueTask:
     """One task: its folder and columns, in the official files and on the hub."""
 
     folder: str
@@ -35,32 +34,32 @@ class Task:
 _SENTENCES = ("sentence1", "sentence2")
 _ENTAILMENT = ("entailment", "not_entailment")
 GLUE_TASKS = {
-    "cola": Task("CoLA", ("sentence",), names=("unacceptable", "acceptable")),
-    "mnli": Task(
+    "cola": GlueTask("CoLA", ("sentence",), names=("unacceptable", "acceptable")),
+    "mnli": GlueTask(
         "MNLI",
         _SENTENCES,
         "gold_label",
         ("entailment", "neutral", "contradiction"),
         ("premise", "hypothesis"),
     ),
-    "mrpc": Task(
+    "mrpc": GlueTask(
         "MRPC",
         ("#1 String", "#2 String"),
         "Quality",
         hub_texts=_SENTENCES,
         names=("not_equivalent", "equivalent"),
     ),
-    "qnli": Task("QNLI", ("question", "sentence"), labels=_ENTAILMENT),
-    "qqp": Task(
+    "qnli": GlueTask("QNLI", ("question", "sentence"), labels=_ENTAILMENT),
+    "qqp": GlueTask(
         "QQP",
         ("question1", "question2"),
         "is_duplicate",
         names=("not_duplicate", "duplicate"),
     ),
-    "rte": Task("RTE", _SENTENCES, labels=_ENTAILMENT),
-    "sst2": Task("SST-2", ("sentence",), names=("negative", "positive")),
-    "stsb": Task("STS-B", _SENTENCES, "score", None),
-    "wnli": Task("WNLI", _SENTENCES, names=("not_entailment", "entailment")),
+    "rte": GlueTask("RTE", _SENTENCES, labels=_ENTAILMENT),
+    "sst2": GlueTask("SST-2", ("sentence",), names=("negative", "positive")),
+    "stsb": GlueTask("STS-B", _SENTENCES, "score", None),
+    "wnli": GlueTask("WNLI", _SENTENCES, names=("not_entailment", "entailment")),
 }
 TEST_KEYS = {"cola": "matthews_correlation", "stsb": "combined_score"}
 _COLA_COLUMNS = ["source", "label", "mark", "sentence"]
@@ -75,27 +74,28 @@ def read_glue(name: str, path: Path) -> list[TextRow]:
         UserError: a column is missing, or a line is malformed, naming file and line.
     """
     task = GLUE_TASKS[name]
-    lines = files.read_text(path).rstrip("\n").split("\n")
-    header = lines[0].split("\t")
-    start = 1
+    lines = [(line.split("\t"), where) for line, where in numbered_lines(path)]
+    while lines and lines[-1][0] == [""]:
+        lines.pop()
+    header = lines[0][0] if lines else []
     if name == "cola" and "sentence" not in header:  # no header but in the test set
-        header, start = _COLA_COLUMNS, 0
+        header = _COLA_COLUMNS
+    else:
+        lines = lines[1:]
     missing = [column for column in task.texts if column not in header]
     if missing:
         raise UserError(f"{path}, line 1: there is no column {missing[0]!r}, found {header}")
     rows: list[TextRow] = []
-    for number, line in enumerate(lines[start:], start + 1):
-        cells = line.split("\t")
+    for cells, where in lines:
         if name == "qqp" and len(cells) < len(header):
             continue  # some questions of the official training file contain line breaks
         if len(cells) != len(header):
             raise UserError(
-                f"{path}, line {number}: {len(cells)} columns, expected {len(header)} separated "
-                "by tabs"
+                f"{where}: {len(cells)} columns, expected {len(header)} separated by tabs"
             )
         record = dict(zip(header, cells, strict=True))
         texts = [record[column] for column in task.texts]
-        label = _label(task, record[task.label], path, number) if task.label in record else None
+        label = _label(task, record[task.label], where) if task.label in record else None
         rows.append(_row(texts, label, len(rows)))
     return rows
 
@@ -104,18 +104,16 @@ def _row(texts: list[str], label: float | None, idx: int) -> TextRow:
     return TextRow(((texts[0], texts[1] if len(texts) > 1 else None),), label, idx)
 
 
-def _label(task: Task, text: str, path: Path, number: int) -> float:
+def _label(task: GlueTask, text: str, where: str) -> float:
     if task.labels is None:
         try:
             return float(text)
         except ValueError as error:
-            raise UserError(f"{path}, line {number}: {text!r} is not a score") from error
+            raise UserError(f"{where}: {text!r} is not a score") from error
     numbers = {str(i): i for i in range(len(task.labels))}
     classes = numbers | {label: i for i, label in enumerate(task.labels)}
     if text not in classes:
-        raise UserError(
-            f"{path}, line {number}: label {text!r} is none of {', '.join(task.labels)}"
-        )
+        raise UserError(f"{where}: label {text!r} is none of {', '.join(task.labels)}")
     return classes[text]
 
 
@@ -136,14 +134,14 @@ class GlueDataset(TextData):
         self,
         tokenizer: PreTrainedTokenizerBase,
         data_args: DataTrainingArguments,
-        training_args: RunArguments,
+        training_args: TrainingArguments,
     ) -> None:
-        self.task = GLUE_TASKS[data_args.dataset_name]
+        super().__init__(tokenizer, data_args, training_args)
+        self.task = GLUE_TASKS[self.name]
         labels = self.task.names or self.task.labels
         self.label_list = list(labels) if labels else None
         self.num_labels = len(labels) if labels else 1
-        self.test_key = TEST_KEYS.get(data_args.dataset_name, "accuracy")
-        super().__init__(tokenizer, data_args, training_args)
+        self.test_key = TEST_KEYS.get(self.name, "accuracy")
 
     def splits(self, kind: str) -> tuple[str, ...]:
         return (f"{kind}_matched", f"{kind}_mismatched") if self.name == "mnli" else (kind,)

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation import files
 from prefix_tuning.errors import UserError
-from ptuning_v2.tasks.utils import DATA, locate
+from prefix_tuning.files import numbered_lines
+from ptuning_v2.tasks.base import DATA, locate
 from ptuning_v2.tasks.words import Sentence, WordData
 
 
 @dataclass(frozen=True)
-class Layout:
+class Columns:
     """Where the files of a data set are, and what is in their columns; the tag is the last."""
 
     folder: str
@@ -35,8 +35,8 @@ _ONTONOTES = (
     "CARDINAL DATE EVENT FAC GPE LANGUAGE LAW LOC MONEY NORP ORDINAL ORG PERCENT PERSON PRODUCT "
     "QUANTITY TIME WORK_OF_ART"
 ).split()
-LAYOUTS = {
-    "conll2003": Layout(
+COLUMNS = {
+    "conll2003": Columns(
         "CoNLL03",
         {
             "train": ("train.txt", "eng.train"),
@@ -45,18 +45,18 @@ LAYOUTS = {
         },
         ("O", *_bio("PER", "ORG", "LOC", "MISC")),
     ),
-    "conll2004": Layout(
+    "conll2004": Columns(
         "CoNLL04",
         _files("train.txt", "dev.txt", "test.txt"),
         ("O", *_bio("Loc", "Peop", "Org", "Other")),
     ),
-    "ontonotes": Layout(
+    "ontonotes": Columns(
         "ontoNotes",
         _files("train.sd.conllx", "dev.sd.conllx", "test.sd.conllx"),
         (*(f"{prefix}-{name}" for prefix in "BI" for name in _ONTONOTES), "O"),
         token_column=1,
     ),
-    "wnut17": Layout(
+    "wnut17": Columns(
         "wnut17",
         _files("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"),
         ("O", *_bio("corporation", "creative-work", "group", "location", "person", "product")),
@@ -75,15 +75,15 @@ def read_columns(path: Path, token_column: int = 0) -> list[Sentence]:
     sentences: list[Sentence] = []
     words: list[str] = []
     tags: list[str] = []
-    start = 1
+    start = ""
 
     def finish() -> None:
         if words:
-            sentences.append(Sentence(tuple(words), tuple(tags), f"{path}, line {start}"))
+            sentences.append(Sentence(tuple(words), tuple(tags), start))
             words.clear()
             tags.clear()
 
-    for number, line in enumerate(files.read_text(path).split("\n"), 1):
+    for line, where in numbered_lines(path):
         if not line.strip() or line.startswith("-DOCSTART-"):
             finish()
             continue
@@ -91,11 +91,11 @@ def read_columns(path: Path, token_column: int = 0) -> list[Sentence]:
         columns = line.split("\t") if "\t" in line else line.split()
         if len(columns) < token_column + 2:
             raise UserError(
-                f"{path}, line {number}: {len(columns)} columns, expected the token in column "
+                f"{where}: {len(columns)} columns, expected the token in column "
                 f"{token_column + 1} and the tag in the last"
             )
         if not words:
-            start = number
+            start = where
         words.append(columns[token_column])
         tags.append(columns[-1].strip())
     finish()
@@ -106,12 +106,12 @@ class NERDataset(WordData):
     """A data set of named entities, with its metric and its predictions."""
 
     def find_labels(self) -> Sequence[str]:
-        return LAYOUTS[self.name].labels
+        return COLUMNS[self.name].labels
 
     def read(self, split: str) -> list[Sentence]:
-        layout = LAYOUTS[self.name]
-        path = locate(self.data_args.data_dir or DATA, layout.folder, layout.files[split])
-        return read_columns(path, layout.token_column)
+        columns = COLUMNS[self.name]
+        path = locate(self.data_args.data_dir or DATA, columns.folder, columns.files[split])
+        return read_columns(path, columns.token_column)
 
     def format(self, sentence: Sentence, tags: Sequence[str]) -> str:
         """``word gold predicted`` lines as conlleval reads them, and a blank line."""

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import BatchEncoding, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase, TrainingArguments
 
-from evaluation import files, qa
+from evaluation import qa
 from prefix_tuning.errors import UserError
-from ptuning_v2.arguments import DataTrainingArguments, QuestionAnwseringArguments, RunArguments
-from ptuning_v2.tasks.qa.utils_qa import Answers, Question, Window, postprocess_qa_predictions
-from ptuning_v2.tasks.utils import (
+from prefix_tuning.files import read_json
+from ptuning_v2.arguments import DataTrainingArguments, QuestionAnwseringArguments
+from ptuning_v2.tasks.base import (
     Collator,
     Examples,
     Feature,
@@ -23,6 +23,7 @@ from ptuning_v2.tasks.utils import (
     locate,
     read_hub,
 )
+from ptuning_v2.tasks.qa.utils_qa import Answers, Question, Window, postprocess_qa_predictions
 
 HUB = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
 VERSIONS = {"squad": "v1.1", "squad_v2": "v2.0"}
@@ -40,7 +41,7 @@ def read_squad(path: Path, unanswerable: bool) -> list[Question]:
         UserError: the file is no SQuAD file, or an answer does not stand where it should; names
             the question.
     """
-    document = files.read_json(path)
+    document = read_json(path)
     questions = []
     where = "the first article"
     try:
@@ -92,7 +93,7 @@ def _from_hub(record: dict[str, Any]) -> Question:
     )
 
 
-class Windows(Examples):
+class Windows(Examples[Window]):
     """Features of windows; the rows are :class:`Window`, of these questions (none in training)."""
 
     def __init__(
@@ -102,7 +103,7 @@ class Windows(Examples):
         self.questions = questions
 
 
-class SQuAD(TaskData):
+class SQuAD(TaskData[Question, Windows]):
     """SQuAD 1.1 or 2.0, with its metrics and its predictions."""
 
     task_type = "qa"
@@ -113,7 +114,7 @@ class SQuAD(TaskData):
         self,
         tokenizer: PreTrainedTokenizerBase,
         data_args: DataTrainingArguments,
-        training_args: RunArguments,
+        training_args: TrainingArguments,
         qa_args: QuestionAnwseringArguments,
     ) -> None:
         super().__init__(tokenizer, data_args, training_args)
@@ -123,7 +124,6 @@ class SQuAD(TaskData):
         self.stride = min(DOC_STRIDE, self.max_seq_length // 3)
         # To one length always: padding takes part in the loss over positions.
         self.data_collator = Collator(tokenizer, self.max_seq_length)
-        self.load()
 
     def read(self, split: str) -> list[Question]:
         if self.data_args.data_dir is None:

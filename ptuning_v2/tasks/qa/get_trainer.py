@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from ptuning_v2.arguments import Arguments
 from ptuning_v2.tasks.qa.dataset import SQuAD, Windows
@@ -15,12 +17,12 @@ def get_trainer(args: Arguments) -> tuple[QuestionAnsweringTrainer, SQuAD]:
     """The trainer of a run, and its data; every evaluation writes its answers."""
     _, data_args, training_args, qa_args = args
     config, tokenizer = load_base(args)
-    data = SQuAD(tokenizer, data_args, training_args, qa_args)
+    data = SQuAD(tokenizer, data_args, training_args, qa_args).load()
 
-    def answer(examples: Windows, logits: Any) -> dict[str, float]:
+    def answer(examples: Windows, logits: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
         answers = data.predict(examples, logits)
         answers.write(Path(training_args.output_dir))
         return data.score(examples, answers)
 
-    more = {"post_process_function": answer}
-    return build_trainer(args, config, data, QuestionAnsweringTrainer, **more), data
+    make = partial(QuestionAnsweringTrainer, post_process_function=answer)
+    return build_trainer(args, config, data, make), data

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation import files
 from prefix_tuning.errors import UserError
-from ptuning_v2.tasks.utils import DATA, locate
+from prefix_tuning.files import numbered_lines
+from ptuning_v2.tasks.base import DATA, locate
 from ptuning_v2.tasks.words import Sentence, WordData
 
 FOLDERS = {"conll2005": "CoNLL05", "conll2012": "CoNLL12"}
@@ -33,9 +33,8 @@ def read_predicates(path: Path) -> list[Sentence]:
         UserError: a line is not of this form, naming file and line.
     """
     sentences = []
-    for number, line in enumerate(files.read_lines(path), 1):
-        where = f"{path}, line {number}"
-        if not line:
+    for line, where in numbered_lines(path):
+        if not line.strip():
             continue
         left, bars, right = line.partition("|||")
         index, *words = left.split() or [""]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ptuning_v2.arguments import Arguments, free_positions
 from ptuning_v2.tasks.srl.dataset import SRLDataset
 from ptuning_v2.tasks.words import best_labels
@@ -15,9 +17,10 @@ def get_trainer(args: Arguments) -> tuple[ExponentialTrainer, SRLDataset]:
     config, tokenizer = load_base(args, word_by_word=True)
     max_tokens = free_positions(config, model_args.occupied_positions)
     labels = labels_of_checkpoint(model_args)
-    data = SRLDataset(tokenizer, data_args, training_args, max_tokens, labels)
-    more = {
-        "compute_metrics": data.compute_metrics,
-        "preprocess_logits_for_metrics": best_labels,
-    }
-    return build_trainer(args, config, data, ExponentialTrainer, **more), data
+    data = SRLDataset(tokenizer, data_args, training_args, max_tokens, labels).load()
+    make = partial(
+        ExponentialTrainer,
+        compute_metrics=data.compute_metrics,
+        preprocess_logits_for_metrics=best_labels,
+    )
+    return build_trainer(args, config, data, make), data

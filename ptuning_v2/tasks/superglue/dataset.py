@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import EvalPrediction
 
-from evaluation import files, qa
+from evaluation import qa
 from prefix_tuning.errors import UserError
-from prefix_tuning.files import write_lines
-from ptuning_v2.arguments import DataTrainingArguments, RunArguments
+from prefix_tuning.files import read_json_lines, write_lines
+from ptuning_v2.arguments import DataTrainingArguments
+from ptuning_v2.tasks.base import locate, read_hub
 from ptuning_v2.tasks.text import TextData, TextRow
-from ptuning_v2.tasks.utils import Examples, locate, read_hub
 
 HUB = "aps/super_glue"
 
@@ -60,15 +60,13 @@ def read_superglue(name: str, path: Path, template_id: int = 0) -> list[TextRow]
     """
     rows: list[TextRow] = []
     flatten = _FLATTEN.get(name, _flatten_plain)
-    for number, line in enumerate(files.read_json_lines(path), 1):
+    for line, where in read_json_lines(path):
         try:
             for record in flatten(name, line):
                 rows += compose(name, record, template_id)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             reason = f"no field {error}" if isinstance(error, KeyError) else str(error)
-            raise UserError(
-                f"{path}, line {number} is no {FOLDERS[name]} record: {reason}"
-            ) from error
+            raise UserError(f"{where} is no {FOLDERS[name]} record: {reason}") from error
     return rows
 
 
@@ -196,15 +194,15 @@ class SuperGlueDataset(TextData):
         self,
         tokenizer: PreTrainedTokenizerBase,
         data_args: DataTrainingArguments,
-        training_args: RunArguments,
+        training_args: TrainingArguments,
     ) -> None:
-        name = data_args.dataset_name
+        super().__init__(tokenizer, data_args, training_args)
+        name = self.name
         self.label_list = list(LABELS[name]) if name in LABELS else None
         # COPA's head gives each choice one score.
         self.num_labels = len(self.label_list) if self.label_list else 1
         self.task_type = "choice" if name == "copa" else "sequence"
         self.test_key = "f1" if name in ("record", "multirc") else "accuracy"
-        super().__init__(tokenizer, data_args, training_args)
 
     def read(self, split: str) -> list[TextRow]:
         template = self.data_args.template_id
@@ -217,29 +215,22 @@ class SuperGlueDataset(TextData):
             records = [{**record, "label": None} for record in records]
         return [row for record in records for row in compose(self.name, record, template)]
 
-    def compute_metrics(self, p: EvalPrediction) -> dict[str, float]:
-        """The metrics of the benchmark, ``test_key`` among them."""
-        if self.name not in ("record", "multirc"):
-            return super().compute_metrics(p)
-        # Both group rows by question, which ``p`` does not know. Only the validation set has
-        # labels, so that sets of one length are the same.
-        sets = (self.eval_dataset, *self.predict_datasets.values())
-        examples = next(e for e in sets if e is not None and len(e) == len(p.predictions))
-        return self._score_groups(examples, p.predictions)
-
-    def _score_groups(self, examples: Examples, logits: np.ndarray) -> dict[str, float]:
+    def compute_metrics(self, p: EvalPrediction, rows: Sequence[TextRow]) -> dict[str, float]:
+        """The metrics of the benchmark; those of MultiRC and ReCoRD group rows by question."""
         if self.name == "record":
-            answers = {_query(row): row.answers for row in examples.rows}
-            values = qa.record(answers, self._entities(examples, logits)).values
+            answers = {_query(row): row.answers for row in rows}
+            values = qa.record(answers, self._entities(rows, p.predictions)).values
             return {"f1": values["f1"], "exact_match": values["exact_match"]}
-        questions = [(row.idx["paragraph"], row.idx["question"]) for row in examples.rows]
-        labels = [row.label for row in examples.rows]
-        values = qa.multirc(questions, labels, self.decide(logits).tolist()).values
-        return {"f1": values["f1_a"], "exact_match": values["exact_match"]}
+        if self.name == "multirc":
+            questions = [(row.idx["paragraph"], row.idx["question"]) for row in rows]
+            labels = [row.label for row in rows]
+            values = qa.multirc(questions, labels, self.decide(p.predictions).tolist()).values
+            return {"f1": values["f1_a"], "exact_match": values["exact_match"]}
+        return super().compute_metrics(p, rows)
 
-    def _entities(self, examples: Examples, logits: np.ndarray) -> dict[str, str]:
-        queries = [_query(row) for row in examples.rows]
-        entities = [row.entity for row in examples.rows]
+    def _entities(self, rows: Sequence[TextRow], logits: np.ndarray) -> dict[str, str]:
+        queries = [_query(row) for row in rows]
+        entities = [row.entity for row in rows]
         return qa.best_entities(queries, entities, logits[:, 1].tolist())
 
     def write_predictions(self, folder: Path, split: str, logits: np.ndarray) -> Path:
@@ -250,18 +241,16 @@ class SuperGlueDataset(TextData):
             split: a key of ``predict_datasets``.
             logits: ``[N, labels]``.
         """
-        examples = self.predict_datasets[split]
+        rows = self.predict_datasets[split].rows
         if self.name == "record":
-            chosen = self._entities(examples, logits)
+            chosen = self._entities(rows, logits)
             lines = [{"idx": int(query), "label": entity} for query, entity in chosen.items()]
         elif self.name == "multirc":
-            lines = _nest(examples.rows, self.decide(logits).tolist())
+            lines = _nest(rows, self.decide(logits).tolist())
         else:
             labels = [SUBMITTED[self.name][label] for label in self.decide(logits)]
-            lines = [
-                {"idx": row.idx, "label": label}
-                for row, label in zip(examples.rows, labels, strict=True)
-            ]
+            pairs = zip(rows, labels, strict=True)
+            lines = [{"idx": row.idx, "label": label} for row, label in pairs]
         texts = (json.dumps(line, ensure_ascii=False) for line in lines)
         return write_lines(folder / f"{FOLDERS[self.name]}.jsonl", texts)
 

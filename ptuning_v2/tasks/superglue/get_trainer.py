@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ptuning_v2.arguments import Arguments
 from ptuning_v2.tasks.superglue.dataset import SuperGlueDataset
 from ptuning_v2.training.build import build_trainer, load_base
@@ -12,6 +14,6 @@ def get_trainer(args: Arguments) -> tuple[BaseTrainer, SuperGlueDataset]:
     """The trainer of a run, and its data."""
     _, data_args, training_args, _ = args
     config, tokenizer = load_base(args)
-    data = SuperGlueDataset(tokenizer, data_args, training_args)
-    more = {"compute_metrics": data.compute_metrics}
-    return build_trainer(args, config, data, BaseTrainer, **more), data
+    data = SuperGlueDataset(tokenizer, data_args, training_args).load()
+    make = partial(BaseTrainer, compute_metrics=data.compute_metrics)
+    return build_trainer(args, config, data, make), data
