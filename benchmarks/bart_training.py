@@ -25,7 +25,7 @@ from transformers import BartConfig, BartForConditionalGeneration
 from benchmarks.measure import Step, alternate, device, peak_memory
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.objectives import target_logits
-from prefix_tuning.prefix import SUFFIXES
+from prefix_tuning.prefix import parameter_name
 from seq2seq.prefixTuning import PrefixTuning
 
 SHAPES = {"bart-large": (12, 16, 1024, 4096), "bart-base": (6, 12, 768, 3072)}
@@ -41,14 +41,11 @@ class OriginalsWay(PrefixTuning):
 
     def slots_of_rows(self, rows: int, site: str) -> Tensor:
         indices = torch.arange(self.length, device=self.wte.weight.device).expand(rows, -1)
-        embedding = self.get_submodule("wte" + SUFFIXES[site])
-        return self.get_submodule("control_trans" + SUFFIXES[site])(embedding(indices))
+        embedding = self.get_submodule(parameter_name("wte", site))
+        return self.get_submodule(parameter_name("control_trans", site))(embedding(indices))
 
     def key_values(self, batch_size: int = 1, site: str = "self") -> tuple[Tensor, ...]:
-        shape = self.shape
-        table = self.slots_of_rows(batch_size, site)
-        table = table.view(batch_size, self.length, -1, shape.n_head, shape.head_dim)
-        return table.permute(2, 0, 3, 1, 4).split(2)
+        return self.shape.to_layers(self.slots_of_rows(batch_size, site)).unbind(0)
 
 
 def make_model(args: argparse.Namespace) -> Any:

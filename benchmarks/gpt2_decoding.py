@@ -21,7 +21,8 @@ from benchmarks.gpt2_training import PAD, SHAPES, make_model
 from benchmarks.measure import LENGTHS, Step, alternate, device, peak_memory
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.beam_search import beam_search
-from prefix_tuning.prefix import MLPPrefix, PrefixShape
+from prefix_tuning.parametrizations import MLPPrefix
+from prefix_tuning.shape import PrefixShape
 
 NEVER = 50255
 """An end token that is not generated, so that all ways do the same number of steps."""

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
-from gpt2 import prefixes
+from gpt2 import prefix_flags
 from gpt2.adapters import DESIGNS
 from gpt2.baselines import PREPARE, TOP_LAYERS, WITH_PREFIX, check_peft
 from gpt2.distillation import MATCHING_OBJECTIVES, POSITIONS
@@ -18,7 +18,7 @@ from gpt2.tasks import TASKS
 from harness.models import DTYPES
 from prefix_tuning.errors import UserError
 from prefix_tuning.objectives import OBJECTIVE_MODES
-from prefix_tuning.variants import PARAMETRIZATIONS
+from prefix_tuning.parametrizations import PARAMETRIZATIONS
 
 TUNING_MODES = tuple(PREPARE)
 
@@ -53,7 +53,7 @@ class ModelArguments:
     parametrization: str | None = _flag(
         None, f"the variant by name, instead of the flags above: {', '.join(PARAMETRIZATIONS)}"
     )
-    init: str | None = _flag(None, f"what the prefix starts from: {', '.join(prefixes.INITS)}")
+    init: str | None = _flag(None, f"what the prefix starts from: {', '.join(prefix_flags.INITS)}")
     init_text: str | None = _flag(None, "the text of --init text: a word, an instruction, ...")
     init_file: str | None = _flag(None, "a file with the text of --init text")
     init_random: str = _yes_no("no", "without effect, as in the original")
@@ -149,7 +149,7 @@ def check(model: ModelArguments, data: DataArguments, run: RunArguments) -> None
     if data.train_size is not None:
         subset_size(data.train_size, 100)
     if model.tuning_mode in WITH_PREFIX:
-        prefixes.check(model)
+        prefix_flags.check(model)
     _check_baseline(model)
     _check_distillation(model)
 
@@ -220,5 +220,5 @@ def _check_distillation(model: ModelArguments) -> None:
         raise UserError(f"--distill yes: only with prefixtune, not {model.tuning_mode}")
     if model.finetuned_model_path is None:
         raise UserError("--distill yes needs the teacher: add --finetuned_model_path")
-    if prefixes.reads_source(model):
+    if prefix_flags.reads_source(model):
         raise UserError("--distill yes: an infix sees no source where the teacher sees it; use cat")

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging as library_logging
 
-from gpt2 import prefixes, run_folder
+from gpt2 import prefix_flags, run_folder
 from gpt2.arguments import Arguments, DataArguments, ModelArguments, RunArguments, parse
 from gpt2.baselines import BOTH, PREPARE, WITH_PREFIX, saver, set_residual_dropout
 from gpt2.data import Format, TableToTextDataset, collate, collate_infix
@@ -75,7 +75,7 @@ def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> 
     limit = getattr(model.config, "max_position_embeddings", None)
     has_prefix = model_args.tuning_mode in WITH_PREFIX
     if limit is not None and has_prefix:
-        length, n_position = prefixes.length(model_args, tokenizer), limit
+        length, n_position = prefix_flags.length(model_args, tokenizer), limit
         limit -= length
         if limit < 1:
             raise UserError(
@@ -87,7 +87,7 @@ def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> 
     eval_set = make(eval_records, training=False) if eval_records else None
     print(f"{len(train_set):,} training pairs from {data_args.train_data_file}")
 
-    is_infix = has_prefix and prefixes.reads_source(model_args)
+    is_infix = has_prefix and prefix_flags.reads_source(model_args)
     _configure(run_args, output_dir, has_eval=eval_set is not None)
     common = {
         "args": run_args,
@@ -103,7 +103,7 @@ def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> 
         print(f"going on from {resume_from}")
     else:
         if has_prefix:
-            prefixes.start(model_args, trainer.prefix, model, tokenizer)
+            prefix_flags.start(model_args, trainer.prefix, model, tokenizer)
         run_folder.start(output_dir, run_folder.settings_of(arguments))
     before = _step_of(resume_from)
     result = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
@@ -168,7 +168,7 @@ def _prefix_trainer(
     model_args, data_args, _ = arguments
     both = model_args.tuning_mode == "bothtune"
     enable_prefix(PREPARE[model_args.tuning_mode](model, model_args))
-    prefix = prefixes.build(model_args, model, tokenizer)
+    prefix = prefix_flags.build(model_args, model, tokenizer)
     meta = checkpoint.metadata(
         prefix,
         model,

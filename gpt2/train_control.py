@@ -14,11 +14,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from prefix_tuning import checkpoint
 from prefix_tuning.errors import UserError
-from prefix_tuning.initialization import activations, start_from
+from prefix_tuning.initialization import activations
 from prefix_tuning.objectives import IGNORE, objective, scatter_nll, target_nll
+from prefix_tuning.parametrizations import PARAMETRIZATIONS
 from prefix_tuning.prefix import Prefix
 from prefix_tuning.shape import PrefixShape
-from prefix_tuning.variants import PARAMETRIZATIONS
 
 END_OF_TEXT = 50256
 """GPT-2's ``<|endoftext|>``, which objective mode 4 does not count."""
@@ -51,8 +51,8 @@ class PrefixTuning(Prefix):
         objective_mode: how token losses are added up (:func:`prefix_tuning.objectives.objective`),
             if not in ``config`` (1).
         end_id: the end token's id.
-        parametrization: a name in ``prefix_tuning.variants.PARAMETRIZATIONS``, instead of what
-            the other arguments say.
+        parametrization: a name in :data:`prefix_tuning.parametrizations.PARAMETRIZATIONS`, instead
+            of what the other arguments say.
         parametrize_emb: of an embedding-only prefix, ``MLP`` or ``Emb``, if not in ``config``
             (MLP).
     """
@@ -101,7 +101,7 @@ class PrefixTuning(Prefix):
         self.end_id = end_id
         if words and model_gpt2 is not None:
             ids = torch.tensor([words], device=model_gpt2.device)
-            start_from(self, {k: v.cpu() for k, v in activations(model_gpt2, ids).items()})
+            self.start({k: v.cpu() for k, v in activations(model_gpt2, ids).items()})
 
     def _build(self, name: str, shape: PrefixShape, options: dict[str, Any]) -> None:
         self.__class__ = _class_of(type(self), PARAMETRIZATIONS[name])

@@ -18,7 +18,7 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 from gpt2 import run_language_modeling
 from gpt2.arguments import TUNING_MODES
 from gpt2.baselines import WITH_PREFIX
-from gpt2.prefixes import INITS, STARTABLE, parametrization
+from gpt2.prefix_flags import INITS, STARTABLE, parametrization
 from gpt2.run_names import folder_name, length, run_name, schedule, subset
 from gpt2.tasks import TASKS
 from prefix_tuning.errors import UserError, run_command

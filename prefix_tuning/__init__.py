@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prefix_tuning.attention import KeyValues, enable_prefix
-    from prefix_tuning.prefix import FlatPrefix, MLPPrefix
+    from prefix_tuning.parametrizations import EmbeddingPrefix, FlatPrefix, InfixPrefix, MLPPrefix
     from prefix_tuning.shape import PrefixShape
-    from prefix_tuning.variants import EmbeddingPrefix, InfixPrefix
 
 __version__ = "0.1.0"
 __all__ = [
@@ -25,11 +24,11 @@ __all__ = [
 _HOMES = {
     "KeyValues": "attention",
     "enable_prefix": "attention",
-    "FlatPrefix": "prefix",
-    "MLPPrefix": "prefix",
+    "FlatPrefix": "parametrizations",
+    "MLPPrefix": "parametrizations",
     "PrefixShape": "shape",
-    "EmbeddingPrefix": "variants",
-    "InfixPrefix": "variants",
+    "EmbeddingPrefix": "parametrizations",
+    "InfixPrefix": "parametrizations",
 }
 
 

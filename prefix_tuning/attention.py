@@ -1,234 +1,96 @@
-"""How a prefix reaches the attention of a frozen transformer.
+"""How a prefix enters a frozen transformer: :func:`enable_prefix` once, :func:`run` for each call.
 
-Only this file touches transformers' internals, and ``deberta.py`` for the one family whose
-attention goes another way. It registers attention functions of its own (``AttentionInterface``)
-that put the prefix in front of the keys and values they are given, and mask functions of the same
-name (``AttentionMaskInterface``), without which transformers would pass no mask at all. The prefix
-travels as the keyword argument ``prefix`` of one forward call, from the model down to the
-attention: no state outlives the call, and a layer recomputed during backward (gradient
-checkpointing) gets the same prefix again. The key/value cache holds real tokens only.
+What stands in front travels with one forward call, from the model down to the attention: no state
+outlives the call, and a layer recomputed during backward (gradient checkpointing) gets the same
+prefix again. The key/value cache holds real tokens only. How it travels is the business of a door:
+``backends.py`` for nearly every family, ``deberta.py`` for one whose attention goes another way.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
-from transformers import AttentionInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import (
-    AttentionMaskInterface,
-    eager_mask,
-    flash_attention_mask,
-    sdpa_mask,
-)
-from transformers.modeling_flash_attention_utils import _flash_attention_forward
+from transformers import PreTrainedModel
 
-from prefix_tuning import deberta
+from prefix_tuning.backends import BACKENDS, InterfaceDoor
+from prefix_tuning.deberta import DisentangledDoor
+from prefix_tuning.doors import Door, not_through_the_interface
 from prefix_tuning.errors import UserError
+from prefix_tuning.key_values import (
+    Attended,
+    Backend,
+    Front,
+    KeyValues,
+    attend_behind,
+    name_sites,
+    site_of,
+)
 from prefix_tuning.positions import position_inputs
 from prefix_tuning.shape import PrefixShape
 
-_CROSS_ATTENTIONS = ("encoder_attn", "EncDecAttention")
-"""What the families of BART and T5 call the decoder's attention to the encoder."""
+__all__ = [
+    "DOORS",
+    "Front",
+    "KeyValues",
+    "check_usable",
+    "enable_prefix",
+    "has_plain_head",
+    "prefixed_inputs",
+    "run",
+]
+
+DOORS: dict[str, Door] = {"deberta": DisentangledDoor(), "deberta-v2": DisentangledDoor()}
+"""``model_type`` -> the door of a family whose attention bypasses ``AttentionInterface``."""
+_INTERFACE = InterfaceDoor()
 
 
-class KeyValues:
-    """Keys and values for one forward call.
+def _door_of(model: PreTrainedModel) -> Door:
+    return DOORS.get(model.config.model_type, _INTERFACE)
+
+
+def run(
+    model: PreTrainedModel,
+    front: Front,
+    inputs: dict[str, Any],
+    part: Callable[..., Any] | None = None,
+) -> Any:
+    """Run a frozen model behind what stands in front: the one way in.
 
     Args:
-        layers: per layer a tensor ``[2, rows, H, P, d]``, or such a sequence for each site of an
-            encoder-decoder (:func:`site_of`). One row is shared by the whole batch; ``B`` rows
-            serve a batch of ``B``, or of ``B * k`` when each row has ``k`` beams.
-        offset: how far the positions of real tokens are shifted; ``P`` when not given, as in the
-            original, where real tokens are numbered from the end of the prefix. Encoder-decoders
-            number them from 0 in any case.
-        visible: bool ``[rows, P]``, False on slots that nothing may attend to (padding in what the
-            slots were computed from); all are visible when not given.
+        model: after :func:`enable_prefix`.
+        front: for every attention that is run.
+        inputs: keyword arguments of ``forward``. ``position_ids``, if given, count real tokens
+            from 0; they are shifted here.
+        part: of the model, what is run alone: its ``base_model`` (no head), its encoder or its
+            decoder. The whole model when not given.
 
-    Not a tensor on purpose: ``generate`` repeats every tensor it is given for its beams.
-    """
-
-    visible: Tensor | None = None
-
-    def __init__(
-        self,
-        layers: Iterable[Tensor] | Mapping[str, Iterable[Tensor]],
-        offset: int | None = None,
-        visible: Tensor | None = None,
-    ) -> None:
-        sites = layers if isinstance(layers, Mapping) else {"self": layers}
-        self.sites = {site: tuple(pairs) for site, pairs in sites.items()}
-        first = next(iter(self.sites.values()))
-        self.offset = first[0].shape[3] if offset is None else offset
-        self.visible = visible
-
-    def lookup(self, module: Any, key: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The keys and values of one attention for the batch of ``key``, in its dtype.
-
-        Args:
-            module: the attention module, which names its layer in ``layer_idx``.
-            key: that attention's own keys ``[B, H, T, d]``.
-
-        Returns:
-            two tensors ``[B, H, P, d]``, views of the shared row where there is only one; None
-            where this prefix does not stand in front of this attention.
-        """
-        layers = self.sites.get(site_of(module))
-        if layers is None:
-            return None
-        pair = layers[module.layer_idx].to(device=key.device, dtype=key.dtype)
-        rows, batch_size = pair.shape[1], key.shape[0]
-        if rows == 1:
-            pair = pair.expand(-1, batch_size, -1, -1, -1)
-        elif rows != batch_size:
-            if batch_size % rows:
-                raise ValueError(f"a prefix of {rows} rows cannot serve a batch of {batch_size}")
-            pair = pair.repeat_interleave(batch_size // rows, dim=1)
-        return pair[0], pair[1]
-
-    def attend(
-        self,
-        backend: Callable[..., Any],
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Run ``backend`` with the prefix in front of ``key [B, H, T, d]`` and ``value``."""
-        pair = self.lookup(module, key)
-        if pair is None:
-            return backend(module, query, key, value, mask, **kwargs)
-        prefix_key, prefix_value = pair
-        key = torch.cat([prefix_key, key], dim=2)
-        value = torch.cat([prefix_value, value], dim=2)
-        if mask is not None:
-            # A boolean or 0/1 mask says what is visible, a float mask is added to the scores.
-            visible = 0.0 if mask.is_floating_point() else True
-            mask = _widen(mask, prefix_key.shape[2], visible)
-        if self.visible is not None:
-            mask = _hide(mask, self.visible, key)
-        if kwargs.get("position_bias") is not None:  # T5: a slot is at no distance from a token
-            kwargs["position_bias"] = _widen(kwargs["position_bias"], prefix_key.shape[2], 0.0)
-        return backend(module, query, key, value, mask, **kwargs)
-
-
-def site_of(module: Any) -> str:
-    """Which attention a module is: ``self``, ``encoder`` or ``encoder_decoder``.
-
-    The names are the original's; ``self`` is the only one of a decoder or an encoder, and the
-    decoder's own in BART.
-    """
-    return getattr(module, "_prefix_site", "self")
-
-
-def _widen(mask: Tensor, length: int, visible: bool | float) -> Tensor:
-    """Put ``length`` columns that every query sees in front of a mask ``[..., keys]``."""
-    return torch.cat([mask.new_full((*mask.shape[:-1], length), visible), mask], dim=-1)
-
-
-def _hide(mask: Tensor | None, visible: Tensor, key: Tensor) -> Tensor:
-    """Hide the slots that are not ``visible [rows, P]`` in a widened mask ``[..., keys]``."""
-    if mask is None or mask.ndim != 4:
-        raise UserError("flash attention hides no slots: use attn_implementation='sdpa'")
-    hidden = ~visible.repeat_interleave(key.shape[0] // visible.shape[0], dim=0)
-    hidden = pad(hidden, (0, key.shape[2] - visible.shape[1]))[:, None, None, :]
-    lowest = torch.finfo(mask.dtype).min if mask.is_floating_point() else False
-    return torch.where(hidden, lowest, mask)
-
-
-def _eager(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **kwargs: Any
-) -> tuple[Tensor, Tensor | None]:
-    # The model's own function: it knows about soft caps, sinks and fp32 softmax.
-    forward = sys.modules[type(module).__module__].eager_attention_forward
-    return forward(module, query, key, value, mask, **kwargs)
-
-
-def _flash(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    *,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    if kwargs.get("position_bias") is not None:
-        raise UserError("flash attention knows no position bias: use attn_implementation='sdpa'")
-    # A causal mask of flash attention is aligned at the last key, so all queries see the prefix.
-    output = _flash_attention_forward(
-        query.transpose(1, 2),
-        key.transpose(1, 2),
-        value.transpose(1, 2),
-        mask,
-        query_length=query.shape[2],
-        is_causal=getattr(module, "is_causal", True),
-        dropout=dropout,
-        softmax_scale=scaling,
-        softcap=kwargs.get("softcap"),
-        attn_implementation="flash_attention_2",
-    )
-    return output, None
-
-
-def _with_prefix(backend: Callable[..., tuple[Tensor, Tensor | None]]) -> Callable[..., Any]:
-    """The attention function that a backend becomes when a prefix may stand in front."""
-
-    def attention(
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None,
-        *,
-        prefix: KeyValues | None = None,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        if prefix is None:
-            return backend(module, query, key, value, attention_mask, **kwargs)
-        return prefix.attend(backend, module, query, key, value, attention_mask, **kwargs)
-
-    return attention
-
-
-def _explicit_sdpa_mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    # Without a mask, causal attention with more keys than queries would keep the first keys only.
-    kwargs.update(allow_is_causal_skip=False, allow_is_bidirectional_skip=False)
-    return sdpa_mask(*args, **kwargs)
-
-
-# None of our names may contain "flash": transformers would take it for a kernel to download.
-_BACKENDS = {
-    "sdpa": ("prefix_tuning_sdpa", _with_prefix(sdpa_attention_forward), _explicit_sdpa_mask),
-    "eager": ("prefix_tuning_eager", _with_prefix(_eager), eager_mask),
-    "flash_attention_2": ("prefix_tuning_fa2", _with_prefix(_flash), flash_attention_mask),
-}
-for _name, _attention, _mask in _BACKENDS.values():
-    AttentionInterface.register(_name, _attention)
-    AttentionMaskInterface.register(_name, _mask)
-_FUNCTIONS = {name: attention for name, attention, _ in _BACKENDS.values()}
-
-
-def prefixed_inputs(
-    model: PreTrainedModel, prefix: KeyValues, inputs: dict[str, Any]
-) -> dict[str, Any]:
-    """The keyword arguments of a forward call with the prefix and the shifted positions added.
+    Returns:
+        what ``part`` returns.
 
     Raises:
         UserError: prefix and tokens do not fit into the model's position table.
         RuntimeError: the model was changed since ``enable_prefix`` so that the prefix would be
             ignored, or get no gradient.
+    """
+    if part is None:
+        return model(prefix=front, **inputs)
+    shifted = prefixed_inputs(model, front, inputs)
+    del shifted["prefix"]
+    return _door_of(model).enter(part, front, shifted)
+
+
+def prefixed_inputs(
+    model: PreTrainedModel, prefix: Front, inputs: dict[str, Any]
+) -> dict[str, Any]:
+    """The keyword arguments of a forward call with the prefix and the shifted positions added.
+
+    Raises:
+        UserError, RuntimeError: as :func:`run`.
     """
     check_usable(model)
     return {**inputs, **position_inputs(model, prefix.offset, inputs), "prefix": prefix}
@@ -236,13 +98,11 @@ def prefixed_inputs(
 
 def check_usable(model: PreTrainedModel) -> None:
     """Raise RuntimeError where a prefix would be ignored, or get no gradient."""
-    name = model.config._attn_implementation
-    registered = AttentionInterface._global_mapping.get(name)
-    is_ours = registered is not None and registered is _FUNCTIONS.get(name)
-    if not is_ours and not deberta.is_disentangled(model):
+    if not _door_of(model).is_open(model):
         raise RuntimeError(
-            f"the attention of {type(model).__name__} is {name!r}, not the one that "
-            "enable_prefix() sets: the prefix would be ignored; call enable_prefix()"
+            f"the attention of {type(model).__name__} is {model.config._attn_implementation!r}, "
+            "not the one that enable_prefix() sets: the prefix would be ignored; call "
+            "enable_prefix()"
         )
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         for module in model.modules():
@@ -260,15 +120,11 @@ def _prefixed_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
     signature = inspect.signature(base.forward)
     names = [n for n, p in signature.parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
 
-    def forward(self: Any, *args: Any, prefix: KeyValues | None = None, **kwargs: Any) -> Any:
+    def forward(self: Any, *args: Any, prefix: Front | None = None, **kwargs: Any) -> Any:
         if prefix is None:
             return base.forward(self, *args, **kwargs)
         inputs = {**dict(zip(names, args, strict=False)), **kwargs}
-        inputs = prefixed_inputs(self, prefix, inputs)
-        if deberta.is_disentangled(self):
-            with deberta.handing_down(inputs.pop("prefix")):
-                return base.forward(self, **inputs)
-        return base.forward(self, **inputs)
+        return run(self, prefix, inputs, functools.partial(base.forward, self))
 
     # generate() reads the signature to decide what to pass: with (*args, **kwargs) it would drop
     # position_ids, and left-padded rows would be decoded differently, silently.
@@ -283,17 +139,28 @@ def _prefixed_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
     return type(base.__name__, (base,), {"forward": forward, "_prefix_base": base, **names_of_base})
 
 
-class _Probe(KeyValues):
-    """Records which attentions ask for a prefix, and the shape of their keys."""
+class _Probe(Front):
+    """Notes which attentions ask for a prefix and the shape of their keys; gives one zero slot."""
 
     def __init__(self) -> None:
-        self.offset = 0
+        super().__init__()
         self.seen: dict[tuple[str, int], tuple[int, int]] = {}
+        """(site, layer) -> key/value heads and their size."""
 
-    def lookup(self, module: Any, key: Tensor) -> tuple[Tensor, Tensor]:
-        self.seen[site_of(module), module.layer_idx] = (key.shape[1], key.shape[3])
-        slot = key.new_zeros(key.shape[0], key.shape[1], 1, key.shape[3])
-        return slot, slot
+    def attend(
+        self,
+        backend: Backend,
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        **kwargs: Any,
+    ) -> Attended:
+        n_row, n_head, _, size = key.shape
+        self.seen[site_of(module), module.layer_idx] = (n_head, size)
+        slot = key.new_zeros(n_row, n_head, 1, size)
+        return attend_behind((slot, slot), backend, module, query, key, value, mask, **kwargs)
 
 
 def enable_prefix(model: PreTrainedModel) -> PreTrainedModel:
@@ -312,10 +179,10 @@ def enable_prefix(model: PreTrainedModel) -> PreTrainedModel:
     """
     base: Any = getattr(model, "_prefix_base", type(model))
     backend: str = getattr(model, "_prefix_backend", model.config._attn_implementation)
-    if backend not in _BACKENDS:
+    if backend not in BACKENDS:
         raise UserError(
             f"attention implementation {backend!r} cannot carry a prefix: load the model with "
-            f"attn_implementation set to one of {', '.join(_BACKENDS)}"
+            f"attn_implementation set to one of {', '.join(BACKENDS)}"
         )
     config = model.config.get_text_config(decoder=True)
     if backend == "flash_attention_2" and getattr(config, "sliding_window", None):
@@ -324,47 +191,29 @@ def enable_prefix(model: PreTrainedModel) -> PreTrainedModel:
             "attn_implementation='sdpa'"
         )
     if config.is_encoder_decoder:
-        _name_sites(model)
+        name_sites(model)
     elif "position_ids" not in inspect.signature(base.forward).parameters:
         raise UserError(f"{base.__name__} cannot carry a prefix: it takes no position_ids to shift")
     model.__class__ = _prefixed_class(base)
     model._prefix_backend = backend  # type: ignore[assignment]
     try:
-        if deberta.is_disentangled(model):
-            deberta.adapt(model)
-        else:
-            _set_implementation(model, _BACKENDS[backend][0])
+        _door_of(model).open(model, backend)
         _prove(model)
     except Exception as error:
         model.__class__ = base
         model.set_attn_implementation(backend)
         if isinstance(error, UserError):
             raise
-        raise _not_through_the_interface(base, str(error)) from error
+        raise not_through_the_interface(base, str(error)) from error
     return model
 
 
-def _set_implementation(model: PreTrainedModel, name: str) -> None:
-    model.set_attn_implementation(name)
-    if model.config._attn_implementation != name:
-        raise _not_through_the_interface(type(model), "its implementation cannot be set")
+def has_plain_head(model: Any) -> bool:
+    """Whether the logits are the head's output on the last hidden state, and nothing else.
 
-
-def _not_through_the_interface(base: type, detail: str) -> UserError:
-    return UserError(
-        f"{base.__name__} cannot carry a prefix: its attention does not go through transformers' "
-        f"AttentionInterface ({detail})"
-    )
-
-
-def _name_sites(model: Any) -> None:
-    """Label the attentions of an encoder-decoder, whose layers alone do not tell them apart."""
-    for module in model.get_encoder().modules():
-        if hasattr(module, "layer_idx"):
-            module._prefix_site = "encoder"
-    for name, module in model.get_decoder().named_modules():
-        if name.rpartition(".")[2] in _CROSS_ATTENTIONS:
-            module._prefix_site = "encoder_decoder"
+    Then a loss may run the body alone and the head on target positions only.
+    """
+    return model._has_plain_head
 
 
 @torch.no_grad()
@@ -378,10 +227,10 @@ def _prove(model: Any) -> None:
     model.eval()
     try:
         if model.get_output_embeddings() is None or model.base_model is model:
-            model(prefix=probe, **inputs)
+            run(model, probe, inputs)
             model._has_plain_head = False
         else:
-            model._has_plain_head = _has_plain_head(model, probe, inputs)
+            model._has_plain_head = _head_is_plain(model, probe, inputs)
     finally:
         model.train(was_training)
     _check_probe(model, probe)
@@ -402,7 +251,7 @@ def _check_probe(model: Any, probe: _Probe) -> None:
     missing = sorted(wanted - probe.seen.keys())
     if missing:
         layers = ", ".join(f"{site} {layer}" for site, layer in missing)
-        raise _not_through_the_interface(type(model), f"layers {layers}")
+        raise not_through_the_interface(type(model), f"layers {layers}")
     wrong = {i: s for i, s in probe.seen.items() if s != (shape.n_head, shape.head_dim)}
     if wrong:
         layers = ", ".join(f"{site} {layer}" for site, layer in sorted(wrong))
@@ -412,7 +261,7 @@ def _check_probe(model: Any, probe: _Probe) -> None:
         )
 
 
-def _has_plain_head(model: Any, probe: _Probe, inputs: dict[str, Tensor]) -> bool:
+def _head_is_plain(model: Any, probe: _Probe, inputs: dict[str, Tensor]) -> bool:
     """Whether the head gets the last hidden state as it is, and its output is the logits.
 
     Some models scale what enters the head, or cap what leaves it, or keep head and body in one
@@ -425,10 +274,11 @@ def _has_plain_head(model: Any, probe: _Probe, inputs: dict[str, Tensor]) -> boo
         at_head.extend([hidden[0], large.view_as(output).to(output.dtype)])
         return at_head[1]
 
+    inputs = {**inputs, "use_cache": False}
     hook = model.get_output_embeddings().register_forward_hook(replace)
     try:
-        logits = model(prefix=probe, use_cache=False, **inputs).logits
-        body = model.base_model(**prefixed_inputs(model, probe, inputs), use_cache=False)
+        logits = run(model, probe, inputs).logits
+        body = run(model, probe, inputs, model.base_model)
     finally:
         hook.remove()
     return torch.equal(at_head[0], body.last_hidden_state) and torch.equal(

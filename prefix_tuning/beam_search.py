@@ -11,7 +11,7 @@ stand in front, shared by all beams of the row, and are never copied when beams 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from prefix_tuning.attention import KeyValues
+from prefix_tuning.attention import run
 from prefix_tuning.errors import UserError
+from prefix_tuning.key_values import Attended, Backend, Front, KeyValues
 from prefix_tuning.positions import check_length, real_positions
 
 
@@ -52,15 +53,15 @@ class Hypotheses:
         return early_stopping or self.scores[-1] >= best_log_prob / length**self.length_penalty
 
 
-class _Context(KeyValues):
+class _Context(Front):
     """Prefix and prompt of each row, shared by the row's beams while they are extended."""
 
     def __init__(
         self, keys: list[Tensor], values: list[Tensor], visible: Tensor, offset: int
     ) -> None:
+        super().__init__(offset)
         self.keys, self.values = keys, values
-        self.hidden = ~visible[:, None, None, :]
-        self.offset = offset
+        self.hidden = ~visible[:, None, None, :]  # [B, S] -> [B, 1, 1, S]
 
     @classmethod
     def of_prompt(cls, prefix: KeyValues, cache: Any, prompt_mask: Tensor) -> _Context:
@@ -70,7 +71,7 @@ class _Context(KeyValues):
         for pair, layer in zip(prefix.sites["self"], cache.layers, strict=True):
             # One row per prompt, as lookup() gives them to the attention.
             pair = pair.to(device=layer.keys.device, dtype=layer.keys.dtype)
-            front = pair.expand(-1, batch_size, -1, -1, -1)
+            front = pair.expand(-1, batch_size, -1, -1, -1)  # [2, 1 or B, H, P, d]
             keys.append(torch.cat([front[0], layer.keys], dim=2))
             values.append(torch.cat([front[1], layer.values], dim=2))
         length = keys[0].shape[2] - prompt_mask.shape[1]
@@ -87,14 +88,14 @@ class _Context(KeyValues):
 
     def attend(
         self,
-        backend: Callable[..., Any],
+        backend: Backend,
         module: Any,
         query: Tensor,
         key: Tensor,
         value: Tensor,
         mask: Tensor | None,
         **kwargs: Any,
-    ) -> tuple[Tensor, None]:
+    ) -> Attended:
         """One new token per beam, ``query [B * K, Hq, 1, d]``, over context and own tokens."""
         if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
             raise UserError(
@@ -200,13 +201,13 @@ def beam_search(
             n_prompt = n_prompt[kept]
             rows = [rows[i] for i in alive]
         if step + 1 < max_new_tokens:
-            logits = model(
-                input_ids=token.view(-1, 1),
-                position_ids=(n_prompt + step).repeat_interleave(num_beams)[:, None],
-                past_key_values=cache,
-                prefix=context,
-                use_cache=True,
-            ).logits.view(len(rows), num_beams, -1)
+            inputs = {
+                "input_ids": token.view(-1, 1),
+                "position_ids": (n_prompt + step).repeat_interleave(num_beams)[:, None],
+                "past_key_values": cache,
+                "use_cache": True,
+            }
+            logits = run(model, context, inputs).logits.view(len(rows), num_beams, -1)
     for row, values in zip(rows, log_probs.tolist(), strict=True):
         for tokens, log_prob in zip(row.beams, values, strict=True):
             row.finished.add(tokens, log_prob, row.n_prompt + max_new_tokens)
@@ -217,14 +218,14 @@ def _read_prompts(
     model: PreTrainedModel, prefix: KeyValues, input_ids: Tensor, attention_mask: Tensor
 ) -> tuple[_Context, Tensor]:
     """What the beams of each prompt share, and the logits ``[B, V]`` behind each prompt."""
-    output = model(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        position_ids=real_positions(input_ids.shape[1], 0, attention_mask, input_ids.device),
-        prefix=prefix,
-        use_cache=True,
-        logits_to_keep=1,
-    )
+    inputs = {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "position_ids": real_positions(input_ids.shape[1], 0, attention_mask, input_ids.device),
+        "use_cache": True,
+        "logits_to_keep": 1,
+    }
+    output = run(model, prefix, inputs)
     context = _Context.of_prompt(prefix, output.past_key_values, attention_mask)
     return context, output.logits[:, -1]
 

@@ -31,9 +31,10 @@ from transformers import CONFIG_MAPPING, PreTrainedModel
 from prefix_tuning import fingerprint
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object, replacing, write_json
-from prefix_tuning.prefix import SUFFIXES, FlatPrefix, Prefix
+from prefix_tuning.names import SITES
+from prefix_tuning.parametrizations import PARAMETRIZATIONS
+from prefix_tuning.prefix import FlatPrefix, Prefix
 from prefix_tuning.shape import PrefixShape
-from prefix_tuning.variants import PARAMETRIZATIONS
 
 CHECKPOINT = ("model.safetensors", "config.json")
 EXPORT = ("prefix.safetensors", "prefix.json")
@@ -82,8 +83,8 @@ def export(
     flat = prefix.flatten(model)
     folder.mkdir(parents=True, exist_ok=True)
     tables = {
-        _export_name(site): torch.stack(layers)[:, :, 0].detach().float()
-        for site, layers in flat.all_key_values().items()
+        _export_name(site): flat.shape.to_layers(flat.slots(site)).detach().float()
+        for site in flat.sites
     }
     write_tensors(folder / EXPORT[0], tables)
     described = {"parametrization": flat.parametrization, "options": flat.options()}
@@ -144,7 +145,7 @@ def _original_metadata(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     name, options = _original_variant(state, shape, folder / ORIGINAL[0])
     options = {"dropout": config.get("prefix_dropout", 0.0), **options}
     if base_config.is_encoder_decoder:
-        options["sites"] = [*SUFFIXES]
+        options["sites"] = [*SITES]
     base = {"name_or_path": None, "model_type": kind, "shape": vars(shape).copy()}
     return {"parametrization": name, "options": options, "base_model": base, "original": True}
 
@@ -234,5 +235,5 @@ def _load_export(folder: Path, shape: PrefixShape, meta: dict[str, Any]) -> Flat
         if table is None or [*table.shape] != wanted:
             found = None if table is None else [*table.shape]
             raise UserError(f"{path}: {_export_name(site)} {found}, but {EXPORT[1]} says {wanted}")
-        values[site] = table.permute(3, 0, 1, 2, 4)
+        values[site] = shape.to_slots(table)
     return FlatPrefix(shape, length, sites=sites, values=values)

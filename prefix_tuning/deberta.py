@@ -12,11 +12,10 @@ every thread has its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,58 +23,58 @@ from transformers import PreTrainedModel
 from transformers.models.deberta import modeling_deberta as v1
 from transformers.models.deberta_v2 import modeling_deberta_v2 as v2
 
+from prefix_tuning.doors import Door
 from prefix_tuning.errors import UserError
+from prefix_tuning.key_values import Front
 
-if TYPE_CHECKING:
-    from prefix_tuning.attention import KeyValues
-
-_current: ContextVar[KeyValues | None] = ContextVar("prefix of this forward call", default=None)
+_current: ContextVar[Front | None] = ContextVar("front of this forward call", default=None)
 
 
 @dataclass(frozen=True)
 class _PrefixedMask:
-    """What the layers get for a mask: which tokens see which ``[B, 1, T, T]``, and the prefix."""
+    """What the layers get for a mask: which tokens see which ``[B, 1, T, T]``, and the front."""
 
     tokens: Tensor
-    prefix: KeyValues
+    front: Front
 
 
-def is_disentangled(model: PreTrainedModel) -> bool:
-    """Whether ``model`` is of the family that this file is for."""
-    return model.config.model_type in ("deberta", "deberta-v2")
+class DisentangledDoor(Door):
+    """The door of DeBERTa, versions 1 to 3."""
 
+    def open(self, model: PreTrainedModel, backend: str) -> None:
+        """Let every encoder and attention in ``model`` take a front.
 
-def adapt(model: nn.Module) -> None:
-    """Let every encoder and attention in ``model`` take a prefix; weights and names stay.
+        Raises:
+            UserError: the attention mixes its heads, which no released DeBERTa does.
+        """
+        layer_idx = 0
+        for module in model.modules():
+            if getattr(module, "talking_head", False):
+                name = type(model).__name__
+                raise UserError(f"{name} cannot carry a prefix: it has talking heads")
+            module.__class__ = _SUBCLASSES.get(type(module), type(module))
+            if isinstance(module, _PrefixedAttentionV1 | _PrefixedAttentionV2):
+                module.layer_idx = layer_idx  # type: ignore[assignment]
+                layer_idx += 1
 
-    Raises:
-        UserError: the attention mixes its heads, which no released DeBERTa does.
-    """
-    layer_idx = 0
-    for module in model.modules():
-        if getattr(module, "talking_head", False):
-            raise UserError(f"{type(model).__name__} cannot carry a prefix: it has talking heads")
-        module.__class__ = _SUBCLASSES.get(type(module), type(module))
-        if isinstance(module, _PrefixedAttentionV1 | _PrefixedAttentionV2):
-            module.layer_idx = layer_idx  # type: ignore[assignment]
-            layer_idx += 1
+    def is_open(self, model: PreTrainedModel) -> bool:
+        """Always: no setting of the library takes the classes away again."""
+        return True
 
-
-@contextmanager
-def handing_down(prefix: KeyValues) -> Iterator[None]:
-    """Give the encoders called inside the ``with`` block their prefix."""
-    token = _current.set(prefix)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+    def enter(self, forward: Callable[..., Any], front: Front, inputs: dict[str, Any]) -> Any:
+        """Give the encoders called by ``forward`` their front."""
+        token = _current.set(front)
+        try:
+            return forward(**inputs)
+        finally:
+            _current.reset(token)
 
 
 class _MaskCarriesPrefix:
     def get_attention_mask(self, attention_mask: Tensor) -> Tensor | _PrefixedMask:
         mask: Tensor = super().get_attention_mask(attention_mask)  # type: ignore[misc]
-        prefix = _current.get()
-        return mask if prefix is None else _PrefixedMask(mask.bool(), prefix)
+        front = _current.get()
+        return mask if front is None else _PrefixedMask(mask.bool(), front)
 
 
 class _PrefixedEncoderV1(_MaskCarriesPrefix, v1.DebertaEncoder):
@@ -101,7 +100,8 @@ class _PrefixedAttentionV1(v1.DisentangledSelfAttention):
         if self.relative_attention and self.pos_att_type:
             distances = self.pos_dropout(inputs["rel_embeddings"])
             bias = self.disentangled_att_bias(query, key, inputs["relative_pos"], distances, factor)
-        return _attend(self, query, key, value, bias, attention_mask)
+        front, tokens = attention_mask.front, attention_mask.tokens
+        return front.attend(_disentangled, self, query, key, value, tokens, position_bias=bias)
 
 
 class _PrefixedAttentionV2(v2.DisentangledSelfAttention):
@@ -125,7 +125,8 @@ class _PrefixedAttentionV2(v2.DisentangledSelfAttention):
             ).unflatten(0, (-1, n_head))
         query, key, value = (x.unflatten(0, (-1, n_head)) for x in (query, key, value))
         query = query / (query.shape[-1] * factor) ** 0.5
-        return _attend(self, query, key, value, bias, attention_mask)
+        front, tokens = attention_mask.front, attention_mask.tokens
+        return front.attend(_disentangled, self, query, key, value, tokens, position_bias=bias)
 
 
 _SUBCLASSES: dict[type[nn.Module], Any] = {
@@ -136,29 +137,33 @@ _SUBCLASSES: dict[type[nn.Module], Any] = {
 }
 
 
-def _attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, mask: _PrefixedMask
+def _disentangled(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    position_bias: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Attention over prefix and tokens.
+    """Attention over what stands in front (``P`` slots) and the tokens behind it.
 
     Args:
         module: whose dropout acts on the probabilities.
-        query: ``[B, H, T, d]``, scaled; ``key`` and ``value`` as it, of the tokens alone.
-        bias: of the relative positions of the tokens ``[B, H, T, T]``.
+        query: ``[B, H, T, d]``, scaled.
+        key: ``[B, H, P + T, d]``; ``value`` likewise.
+        mask: bool ``[B, 1, T, P + T]``, what may be seen.
+        position_bias: of the relative positions ``[B, H, T, P + T]``.
 
     Returns:
         the context ``[B, T, H * d]`` and the probabilities ``[B, H, T, P + T]``.
     """
-    pair = mask.prefix.lookup(module, key)
-    assert pair is not None
-    length = pair[0].shape[2]
-    scores = query @ torch.cat([pair[0], key], dim=2).transpose(-1, -2)
-    if bias is not None:
-        scores = scores + nn.functional.pad(bias, (length, 0))
+    scores = query @ key.transpose(-1, -2)  # [B, H, T, P + T]
+    if position_bias is not None:
+        scores = scores + position_bias
     # A row of padding sees nothing, not even the prefix: the original's softmax leaves it zero.
-    is_real = mask.tokens.any(dim=-1, keepdim=True)
-    hidden = ~torch.cat([is_real.expand(*is_real.shape[:-1], length), mask.tokens], dim=-1)
+    is_real = mask[..., -query.shape[2] :].any(dim=-1, keepdim=True)  # [B, 1, T, 1]
+    hidden = ~(mask & is_real)
     scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
     probabilities = module.dropout(scores.softmax(dim=-1).masked_fill(hidden, 0.0))
-    context = probabilities @ torch.cat([pair[1], value], dim=2)
-    return context.transpose(1, 2).flatten(2), probabilities
+    context = probabilities @ value
+    return context.transpose(1, 2).flatten(2), probabilities  # [B, H, T, d] -> [B, T, H * d]

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 from transformers import PreTrainedModel
 
-from prefix_tuning.attention import KeyValues, prefixed_inputs
+from prefix_tuning.attention import has_plain_head, run
+from prefix_tuning.key_values import Front
 
 IGNORE = -100
 """Label of a position that has no loss."""
@@ -38,7 +39,7 @@ def scatter_nll(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def target_logits(
-    model: PreTrainedModel, prefix: KeyValues, inputs: dict[str, Any], is_target: Tensor
+    model: PreTrainedModel, prefix: Front, inputs: dict[str, Any], is_target: Tensor
 ) -> Tensor:
     """Logits at the positions that have a loss, with the head on these alone.
 
@@ -52,15 +53,15 @@ def target_logits(
     Returns:
         ``[N, V]``, in row-major order of ``is_target``.
     """
-    if not model._has_plain_head:
-        return model(prefix=prefix, **inputs).logits[is_target]
-    body = model.base_model(**prefixed_inputs(model, prefix, inputs))
+    if not has_plain_head(model):
+        return run(model, prefix, inputs).logits[is_target]
+    body = run(model, prefix, inputs, model.base_model)
     return model.get_output_embeddings()(body.last_hidden_state[is_target])
 
 
 def target_nll(
     model: PreTrainedModel,
-    prefix: KeyValues,
+    prefix: Front,
     input_ids: Tensor,
     labels: Tensor,
     attention_mask: Tensor | None = None,

@@ -1,10 +1,13 @@
-"""A prefix as parameters: what is trained, and how it becomes keys and values.
+"""A prefix as parameters: what all parametrisations share, and the one that is keys and values.
 
 For a model of ``L`` layers, ``H`` key/value heads of size ``d`` and width ``D``, a prefix of
 length ``P`` is ``P`` keys and ``P`` values in front of every attention (Li & Liang 2021,
 section 4.2). Parameter names, shapes and memory layout are those of the original release, so its
 checkpoints load; initialisation is PyTorch's own (embeddings N(0, 1), linear layers uniform), not
 the N(0, 0.02) that a ``PreTrainedModel`` would apply.
+
+Every prefix becomes a :class:`FlatPrefix` for inference; the other classes are in
+``parametrizations.py``.
 """
 
 from __future__ import annotations
@@ -14,42 +17,57 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
-from prefix_tuning.attention import KeyValues
+from prefix_tuning.key_values import KeyValues
+from prefix_tuning.names import SITES
 from prefix_tuning.shape import PrefixShape
 
-SUFFIXES = {"self": "", "encoder": "_enc", "encoder_decoder": "2"}
-"""Attention -> what its parameters' names end with, as in the original."""
+_SUFFIXES = dict(zip(SITES, ("", "_enc", "2"), strict=True))
+
+
+def parameter_name(name: str, site: str) -> str:
+    """What the original calls the parameters ``name`` of the prefix at ``site``."""
+    return name + _SUFFIXES[site]
 
 
 class Prefix(nn.Module):
-    """What the parametrisations share: slot-major tables split into layers, with dropout.
+    """What the parametrisations share: slots that become keys and values, with dropout.
+
+    A parametrisation is a subclass with a name (:attr:`parametrization`), its own constructor and
+    :meth:`options`, and :meth:`slots`; it is known everywhere once it is in the table
+    :data:`prefix_tuning.parametrizations.PARAMETRIZATIONS`.
 
     Args:
-        shape: of the model.
+        shape: of the model, or the model's configuration.
         length: ``P``.
         dropout: on the generated keys and values, while training.
         sites: the attentions that have a prefix, each with parameters of its own.
     """
 
     def __init__(
-        self, shape: PrefixShape, length: int, dropout: float, sites: Sequence[str]
+        self,
+        shape: PrefixShape | PretrainedConfig,
+        length: int,
+        dropout: float = 0.0,
+        sites: Sequence[str] = ("self",),
     ) -> None:
         super().__init__()
         if length < 1:
             raise ValueError(f"a prefix needs at least one slot, not {length}")
-        if not sites or not set(sites) <= SUFFIXES.keys():
-            raise ValueError(f"a prefix stands at one or more of {[*SUFFIXES]}, not at {sites}")
-        self.shape = shape
+        if not sites or not set(sites) <= {*SITES}:
+            raise ValueError(f"a prefix stands at one or more of {[*SITES]}, not at {sites}")
+        self.shape = PrefixShape.of(shape)
         self.length = length
-        self.sites = tuple(site for site in SUFFIXES if site in sites)
+        self.sites = tuple(site for site in SITES if site in sites)
         self.dropout = nn.Dropout(dropout)
 
     parametrization: str
     """The name under which flags and checkpoints know the class."""
     reads_source = False
     """Whether the keys and values depend on the source, which then stands in front of them."""
+    can_start = False
+    """Whether :meth:`start` and :meth:`start_at_zero` are possible."""
 
     def options(self) -> dict[str, Any]:
         """The constructor's arguments besides the shape, as JSON values."""
@@ -72,10 +90,8 @@ class Prefix(nn.Module):
             ``batch_size`` or 1.
         """
         rows = batch_size if self.training and self.dropout.p > 0 else 1
-        shape = self.shape
-        table = self.slots(site).view(self.length, 2 * shape.n_layer, shape.n_head, shape.head_dim)
-        table = self.dropout(table.expand(rows, *table.shape))
-        return table.permute(2, 0, 3, 1, 4).split(2)
+        slots = self.slots(site).expand(rows, -1, -1)  # [P, 2LHd] -> [rows, P, 2LHd]
+        return self.shape.to_layers(self.dropout(slots)).unbind(0)
 
     def all_key_values(self, batch_size: int = 1) -> dict[str, tuple[Tensor, ...]]:
         """:meth:`key_values` of every site, as ``KeyValues`` takes them."""
@@ -113,71 +129,62 @@ class Prefix(nn.Module):
         sites = self.prompt(model).sites
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode
-        tables = {site: torch.stack(pairs)[:, :, 0] for site, pairs in sites.items()}
-        values = {site: table.permute(3, 0, 1, 2, 4) for site, table in tables.items()}
+        values = {
+            site: self.shape.to_slots(torch.stack(pairs)[:, :, 0])  # [L, 2, 1, H, P, d], one row
+            for site, pairs in sites.items()
+        }
         return FlatPrefix(self.shape, self.length, sites=self.sites, values=values)
+
+    def start(
+        self,
+        slots: Mapping[str, Tensor],
+        steps: int = 500,
+        learning_rate: float = 1e-4,
+        train_embedding: bool = False,
+    ) -> None:
+        """Start from given keys and values (section 7.4 of the paper).
+
+        Args:
+            slots: per site ``[P, 2LHd]``, as :func:`prefix_tuning.initialization.activations`
+                returns them.
+            steps, learning_rate, train_embedding: of a parametrisation that has to be fitted
+                (:func:`prefix_tuning.fitting.fit`); the others ignore them.
+
+        Raises:
+            ValueError: the frozen model takes part in computing its keys and values.
+        """
+        raise ValueError(f"{type(self).__name__} cannot start from keys and values")
+
+    def start_at_zero(self) -> None:
+        """Let all keys and values start at 0.
+
+        That is not no prefix: the score of a zero key is 0, so every slot takes a share of the
+        attention away from the tokens, and gives nothing for it.
+
+        Raises:
+            ValueError: as :meth:`start`.
+        """
+        raise ValueError(f"{type(self).__name__} cannot start from keys and values")
 
     def from_original(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The original's parameters in the shapes they have here, where these differ."""
         return state
 
 
-class MLPPrefix(Prefix):
-    """The paper's reparametrisation: ``P[i] = MLP(P'[i])`` (equation 3 of section 4.3).
-
-    Parameters: ``wte.weight [P, D]``, ``control_trans.0.{weight [M, D], bias [M]}``,
-    ``control_trans.2.{weight [2LHd, M], bias [2LHd]}``, with a tanh between; ``deep`` adds a hidden
-    layer ``[M, M]`` and another tanh. BART's encoder and cross-attention have the same under the
-    names ``wte_enc``, ``control_trans_enc``, ``wte2`` and ``control_trans2``.
-    """
-
-    parametrization = "mlp"
-
-    def __init__(
-        self,
-        shape: PrefixShape,
-        length: int,
-        mid_dim: int = 512,
-        dropout: float = 0.0,
-        deep: bool = False,
-        sites: Sequence[str] = ("self",),
-    ) -> None:
-        super().__init__(shape, length, dropout, sites)
-        self.mid_dim = mid_dim
-        self.deep = deep
-        for site in self.sites:
-            hidden = [nn.Linear(mid_dim, mid_dim), nn.Tanh()] if deep else []
-            self.add_module("wte" + SUFFIXES[site], nn.Embedding(length, shape.width))
-            mlp = nn.Sequential(
-                nn.Linear(shape.width, mid_dim),
-                nn.Tanh(),
-                *hidden,
-                nn.Linear(mid_dim, shape.features),
-            )
-            self.add_module("control_trans" + SUFFIXES[site], mlp)
-
-    def options(self) -> dict[str, Any]:
-        options = {"sites": [*self.sites], "mid_dim": self.mid_dim, "deep": self.deep}
-        return {**super().options(), **options}
-
-    def slots(self, site: str = "self") -> Tensor:
-        embedding = self.get_submodule("wte" + SUFFIXES[site])
-        return self.get_submodule("control_trans" + SUFFIXES[site])(embedding.weight)
-
-
 class FlatPrefix(Prefix):
     """Keys and values as the parameters themselves.
 
     One parameter per site, ``control_trans [P * 2LHd]``, drawn from N(0, 1) unless ``values`` has
-    it: the original's ``init_shallow``. Started from words, the original's parameter has the shape
-    ``[2L, 1, H, P, d]``, which loads too.
+    its slots: the original's ``init_shallow``. Started from words, the original's parameter has
+    the shape ``[2L, 1, H, P, d]``, which loads too.
     """
 
     parametrization = "flat"
+    can_start = True
 
     def __init__(
         self,
-        shape: PrefixShape,
+        shape: PrefixShape | PretrainedConfig,
         length: int,
         dropout: float = 0.0,
         sites: Sequence[str] = ("self",),
@@ -185,21 +192,41 @@ class FlatPrefix(Prefix):
     ) -> None:
         super().__init__(shape, length, dropout, sites)
         for site in self.sites:
-            flat = torch.randn(length * shape.features) if values is None else values[site]
+            flat = torch.randn(length * self.shape.features) if values is None else values[site]
             parameter = nn.Parameter(flat.detach().clone().reshape(-1))
-            self.register_parameter("control_trans" + SUFFIXES[site], parameter)
+            self.register_parameter(parameter_name("control_trans", site), parameter)
 
     def options(self) -> dict[str, Any]:
         return {**super().options(), "sites": [*self.sites]}
 
     def slots(self, site: str = "self") -> Tensor:
-        return self.get_parameter("control_trans" + SUFFIXES[site]).view(self.length, -1)
+        return self.get_parameter(parameter_name("control_trans", site)).view(self.length, -1)
+
+    @torch.no_grad()
+    def start(
+        self,
+        slots: Mapping[str, Tensor],
+        steps: int = 500,
+        learning_rate: float = 1e-4,
+        train_embedding: bool = False,
+    ) -> None:
+        """Take the given keys and values as they are."""
+        for site in self.sites:
+            self.slots(site).copy_(slots[site])
+
+    @torch.no_grad()
+    def start_at_zero(self) -> None:
+        """Let the parameters be 0."""
+        for site in self.sites:
+            self.slots(site).zero_()
 
     def from_original(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return {
-            name: value.permute(3, 0, 1, 2, 4).reshape(-1) if value.ndim == 5 else value
-            for name, value in state.items()
-        }
+        """Parameters started from words, ``[2L, 1, H, P, d]``, in the shape they have here."""
+        return {name: self._flat(v) if v.ndim == 5 else v for name, v in state.items()}
+
+    def _flat(self, pairs: Tensor) -> Tensor:
+        layers = pairs[:, 0].unflatten(0, (-1, 2))  # [2L, 1, H, P, d] -> [L, 2, H, P, d]
+        return self.shape.to_slots(layers).reshape(-1)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Load, whichever of its two shapes the parameter has."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
 from transformers import PretrainedConfig
 
 
@@ -34,7 +35,27 @@ class PrefixShape:
             width=text.hidden_size,
         )
 
+    @classmethod
+    def of(cls, model: PrefixShape | PretrainedConfig) -> PrefixShape:
+        """``model`` itself, or the geometry that it configures."""
+        return model if isinstance(model, PrefixShape) else cls.from_config(model)
+
     @property
     def features(self) -> int:
         """Numbers stored for one prefix slot: ``2 * L * H * d``."""
         return 2 * self.n_layer * self.n_head * self.head_dim
+
+    def to_layers(self, slots: Tensor) -> Tensor:
+        """Turn slots ``[..., P, 2LHd]`` into keys and values ``[L, 2, ..., H, P, d]``.
+
+        A slot holds, layer by layer, the ``H`` keys and then the ``H`` values: the layout of the
+        original's MLP.
+        """
+        sizes = (self.n_layer, 2, self.n_head, self.head_dim)
+        table = slots.view(*slots.shape[:-1], *sizes)  # [..., P, L, 2, H, d]
+        n = table.ndim - 5  # dimensions in front: none, or rows of a batch
+        return table.permute(n + 1, n + 2, *range(n), n + 3, n, n + 4)  # [L, 2, ..., H, P, d]
+
+    def to_slots(self, layers: Tensor) -> Tensor:
+        """Turn keys and values ``[L, 2, H, P, d]`` into slots ``[P, 2LHd]``."""
+        return layers.permute(3, 0, 1, 2, 4).flatten(1)  # [P, L, 2, H, d] -> [P, 2LHd]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prefix_tuning.errors import UserError
-from prefix_tuning.prefix import SUFFIXES
+from prefix_tuning.names import SITES
 from seq2seq.decoding import PRESETS, Search
 
 TUNING_MODES = ("prefixtune", "finetune")
@@ -55,7 +55,7 @@ def _add_prefix(add: Any) -> None:
     add("--preseqlen", type=int, help="prefix length (default: 1)")
     add("--mid_dim", type=int, help="hidden width of the prefix's MLPs (default: 512)")
     add("--use_deep", choices=YES_NO, help="one more hidden layer in the MLPs (default: no)")
-    add("--prefix_sites", help=f"attentions with a prefix (default: {','.join(SUFFIXES)})")
+    add("--prefix_sites", help=f"attentions with a prefix (default: {','.join(SITES)})")
     add("--prefix_dropout", type=float, default=0.0, help="on generated keys and values")
     add("--use_lowdata_token", default="no", choices=YES_NO, help="start from --lowdata_token")
     add("--lowdata_token", default="summarize", help="words whose tokens decide the prefix length")
@@ -174,7 +174,7 @@ def sites(args: argparse.Namespace) -> list[str] | None:
     """
     if args.prefix_sites is None:
         return None
-    return _some_of("prefix_sites", args.prefix_sites, tuple(SUFFIXES))
+    return _some_of("prefix_sites", args.prefix_sites, SITES)
 
 
 def predict_splits(args: argparse.Namespace) -> list[str]:

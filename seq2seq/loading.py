@@ -14,7 +14,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedToken
 from harness.models import load_model, load_tokenizer
 from prefix_tuning import checkpoint, initialization
 from prefix_tuning.errors import UserError
-from prefix_tuning.prefix import SUFFIXES
+from prefix_tuning.names import SITES
 from seq2seq import arguments
 from seq2seq.prefixTuning import PrefixTuning
 
@@ -137,7 +137,7 @@ def make_prefix(
         mid_dim=args.mid_dim,
         prefix_dropout=args.prefix_dropout,
         use_deep=args.use_deep == "yes",
-        sites=arguments.sites(args) or tuple(SUFFIXES),
+        sites=arguments.sites(args) or SITES,
     )
     if words is not None and fit:
         at = device(args)

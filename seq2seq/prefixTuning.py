@@ -14,8 +14,10 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues
 from prefix_tuning.errors import UserError
+from prefix_tuning.names import SITES
 from prefix_tuning.objectives import target_logits
-from prefix_tuning.prefix import SUFFIXES, MLPPrefix, PrefixShape
+from prefix_tuning.parametrizations import MLPPrefix
+from prefix_tuning.shape import PrefixShape
 
 
 class PrefixTuning(MLPPrefix):
@@ -38,7 +40,7 @@ class PrefixTuning(MLPPrefix):
         mid_dim: int | None = None,
         prefix_dropout: float | None = None,
         use_deep: bool | None = None,
-        sites: Sequence[str] = tuple(SUFFIXES),
+        sites: Sequence[str] = SITES,
     ) -> None:
         def choose(value: Any, name: str, default: Any) -> Any:
             return getattr(config, name, default) if value is None else value

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from prefix_tuning.prefix import Prefix, PrefixShape
+from prefix_tuning.prefix import Prefix
+from prefix_tuning.shape import PrefixShape
 
 INIT_STD = 0.02
 """Standard deviation of everything that is trained, head and prefix, before the first step."""

@@ -12,7 +12,7 @@ from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModel, PretrainedConfi
 from harness.models import load_config, load_model
 from harness.report import n_parameters
 from prefix_tuning.errors import UserError
-from prefix_tuning.prefix import PrefixShape
+from prefix_tuning.shape import PrefixShape
 from ptuning_v2.model.heads import TaskType
 from ptuning_v2.model.prefix_encoder import PrefixEncoder, init_weights
 from ptuning_v2.model.prompted_encoder import PromptedEncoder

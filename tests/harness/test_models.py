@@ -16,7 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from harness.models import load_causal_lm, load_tokenizer
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
-from prefix_tuning.prefix import MLPPrefix, PrefixShape
+from prefix_tuning.parametrizations import MLPPrefix
+from prefix_tuning.shape import PrefixShape
 
 
 def test_a_base_model_that_cannot_be_had(tmp_path: Path) -> None:

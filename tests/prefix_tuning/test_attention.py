@@ -19,11 +19,12 @@ from transformers import (
     MambaConfig,
 )
 
-from prefix_tuning import attention
-from prefix_tuning.attention import KeyValues, enable_prefix
+from prefix_tuning import backends
+from prefix_tuning.attention import KeyValues, enable_prefix, has_plain_head
 from prefix_tuning.errors import UserError
 from prefix_tuning.objectives import target_nll
-from prefix_tuning.prefix import MLPPrefix, PrefixShape
+from prefix_tuning.parametrizations import MLPPrefix
+from prefix_tuning.shape import PrefixShape
 
 P = 5
 
@@ -291,7 +292,7 @@ def test_flash_attention_gets_the_2d_mask_widened(monkeypatch: pytest.MonkeyPatc
         )
         return output.transpose(1, 2)
 
-    monkeypatch.setattr(attention, "_flash_attention_forward", flash)
+    monkeypatch.setattr(backends, "_flash_attention_forward", flash)
     reference = enable_prefix(tiny_model("gpt2"))
     model = tiny_model("gpt2")
     model.config._attn_implementation_internal = "flash_attention_2"
@@ -377,8 +378,8 @@ def test_sliding_windows_slide_over_real_tokens_only() -> None:
 
 
 def test_models_that_cap_their_logits_are_known() -> None:
-    assert not enable_prefix(tiny_model(CAPPED, "eager"))._has_plain_head
-    assert enable_prefix(tiny_model("gpt2"))._has_plain_head
+    assert not has_plain_head(enable_prefix(tiny_model(CAPPED, "eager")))
+    assert has_plain_head(enable_prefix(tiny_model("gpt2")))
 
 
 # Promise 6: fp32 prefix, cast at use.

@@ -25,7 +25,8 @@ from gpt2.train_control import PrefixTuning
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.beam_search import Hypotheses, beam_search
 from prefix_tuning.errors import UserError
-from prefix_tuning.prefix import MLPPrefix, PrefixShape
+from prefix_tuning.parametrizations import MLPPrefix
+from prefix_tuning.shape import PrefixShape
 
 
 def left_padded(prompts: list[list[int]], pad: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

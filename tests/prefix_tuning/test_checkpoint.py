@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
-from prefix_tuning.prefix import FlatPrefix, MLPPrefix, PrefixShape
+from prefix_tuning.parametrizations import FlatPrefix, MLPPrefix
+from prefix_tuning.shape import PrefixShape
 
 
 def make(model: Any, length: int = 5) -> MLPPrefix:

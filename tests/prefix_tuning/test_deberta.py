@@ -11,7 +11,8 @@ from transformers import AutoModel, AutoModelForTokenClassification, DebertaConf
 
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
-from prefix_tuning.prefix import FlatPrefix, PrefixShape
+from prefix_tuning.parametrizations import FlatPrefix
+from prefix_tuning.shape import PrefixShape
 
 P = 4
 _COMMON = {

@@ -12,7 +12,8 @@ from transformers import BartConfig, BartForConditionalGeneration
 
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.initialization import activations, fit
-from prefix_tuning.prefix import FlatPrefix, MLPPrefix, PrefixShape
+from prefix_tuning.parametrizations import FlatPrefix, MLPPrefix
+from prefix_tuning.shape import PrefixShape
 
 
 @pytest.mark.parametrize("name", ["gpt2_lowdata_init_1word", "gpt2_lowdata_init_6words"])

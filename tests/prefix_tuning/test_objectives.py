@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.objectives import IGNORE, objective, target_nll
-from prefix_tuning.prefix import MLPPrefix, PrefixShape
+from prefix_tuning.parametrizations import MLPPrefix
+from prefix_tuning.shape import PrefixShape
 
 END = 1
 

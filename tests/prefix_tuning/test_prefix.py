@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import GPT2Config, LlamaConfig
 
-from prefix_tuning.prefix import FlatPrefix, MLPPrefix, PrefixShape
+from prefix_tuning.parametrizations import FlatPrefix, MLPPrefix
+from prefix_tuning.shape import PrefixShape
 
 MEDIUM = PrefixShape(n_layer=24, n_head=16, head_dim=64, width=1024)
 TINY = PrefixShape(n_layer=2, n_head=3, head_dim=4, width=12)

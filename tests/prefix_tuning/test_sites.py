@@ -27,10 +27,13 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from prefix_tuning.attention import KeyValues, enable_prefix
+from prefix_tuning.attention import KeyValues, enable_prefix, has_plain_head
 from prefix_tuning.errors import UserError
+from prefix_tuning.names import SITES
 from prefix_tuning.objectives import target_logits
-from prefix_tuning.prefix import SUFFIXES, FlatPrefix, MLPPrefix, PrefixShape
+from prefix_tuning.parametrizations import FlatPrefix, MLPPrefix
+from prefix_tuning.prefix import parameter_name
+from prefix_tuning.shape import PrefixShape
 
 P = 3
 OLD_T5 = parse(transformers.__version__) < parse("5.23")
@@ -176,7 +179,7 @@ def test_sdpa_and_eager_agree(family: str) -> None:
     outputs = []
     for attention in ("sdpa", "eager"):
         model = seq2seq(family, attention)
-        prefix = KeyValues(flat(model, SUFFIXES).all_key_values())
+        prefix = KeyValues(flat(model, SITES).all_key_values())
         outputs.append(
             model(ids, attention_mask=mask, decoder_input_ids=target, prefix=prefix).logits
         )
@@ -190,12 +193,12 @@ def test_every_slot_of_every_site_gets_a_gradient(family: str, checkpointing: bo
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.train()  # this BART has no dropout
-    prefix = flat(model, SUFFIXES)
+    prefix = flat(model, SITES)
     inputs = {"input_ids": tokens(2, 6), "decoder_input_ids": tokens(2, 5, seed=3)}
     logits = model(**inputs, prefix=KeyValues(prefix.all_key_values())).logits
     (logits * torch.randn(logits.shape)).sum().backward()
-    for site, suffix in SUFFIXES.items():
-        gradient = prefix.get_parameter("control_trans" + suffix).grad
+    for site in SITES:
+        gradient = prefix.get_parameter(parameter_name("control_trans", site)).grad
         blocks = gradient.view(P, 2 * prefix.shape.n_layer, -1)
         assert (blocks.abs().amax(dim=2) > 0).all(), site
 
@@ -203,11 +206,11 @@ def test_every_slot_of_every_site_gets_a_gradient(family: str, checkpointing: bo
 @pytest.mark.parametrize("family", SEQ2SEQ)
 def test_each_site_changes_the_output(family: str) -> None:
     model = seq2seq(family)
-    layers = flat(model, SUFFIXES).all_key_values()
+    layers = flat(model, SITES).all_key_values()
     inputs = {"input_ids": tokens(2, 6), "decoder_input_ids": tokens(2, 5, seed=3)}
     full = model(**inputs, prefix=KeyValues(layers)).logits
     stock = model(**inputs).logits
-    for site in SUFFIXES:
+    for site in SITES:
         without = {name: pairs for name, pairs in layers.items() if name != site}
         assert not torch.allclose(
             model(**inputs, prefix=KeyValues(without)).logits, full, atol=1e-3
@@ -219,7 +222,7 @@ def test_each_site_changes_the_output(family: str) -> None:
 @pytest.mark.parametrize("family", SEQ2SEQ)
 def test_padding_of_the_source_never_leaks(family: str) -> None:
     model = seq2seq(family)
-    prefix = KeyValues(flat(model, SUFFIXES).all_key_values())
+    prefix = KeyValues(flat(model, SITES).all_key_values())
     ids, target = tokens(2, 7), tokens(2, 5, seed=3)
     mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
     found = model(ids, attention_mask=mask, decoder_input_ids=target, prefix=prefix).logits
@@ -235,7 +238,7 @@ def test_padding_of_the_source_never_leaks(family: str) -> None:
 @pytest.mark.parametrize("num_beams", [1, 4])
 def test_batched_cached_generation_equals_one_by_one_uncached(family: str, num_beams: int) -> None:
     model = seq2seq(family)
-    prefix = KeyValues(flat(model, SUFFIXES).all_key_values())
+    prefix = KeyValues(flat(model, SITES).all_key_values())
     ids = tokens(3, 7)
     mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3, [1] * 5 + [0] * 2])
     options = {"max_length": 12, "num_beams": num_beams, "do_sample": False, "prefix": prefix}
@@ -319,7 +322,7 @@ def test_an_encoder_outside_the_interface_is_refused_by_name() -> None:
 
 def test_a_source_beyond_the_position_table_is_one_sentence() -> None:
     model = seq2seq("bart")
-    prefix = KeyValues(flat(model, SUFFIXES).all_key_values())
+    prefix = KeyValues(flat(model, SITES).all_key_values())
     with pytest.raises(UserError, match="41 tokens do not fit into the 40 positions of bart"):
         model(tokens(1, 41), decoder_input_ids=tokens(1, 2), prefix=prefix)
 
@@ -333,10 +336,10 @@ def test_parameters_of_bart_large() -> None:
             (200, 512, False, 40_011_264),
             (5, 512, False, 39_412_224),
         ):
-            prefix = MLPPrefix(shape, length, mid, deep=deep, sites=[*SUFFIXES])
+            prefix = MLPPrefix(shape, length, mid, deep=deep, sites=[*SITES])
             assert sum(p.numel() for p in prefix.parameters()) == expected
         for length, stored in ((200, 14_745_600), (100, 7_372_800), (5, 368_640)):
-            prefix = FlatPrefix(shape, length, sites=[*SUFFIXES])
+            prefix = FlatPrefix(shape, length, sites=[*SITES])
             assert sum(p.numel() for p in prefix.parameters()) == stored
 
 
@@ -347,10 +350,10 @@ def test_the_head_on_targets_alone_gives_the_same_logits(family: str, bias: floa
     if family != "t5":
         model.final_logits_bias[0, 7] = bias  # added behind BART's head
         enable_prefix(model)
-    prefix = KeyValues(flat(model, SUFFIXES).all_key_values())
+    prefix = KeyValues(flat(model, SITES).all_key_values())
     inputs = {"input_ids": tokens(2, 6), "decoder_input_ids": tokens(2, 5, seed=3)}
     is_target = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
     expected = model(**inputs, prefix=prefix).logits[is_target]
     found = target_logits(model, prefix, inputs, is_target)
     assert torch.allclose(found, expected, atol=1e-5)
-    assert model._has_plain_head == (family != "t5" and bias == 0.0)
+    assert has_plain_head(model) == (family != "t5" and bias == 0.0)

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from prefix_tuning.errors import UserError
-from prefix_tuning.prefix import PrefixShape
+from prefix_tuning.shape import PrefixShape
 from ptuning_v2.model import heads
 from ptuning_v2.model.heads import TaskType
 from ptuning_v2.model.prefix_encoder import PrefixEncoder

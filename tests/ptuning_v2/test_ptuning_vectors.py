@@ -10,7 +10,7 @@ from conftest import load_vectors, part
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoModel
 
-from prefix_tuning.prefix import PrefixShape
+from prefix_tuning.shape import PrefixShape
 from ptuning_v2.model.heads import TaskType
 from ptuning_v2.model.prefix_encoder import PrefixEncoder
 from ptuning_v2.model.prompted_encoder import PromptedEncoder

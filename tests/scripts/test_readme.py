@@ -14,9 +14,9 @@ from conftest import ROOT
 
 from gpt2 import gen, train_e2e
 from prefix_tuning.errors import UserError
+from prefix_tuning.parametrizations import PARAMETRIZATIONS
 from prefix_tuning.prefix import Prefix
 from prefix_tuning.shape import PrefixShape
-from prefix_tuning.variants import PARAMETRIZATIONS
 from seq2seq import train_bart
 
 FILES = [ROOT / "README.md", *(ROOT / n / "README.md" for n in ("gpt2", "seq2seq", "ptuning_v2"))]

@@ -1,4 +1,4 @@
-"""Reading keys and values off a frozen model."""
+"""Reading keys and values off a frozen model while it runs."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prefix_tuning.attention import KeyValues, check_usable, site_of
-from prefix_tuning.positions import check_length
+from prefix_tuning.attention import run
+from prefix_tuning.key_values import Attended, Backend, Front, site_of
 from prefix_tuning.shape import PrefixShape
 
 
-class Recorder(KeyValues):
+class Observer(Front):
     """Adds nothing to any attention, and keeps the keys and values that pass through it."""
 
     def __init__(self) -> None:
-        self.offset = 0
+        super().__init__()
         self.pairs: dict[tuple[str, int], Tensor] = {}
         """(site, layer) -> fp32 ``[2, B, H, T, d]``, with gradient where the model's input has."""
 
     def attend(
         self,
-        backend: Any,
+        backend: Backend,
         module: Any,
         query: Tensor,
         key: Tensor,
         value: Tensor,
         mask: Tensor | None,
         **kwargs: Any,
-    ) -> Any:
+    ) -> Attended:
         self.pairs[site_of(module), module.layer_idx] = torch.stack([key, value]).float()
         return backend(module, query, key, value, mask, **kwargs)
 
@@ -38,16 +38,19 @@ class Recorder(KeyValues):
         """The pairs of a decoder, layer by layer."""
         return tuple(self.pairs["self", layer] for layer in range(len(self.pairs)))
 
-    def table(self, site: str, shape: PrefixShape) -> Tensor:
-        """Slots ``[P, 2LHd]`` of a site. Layers that its stack lacks are 0 (BART's encoder may
-        have fewer than the decoder, whose shape a prefix has)."""
+    def slots(self, site: str, shape: PrefixShape) -> Tensor:
+        """The only row's keys and values at a site, as slots ``[P, 2LHd]``.
+
+        Layers that its stack lacks are 0: BART's encoder may have fewer than the decoder, whose
+        shape a prefix has.
+        """
         first = self.pairs[site, 0]
         pairs = [self.pairs.get((site, i), torch.zeros_like(first)) for i in range(shape.n_layer)]
-        return torch.stack(pairs)[:, :, 0].permute(3, 0, 1, 2, 4).flatten(1)
+        return shape.to_slots(torch.stack(pairs)[:, :, 0])  # [L, 2, 1, H, P, d], one row
 
 
-def record(model: PreTrainedModel, **inputs: Any) -> Recorder:
-    """Run a frozen decoder on its own, from position 0.
+def observe(model: PreTrainedModel, **inputs: Any) -> Observer:
+    """Run a frozen decoder on its own, from position 0, and keep its keys and values.
 
     Args:
         model: after ``enable_prefix``.
@@ -57,10 +60,9 @@ def record(model: PreTrainedModel, **inputs: Any) -> Recorder:
     Raises:
         UserError: they are more than the model has positions for.
     """
-    check_usable(model)
     tokens = next(iter(inputs.values()))
-    check_length(model, 0, tokens.shape[1])
-    positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
-    recorder = Recorder()
-    model.base_model(**inputs, position_ids=positions, prefix=recorder, use_cache=False)
-    return recorder
+    positions = torch.arange(tokens.shape[1], device=tokens.device)[None]  # [1, T]
+    observer = Observer()
+    inputs |= {"position_ids": positions, "use_cache": False}
+    run(model, observer, inputs, model.base_model)
+    return observer

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import GPT2Tokenizer
 
-from gpt2 import gen, prefixes, run_language_modeling, train_e2e
+from gpt2 import gen, prefix_flags, run_language_modeling, train_e2e
 from gpt2.arguments import parse
 from gpt2.data import collate_infix
 from gpt2.decoding import Search, decode, decode_batch, decode_samples
@@ -23,9 +23,15 @@ from prefix_tuning import checkpoint
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.errors import UserError
 from prefix_tuning.initialization import activations
-from prefix_tuning.prefix import FlatPrefix, MLPPrefix, Prefix
+from prefix_tuning.parametrizations import (
+    PARAMETRIZATIONS,
+    EmbeddingPrefix,
+    FlatPrefix,
+    InfixPrefix,
+    MLPPrefix,
+)
+from prefix_tuning.prefix import Prefix
 from prefix_tuning.shape import PrefixShape
-from prefix_tuning.variants import PARAMETRIZATIONS, EmbeddingPrefix, InfixPrefix
 
 DATA = ROOT / "data" / "restaurants"
 
@@ -185,7 +191,7 @@ def test_an_mlp_is_fitted_once_and_never_at_load(
     target = words_table(tiny_folder, " Describe it.")
     near, far = ((start_table(f) - target).square().mean() for f in (fitted, random))
     assert near < 0.9 * far
-    monkeypatch.setattr("prefix_tuning.initialization.fit", pytest.fail)
+    monkeypatch.setattr("prefix_tuning.parametrizations.fit", pytest.fail)
     checkpoint.load(fitted)
     PrefixTuning.from_pretrained(fitted, load_causal_lm(str(tiny_folder)).config)
     (fitted / "log_history.json").unlink()
@@ -206,7 +212,7 @@ def test_words_are_encoded_as_in_the_original(text: str, ids: list[int], tmp_pat
         pytest.skip("GPT-2's vocabulary is not here: scripts/test.sh fetches it")
     base = ["--train_data_file", "x", "--output_dir", str(tmp_path), "--optim_prefix", "yes"]
     base += ["--tuning_mode", "prefixtune", "--init", "text", "--init_text", text]
-    assert prefixes.word_ids(parse(base)[0], GPT2Tokenizer.from_pretrained(BPE)) == ids
+    assert prefix_flags.word_ids(parse(base)[0], GPT2Tokenizer.from_pretrained(BPE)) == ids
 
 
 def test_zero(tiny_folder: Path, tmp_path: Path) -> None:
@@ -422,4 +428,4 @@ def test_an_empty_text(tmp_path: Path, tokenizer: Any) -> None:
     for name, message in (("empty", "is empty"), ("binary", "cannot be read as UTF-8")):
         args, _, _ = parse([*base, str(tmp_path / f"{name}.txt")])
         with pytest.raises(UserError, match=message):
-            prefixes.word_ids(args, tokenizer)
+            prefix_flags.word_ids(args, tokenizer)

@@ -14,11 +14,17 @@ from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.beam_search import beam_search
 from prefix_tuning.errors import UserError
-from prefix_tuning.initialization import activations, resize, start_from, zero
+from prefix_tuning.initialization import activations, resize
 from prefix_tuning.objectives import target_nll
-from prefix_tuning.prefix import FlatPrefix, MLPPrefix, Prefix
+from prefix_tuning.parametrizations import (
+    PARAMETRIZATIONS,
+    EmbeddingPrefix,
+    FlatPrefix,
+    InfixPrefix,
+    MLPPrefix,
+)
+from prefix_tuning.prefix import Prefix
 from prefix_tuning.shape import PrefixShape
-from prefix_tuning.variants import PARAMETRIZATIONS, EmbeddingPrefix, InfixPrefix
 
 MEDIUM = PrefixShape(n_layer=24, n_head=16, head_dim=64, width=1024)
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -84,7 +90,7 @@ def test_an_infix_of_words_gives_the_logits_of_the_whole_text(family: str, atten
     """The source is padded on the right, and padding counts in the positions."""
     stock, model = tiny_model(family), enable_prefix(tiny_model(family, attention))
     prefix = InfixPrefix(PrefixShape.from_config(model.config), 3, mid_dim=8)
-    zero(prefix)
+    prefix.start_at_zero()
     with torch.no_grad():
         prefix.wte2.weight.copy_(model.get_input_embeddings()(WORDS))
     found = model(TARGET, prefix=prompt(prefix, model)).logits
@@ -200,7 +206,7 @@ def test_zero_keys_take_a_share_of_the_attention(kind: type[MLPPrefix] | type[Fl
     """By hand: the scores of zero keys are 0, their values add nothing."""
     model = enable_prefix(tiny_model("gpt2"))
     prefix = kind(PrefixShape.from_config(model.config), 3)
-    zero(prefix)
+    prefix.start_at_zero()
     layers = prefix.key_values()
     assert all(not pair.any() for pair in layers)
     module = model.transformer.h[0].attn
@@ -230,9 +236,9 @@ def test_a_flat_prefix_takes_activations_as_they_are_and_an_mlp_comes_near() -> 
     shape, targets = PrefixShape.from_config(model.config), activations(model, WORDS[None])
     flat, mlp = FlatPrefix(shape, 3), MLPPrefix(shape, 3, mid_dim=8)
     before = (mlp.slots() - targets["self"]).square().mean()
-    start_from(flat, targets)
-    start_from(mlp, targets)
+    flat.start(targets)
+    mlp.start(targets)
     assert torch.equal(flat.slots(), targets["self"])
     assert (mlp.slots() - targets["self"]).square().mean() < before
     with pytest.raises(ValueError, match="cannot start from keys"):
-        start_from(EmbeddingPrefix(shape, 3), targets)
+        EmbeddingPrefix(shape, 3).start(targets)

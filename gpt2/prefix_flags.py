@@ -10,8 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpt2.train_control import PrefixTuning
 from prefix_tuning.errors import UserError
-from prefix_tuning.initialization import activations, resize, start_from, zero
-from prefix_tuning.variants import PARAMETRIZATIONS
+from prefix_tuning.initialization import activations, resize
+from prefix_tuning.parametrizations import PARAMETRIZATIONS
 
 if TYPE_CHECKING:
     from gpt2.arguments import ModelArguments
@@ -176,7 +176,7 @@ def start(
         model: after ``enable_prefix``, on the prefix's device.
     """
     if init(args) == "zero":
-        zero(prefix)
+        prefix.start_at_zero()
     words, n_slot = word_ids(args, tokenizer), prefix.length
     if not words:
         return
@@ -185,4 +185,4 @@ def start(
         how = ": the first ones" if n_slot < len(words) else ": again from the first"
     print(f"the prefix of {n_slot} slots starts from a text of {len(words)} tokens{how}")
     ids = torch.tensor([words[:n_slot]], device=model.device)
-    start_from(prefix, resize(activations(model, ids), n_slot))
+    prefix.start(resize(activations(model, ids), n_slot))

@@ -1,0 +1,47 @@
+"""Fitting the MLPs of a prefix to keys and values that it shall start from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+from tqdm import trange
+
+from prefix_tuning.prefix import Prefix
+
+
+def fit(
+    prefix: Prefix,
+    slots: Mapping[str, Tensor],
+    steps: int = 500,
+    learning_rate: float = 1e-4,
+    train_embedding: bool = False,
+) -> list[float]:
+    """Train the MLPs of ``prefix`` until it generates ``slots``.
+
+    Adam on the mean squared error, summed over sites. The defaults are the original's for GPT-2;
+    for BART it is 200 steps at 3e-5 with the embeddings.
+
+    Args:
+        slots: per site ``[P, 2LHd]``.
+        train_embedding: train ``wte`` too.
+
+    Returns:
+        the loss before every step.
+    """
+    names = ("control_trans", "wte") if train_embedding else ("control_trans",)
+    parameters = [p for name, p in prefix.named_parameters() if name.startswith(names)]
+    # Fused: half the time on a CPU, where the MLP of GPT-2 medium takes minutes.
+    optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+    losses = []
+    for _ in trange(steps, desc="fitting the prefix to words", unit="step", leave=False):
+        errors = [mse_loss(prefix.slots(site), slots[site]) for site in prefix.sites]
+        loss = torch.stack(errors).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    prefix.zero_grad()
+    return losses

@@ -1,0 +1,184 @@
+"""What stands in front of the attentions of a frozen transformer during one forward call."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from prefix_tuning.errors import UserError
+
+Attended = tuple[Tensor, Tensor | None]
+"""What an attention function returns: its output, and perhaps its probabilities."""
+Backend = Callable[..., Attended]
+"""``backend(module, query, key, value, mask, **kwargs)``, as transformers calls it."""
+
+_CROSS_ATTENTIONS = ("encoder_attn", "EncDecAttention")
+"""What the families of BART and T5 call the decoder's attention to the encoder."""
+
+
+class Front(ABC):
+    """What stands in front of every attention during one forward call.
+
+    Not a tensor on purpose: ``generate`` repeats every tensor it is given for its beams.
+
+    Args:
+        offset: how far the positions of real tokens are shifted.
+    """
+
+    def __init__(self, offset: int = 0) -> None:
+        self.offset = offset
+
+    @abstractmethod
+    def attend(
+        self,
+        backend: Backend,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        **kwargs: Any,
+    ) -> Attended:
+        """Compute one attention.
+
+        Args:
+            backend: the model's own attention function.
+            module: the attention, whose layer is ``layer_idx``; its site is :func:`site_of`.
+            query: ``[B, Hq, T, d]``; ``key`` and ``value`` are ``[B, H, S, d]``.
+            mask: ``[B, 1, T, S]`` or the form the backend takes; None hides nothing.
+            kwargs: more arguments of ``backend``.
+        """
+
+
+class KeyValues(Front):
+    """Keys and values in front of the model's own.
+
+    Args:
+        layers: per layer a tensor ``[2, rows, H, P, d]``, or such a sequence for each site of an
+            encoder-decoder (:func:`site_of`). One row is shared by the whole batch; ``B`` rows
+            serve a batch of ``B``, or of ``B * k`` when each row has ``k`` beams.
+        offset: how far the positions of real tokens are shifted; ``P`` when not given, as in the
+            original, where real tokens are numbered from the end of the prefix. Encoder-decoders
+            number them from 0 in any case.
+        visible: bool ``[rows, P]``, False on slots that nothing may attend to (padding in what the
+            slots were computed from); all are visible when not given.
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[Tensor] | Mapping[str, Iterable[Tensor]],
+        offset: int | None = None,
+        visible: Tensor | None = None,
+    ) -> None:
+        sites = layers if isinstance(layers, Mapping) else {"self": layers}
+        self.sites = {site: tuple(pairs) for site, pairs in sites.items()}
+        first = next(iter(self.sites.values()))
+        super().__init__(first[0].shape[3] if offset is None else offset)
+        self.visible = visible
+
+    def lookup(self, module: Any, key: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The keys and values of one attention for the batch of ``key``, in its dtype.
+
+        Args:
+            module: the attention module, which names its layer in ``layer_idx``.
+            key: that attention's own keys ``[B, H, T, d]``.
+
+        Returns:
+            two tensors ``[B, H, P, d]``, views of the shared row where there is only one; None
+            where this prefix does not stand in front of this attention.
+        """
+        layers = self.sites.get(site_of(module))
+        if layers is None:
+            return None
+        pair = layers[module.layer_idx].to(device=key.device, dtype=key.dtype)
+        rows, batch_size = pair.shape[1], key.shape[0]
+        if rows == 1:
+            pair = pair.expand(-1, batch_size, -1, -1, -1)  # [2, 1, H, P, d] -> [2, B, H, P, d]
+        elif rows != batch_size:
+            if batch_size % rows:
+                raise ValueError(f"a prefix of {rows} rows cannot serve a batch of {batch_size}")
+            pair = pair.repeat_interleave(batch_size // rows, dim=1)  # every row serves k beams
+        return pair[0], pair[1]
+
+    def attend(
+        self,
+        backend: Backend,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        **kwargs: Any,
+    ) -> Attended:
+        """Run ``backend`` with the prefix in front of ``key [B, H, T, d]`` and ``value``."""
+        pair = self.lookup(module, key)
+        if pair is None:
+            return backend(module, query, key, value, mask, **kwargs)
+        return attend_behind(
+            pair, backend, module, query, key, value, mask, visible=self.visible, **kwargs
+        )
+
+
+def attend_behind(
+    pair: tuple[Tensor, Tensor],
+    backend: Backend,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    visible: Tensor | None = None,
+    **kwargs: Any,
+) -> Attended:
+    """Run ``backend`` with more keys and values in front: ``[K; key]``, ``[V; value]``.
+
+    Args:
+        pair: keys and values ``[B, H, P, d]``.
+        visible: bool ``[rows, P]``, which of them may be attended to; all when not given.
+    """
+    length = pair[0].shape[2]
+    key = torch.cat([pair[0], key], dim=2)  # [B, H, P + S, d]
+    value = torch.cat([pair[1], value], dim=2)
+    if mask is not None:
+        # A boolean or 0/1 mask says what is visible, a float mask is added to the scores.
+        mask = _widen(mask, length, 0.0 if mask.is_floating_point() else True)
+    if visible is not None:
+        mask = _hide(mask, visible, key)
+    if kwargs.get("position_bias") is not None:  # a slot is at no distance from a token
+        kwargs["position_bias"] = _widen(kwargs["position_bias"], length, 0.0)
+    return backend(module, query, key, value, mask, **kwargs)
+
+
+def site_of(module: Any) -> str:
+    """Which attention a module is, one of :data:`prefix_tuning.names.SITES`."""
+    return getattr(module, "_prefix_site", "self")
+
+
+def name_sites(model: Any) -> None:
+    """Label the attentions of an encoder-decoder, whose layers alone do not tell them apart."""
+    for module in model.get_encoder().modules():
+        if hasattr(module, "layer_idx"):
+            module._prefix_site = "encoder"
+    for name, module in model.get_decoder().named_modules():
+        if name.rpartition(".")[2] in _CROSS_ATTENTIONS:
+            module._prefix_site = "encoder_decoder"
+
+
+def _widen(mask: Tensor, length: int, visible: bool | float) -> Tensor:
+    """Put ``length`` columns that every query sees in front of a mask ``[..., keys]``."""
+    return torch.cat([mask.new_full((*mask.shape[:-1], length), visible), mask], dim=-1)
+
+
+def _hide(mask: Tensor | None, visible: Tensor, key: Tensor) -> Tensor:
+    """Hide the slots that are not ``visible [rows, P]`` in a widened mask ``[..., keys]``."""
+    if mask is None or mask.ndim != 4:
+        raise UserError("flash attention hides no slots: use attn_implementation='sdpa'")
+    hidden = ~visible.repeat_interleave(key.shape[0] // visible.shape[0], dim=0)  # [B, P]
+    hidden = pad(hidden, (0, key.shape[2] - visible.shape[1]))[:, None, None, :]  # [B, 1, 1, P + S]
+    lowest = torch.finfo(mask.dtype).min if mask.is_floating_point() else False
+    return torch.where(hidden, lowest, mask)
