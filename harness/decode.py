@@ -2,14 +2,92 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
+
+from tqdm import tqdm
 
 from prefix_tuning.files import write_text
 
 Run = Callable[[Sequence[int]], Iterator[tuple[int, str]]]
 """``run(skip)`` yields index and text of everything whose index is not in ``skip``."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What must be equal for a stopped decode to go on; else it starts again.
+
+    Args:
+        folder: holds the weights; their names, sizes and times stand for them.
+        prompts: what is decoded, as texts or token ids.
+        search: its options, by name.
+        precision: of the computation, as "torch.bfloat16".
+        further: anything else that decides the texts (JSON values).
+    """
+
+    folder: Path
+    prompts: Iterable[object]
+    search: dict[str, object]
+    precision: str
+    further: dict[str, object] = field(default_factory=dict)
+
+    def settings(self) -> dict[str, object]:
+        """The same as JSON values."""
+        return {
+            "search": self.search,
+            "prompts": hashlib.sha256(repr(list(self.prompts)).encode()).hexdigest(),
+            "precision": self.precision,
+            "weights": weights_stamp(self.folder),
+            **self.further,
+        }
+
+
+def weights_stamp(folder: Path) -> list[list[object]]:
+    """Name, size and time of every file of weights in a folder."""
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+    return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+
+
+def batches_by_length(
+    lengths: Sequence[int], size: int, skip: Collection[int] = (), one_length: bool = False
+) -> Iterator[list[int]]:
+    """Indices in batches of about one length, the longest first.
+
+    Args:
+        lengths: of everything there is.
+        size: indices in a batch.
+        skip: indices to leave out.
+        one_length: a batch holds exactly one length, so that nothing is padded.
+    """
+    left = set(range(len(lengths))).difference(skip)
+    order = sorted(left, key=lambda i: (-lengths[i], i))
+    for _, group in groupby(order, key=lambda i: lengths[i] if one_length else 0):
+        indices = list(group)
+        for start in range(0, len(indices), size):
+            yield indices[start : start + size]
+
+
+def decode_by_length(
+    lengths: Sequence[int],
+    size: int,
+    skip: Collection[int],
+    decode_batch: Callable[[list[int]], Sequence[str]],
+    one_length: bool = False,
+) -> Iterator[tuple[int, str]]:
+    """Index and text of everything that is not in ``skip``, with a progress bar, not in order.
+
+    Args:
+        lengths, size, skip, one_length: of :func:`batches_by_length`.
+        decode_batch: gives the texts of some indices.
+    """
+    with tqdm(total=len(lengths), initial=len(skip), desc="decoding", unit="text") as bar:
+        for batch in batches_by_length(lengths, size, skip, one_length):
+            yield from zip(batch, decode_batch(batch), strict=True)
+            bar.update(len(batch))
 
 
 def decode_resumably(path: Path, settings: dict[str, object], n_text: int, run: Run) -> list[str]:

@@ -7,7 +7,6 @@ import urllib.request
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import torch
@@ -136,47 +135,60 @@ def load_model(
         more: goes to ``from_pretrained`` (``config``, ``revision``, ...).
 
     Raises:
-        UserError: the model cannot be had.
+        UserError: the model cannot be had, or its weights are not all there, as in the folder of a
+            prefix, whose configuration is the base model's.
     """
+    model, missing = load_partly(name, auto_class, dtype, cache_dir, **more)
+    if missing:
+        raise _incomplete(name, min(missing), model)
+    return model
+
+
+def load_partly(
+    name: str,
+    auto_class: Any,
+    dtype: str = "float32",
+    cache_dir: str | None = None,
+    **more: Any,
+) -> tuple[PreTrainedModel, list[str]]:
+    """:func:`load_model` for weights that may lack some parameters, such as a new head.
+
+    Returns:
+        the model, and the names of the parameters that the weights lack, which are random.
+
+    Raises:
+        UserError: the model cannot be had, or a parameter has another shape in its weights.
+    """
+    # The library fills with random numbers what is missing, and says so only in its log.
     load = partial(
         auto_class.from_pretrained,
         **_source(name),
         **_dense(name),
         dtype=DTYPES[dtype],
         cache_dir=cache_dir,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
         **more,
     )
-    model: Any = _load(name, load)
+    loaded: Any = _load(name, load)
+    model, info = loaded
+    mismatched = [key for key, *_ in info["mismatched_keys"]]
+    if mismatched:
+        raise _incomplete(name, min(mismatched), model)
     if name.endswith(".gguf"):
         _forget_quantization(model)
-    return model.eval()
+    return model.eval(), list(info["missing_keys"])
+
+
+def _incomplete(name: str, key: str, model: PreTrainedModel) -> UserError:
+    return UserError(
+        f"--model_name_or_path {name}: its weights lack {key}, or have another shape of "
+        f"it than its configuration: they are not those of a {type(model).__name__}"
+    )
 
 
 def load_causal_lm(
     name: str, dtype: str = "float32", cache_dir: str | None = None
 ) -> PreTrainedModel:
-    """:func:`load_model` for a decoder-only model with its head.
-
-    Raises:
-        UserError: the model cannot be had, or its weights are not all there, as in the folder of a
-            prefix, whose configuration is the base model's.
-    """
-    wrong: set[str] = set()
-
-    def from_pretrained(**given: Any) -> Any:
-        # The library fills with random numbers what is missing, and says so only in its log.
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            **given, ignore_mismatched_sizes=True, output_loading_info=True
-        )
-        model, info = loaded
-        wrong.update(info["missing_keys"], (key for key, *_ in info["mismatched_keys"]))
-        return model
-
-    auto_class = SimpleNamespace(from_pretrained=from_pretrained)
-    model = load_model(name, auto_class, dtype, cache_dir)
-    if wrong:
-        raise UserError(
-            f"--model_name_or_path {name}: its weights lack {min(wrong)}, or have another shape of "
-            f"it than its configuration: they are not those of a {type(model).__name__}"
-        )
-    return model
+    """:func:`load_model` for a decoder-only model with its head."""
+    return load_model(name, AutoModelForCausalLM, dtype, cache_dir)

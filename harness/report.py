@@ -5,13 +5,18 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from prefix_tuning.files import write_json
 from prefix_tuning.prefix import Prefix
+
+SIZES = "sizes.json"
+"""File of a run folder: its numbers of parameters."""
 
 
 def n_parameters(module: nn.Module, trainable_only: bool = False) -> int:
@@ -19,28 +24,75 @@ def n_parameters(module: nn.Module, trainable_only: bool = False) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable_only)
 
 
-def peak_memory() -> int:
-    """Bytes of memory this process has held at most: of the GPU if it uses one, else resident."""
-    if torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated()
+def peak_memories() -> dict[str, int]:
+    """Bytes this process has held at most: ``process`` (resident) and, if it uses one, ``gpu``."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    memories = {"process": peak if sys.platform == "darwin" else 1024 * peak}
+    if torch.cuda.is_initialized():
+        memories["gpu"] = torch.cuda.max_memory_allocated()
+    return memories
+
+
+def peak_memory() -> int:
+    """The one of :func:`peak_memories` that limits a run: of the GPU if it uses one."""
+    memories = peak_memories()
+    return memories.get("gpu", memories["process"])
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of parameters: what is frozen, what is trained, what is stored."""
+
+    base: int
+    """Of the base model."""
+    trained: int
+    """Of base model and prefix (and head) together."""
+    is_frozen: bool
+    """Whether nothing of the base model is trained."""
+    stored: int | None = None
+    """Keys and values that are kept for inference; None where they depend on the source."""
+    prompts: int | None = None
+    """Those of ``trained`` that are not a head."""
+
+    def lines(self) -> list[str]:
+        """One line each."""
+        frozen = ", frozen" if self.is_frozen else ""
+        lines = [
+            f"base model            {self.base:>15,} parameters{frozen}",
+            f"trained parameters    {self.trained:>15,} ({self._share(self.trained)})",
+        ]
+        if self.prompts is not None:
+            lines.append(f"  of them prompts     {self.prompts:>15,}, the rest is the head")
+        if self.stored is not None:
+            lines.append(
+                f"stored parameters     {self.stored:>15,} ({self._share(self.stored)}, "
+                f"{4 * self.stored / 1e6:.2f} MB in fp32)"
+            )
+        return lines
+
+    def _share(self, count: int) -> str:
+        return f"{count / self.base:.2%} of the base model"
+
+    def write(self, folder: Path) -> None:
+        """Keep ``base``, ``trained`` and, if there are such, ``stored`` in :data:`SIZES`."""
+        counts = {"base": self.base, "trained": self.trained, "stored": self.stored}
+        write_json(folder / SIZES, {k: v for k, v in counts.items() if v is not None})
+
+
+def sizes(base: nn.Module, prefix: Prefix | None) -> Sizes:
+    """How much is trained and stored of a base model with a prefix, or of a baseline."""
+    trained, stored = n_parameters(base, trainable_only=True), None
+    is_frozen = trained == 0
+    if prefix is not None:
+        trained += n_parameters(prefix, trainable_only=True)
+        if not prefix.reads_source:
+            stored = len(prefix.sites) * prefix.length * prefix.shape.features
+    return Sizes(n_parameters(base), trained, is_frozen, stored)
 
 
 def parameter_lines(base: nn.Module, prefix: Prefix | None) -> list[str]:
-    """One line each: what is trained, and what is stored for inference, beside the base model."""
-    total, trained = n_parameters(base), n_parameters(base, trainable_only=True)
-    lines = [f"base model            {total:>15,} parameters{'' if trained else ', frozen'}"]
-    if prefix is not None:
-        trained += n_parameters(prefix, trainable_only=True)
-    lines.append(f"trained parameters    {trained:>15,} ({trained / total:.2%} of the base model)")
-    if prefix is not None and not prefix.reads_source:
-        stored = len(prefix.sites) * prefix.length * prefix.shape.features
-        lines.append(
-            f"stored parameters     {stored:>15,} ({stored / total:.2%} of the base model, "
-            f"{4 * stored / 1e6:.2f} MB in fp32)"
-        )
-    return lines
+    """:func:`sizes` as lines."""
+    return sizes(base, prefix).lines()
 
 
 def draw_loss(history: Sequence[dict[str, Any]], path: Path, score: str | None = None) -> bool:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import transformers
 from torch import nn
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModel, PretrainedConfig
 
-from harness.models import load_config, load_model
-from harness.report import n_parameters
+from harness.models import load_config, load_partly
+from harness.report import Sizes, n_parameters
 from prefix_tuning.errors import UserError
 from prefix_tuning.shape import PrefixShape
 from ptuning_v2.model.heads import TaskType
@@ -75,10 +74,9 @@ def get_model(
     """
     prompted = model_args.prefix or model_args.prompt
     auto_class = AutoModel if prompted else AUTO_CLASSES[task_type]
-    new: list[str] = []
-    base = load_model(
+    base, new = load_partly(
         model_args.model_name_or_path,
-        _noting_new_names(auto_class, new),
+        auto_class,
         cache_dir=model_args.cache_dir,
         config=config,
         revision=model_args.model_revision,
@@ -107,26 +105,17 @@ def get_model(
     return model
 
 
-def _noting_new_names(auto_class: Any, names: list[str]) -> Any:
-    """``auto_class``, whose ``from_pretrained`` adds to ``names`` what the weights lack."""
-
-    def from_pretrained(*args: Any, **kwargs: Any) -> Any:
-        model, info = auto_class.from_pretrained(*args, output_loading_info=True, **kwargs)
-        names.extend(info["missing_keys"])
-        return model
-
-    return SimpleNamespace(from_pretrained=from_pretrained)
+def sizes(model: nn.Module) -> Sizes:
+    """How much of the base model, the prompts and the head is trained."""
+    if isinstance(model, PromptedEncoder):
+        base, prompts = model.backbone, n_parameters(model.prefix_encoder)
+    else:
+        base, prompts = model.base_model, None
+    is_frozen = n_parameters(base, trainable_only=True) == 0
+    trained = n_parameters(model, trainable_only=True)
+    return Sizes(n_parameters(base), trained, is_frozen, prompts=prompts)
 
 
 def parameter_lines(model: nn.Module) -> list[str]:
-    """One line each: the base model, and what of it all is trained."""
-    trained = n_parameters(model, trainable_only=True)
-    base = model.backbone if isinstance(model, PromptedEncoder) else model.base_model
-    frozen = n_parameters(base, trainable_only=True) == 0
-    total = n_parameters(base)
-    lines = [f"base model            {total:>15,} parameters{', frozen' if frozen else ''}"]
-    lines.append(f"trained parameters    {trained:>15,} ({trained / total:.2%} of the base model)")
-    if isinstance(model, PromptedEncoder):
-        prompts = n_parameters(model.prefix_encoder)
-        lines.append(f"  of them prompts     {prompts:>15,}, the rest is the head")
-    return lines
+    """:func:`sizes` as lines."""
+    return sizes(model).lines()

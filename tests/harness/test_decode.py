@@ -1,0 +1,74 @@
+"""Decoding in batches, and going on with it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.decode import Identity, batches_by_length, decode_by_length, decode_resumably
+
+
+@given(
+    st.lists(st.integers(1, 5), max_size=30),
+    st.integers(1, 7),
+    st.sets(st.integers(0, 40)),
+    st.booleans(),
+)
+def test_batches_hold_everything_that_is_left(
+    lengths: list[int], size: int, skip: set[int], one_length: bool
+) -> None:
+    batches = list(batches_by_length(lengths, size, skip, one_length))
+    decoded = [i for batch in batches for i in batch]
+    assert sorted(decoded) == [i for i in range(len(lengths)) if i not in skip]
+    falling = [lengths[i] for i in decoded]
+    assert falling == sorted(falling, reverse=True)
+    for batch in batches:
+        assert 1 <= len(batch) <= size
+        assert not one_length or len({lengths[i] for i in batch}) == 1
+
+
+def identity(folder: Path, prompts: Sequence[str] = ("a", "b"), beams: int = 5) -> dict:
+    return Identity(folder, prompts, {"num_beams": beams}, "float32", {"length": 9}).settings()
+
+
+def test_an_identity_sees_weights_prompts_search_and_precision(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"123")
+    first = identity(tmp_path)
+    assert json.loads(json.dumps(first)) == first == identity(tmp_path)
+    assert identity(tmp_path, ("a b",)) != first
+    assert identity(tmp_path, beams=4) != first
+    assert Identity(tmp_path, ("a", "b"), {"num_beams": 5}, "float16").settings() != first
+    os.utime(weights, ns=(1, 1))
+    assert identity(tmp_path) != first
+
+
+def test_a_stopped_decode_goes_on(tmp_path: Path) -> None:
+    texts, asked = ["one", "two\u2028", "three", "four"], []
+
+    def run(stop: int | None, skip: Sequence[int]) -> Iterator[tuple[int, str]]:
+        def decode(indices: list[int]) -> list[str]:
+            if len(asked) == stop:
+                raise KeyboardInterrupt
+            asked.append(indices)
+            return [texts[i] for i in indices]
+
+        return decode_by_length([3, 9, 5, 4], 1, skip, decode)
+
+    path, settings = tmp_path / "x.partial", {"search": [1, 2]}
+    with pytest.raises(KeyboardInterrupt):
+        decode_resumably(path, settings, 4, lambda skip: run(2, skip))
+    with path.open("a", encoding="utf-8") as file:
+        file.write('[0, "cut o')
+    assert decode_resumably(path, settings, 4, lambda skip: run(None, skip)) == texts
+    assert asked == [[1], [2], [3], [0]]
+    assert decode_resumably(path, settings, 4, lambda skip: run(None, skip)) == texts
+    assert len(asked) == 4
+    decode_resumably(path, {"search": [1, 3]}, 4, lambda skip: run(None, skip))
+    assert len(asked) == 8
