@@ -18,12 +18,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from experiments.inputs import pick_inputs, read_outputs, rouge_l
+from experiments.small_models import find_base_model
 from gpt2 import baselines
 from gpt2.records import Record
 from prefix_tuning.errors import UserError, run_command
 from prefix_tuning.files import read_json_object, write_json, write_text
-from scripts.base_model import find_base_model
-from scripts.quickstart import pick_inputs, read_outputs, rouge_l
 
 MODES = {
     "prefix": "--tuning_mode prefixtune --preseqlen 10 --learning_rate 1e-3",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Set up what is needed and fetch data sets. Arguments go to scripts/download_data.py.
+# Set up what is needed and fetch data sets. Arguments go to data/download/download_data.py.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 set_up ""
-exec "$PYTHON" "$ROOT/scripts/download_data.py" "$@"
+exec "$PYTHON" "$ROOT/data/download/download_data.py" "$@"

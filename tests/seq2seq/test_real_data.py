@@ -9,7 +9,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from benchmarks import bart_g2p
-from scripts import tiny_bart
+from experiments.toy_models import tiny_bart, word_tokenizer
 from seq2seq import train_bart
 from seq2seq.data import read_split
 
@@ -17,8 +17,8 @@ from seq2seq.data import read_split
 def test_xsums_pairs_from_training_to_scores(shared: Path, tmp_path: Path) -> None:
     data = shared / "data" / "xsum" / "xsum_test_500.csv"
     records = read_split(data, "test", training=True)
-    tokenizer = tiny_bart.word_tokenizer(f"{r.source} {r.target}" for r in records)
-    tiny_bart.tiny_bart(len(tokenizer), layers=1, width=16).save_pretrained(tmp_path / "base")
+    tokenizer = word_tokenizer(f"{r.source} {r.target}" for r in records)
+    tiny_bart(len(tokenizer), layers=1, width=16).save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     run = tmp_path / "run"
     common = ["--mode", "xsum", "--model_name_or_path", str(tmp_path / "base"), "--data_dir"]

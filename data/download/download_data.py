@@ -18,15 +18,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tqdm import tqdm
 
+from data.download.convert import CONVERSIONS
+from data.download.fetch import accept, fetch, problem, unpack
 from prefix_tuning.errors import UserError, run_command
-from scripts.convert_data import CONVERSIONS
-from scripts.fetch import accept, fetch, problem, unpack
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+DATA = Path(__file__).resolve().parents[1]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from experiments import figures, formats, spec, table
 from prefix_tuning.errors import UserError
-from scripts import experiments, figures, table, table_formats
 
-SCALES = experiments.scales()
-E2E = experiments.read("e2e")
+SCALES = spec.scales()
+E2E = spec.read("e2e")
 
 
 def write_result(
@@ -102,7 +102,7 @@ def test_rows_of_one_line_of_the_paper(tmp_path: Path) -> None:
     folder = tmp_path / "paper" / "ptuning_superglue"
     write_result(folder / "boolq_bert", "seed11", {"BoolQ": 75.0})
     write_result(folder / "rte_bert", "seed11", {"RTE": 78.0})
-    experiment = experiments.read("ptuning_superglue")
+    experiment = spec.read("ptuning_superglue")
     made = table.build(experiment, SCALES["paper"], tmp_path)
     ours = [line for line in made.lines if line.source == "ours"]
     assert len(ours) == 2  # BERT and RoBERTa
@@ -115,7 +115,7 @@ def test_rows_of_one_line_of_the_paper(tmp_path: Path) -> None:
 def test_runs_on_data_of_unknown_size(tmp_path: Path) -> None:
     folder = tmp_path / "paper" / "ptuning_srl" / "conll05_roberta"
     write_result(folder, "seed11", {"CoNLL05 WSJ": 89.0}, steps=None, n_inputs=None)
-    made = table.build(experiments.read("ptuning_srl"), SCALES["paper"], tmp_path)
+    made = table.build(spec.read("ptuning_srl"), SCALES["paper"], tmp_path)
     assert "an unknown number of steps and an unknown number of texts" in made.notes[0]
 
 
@@ -149,7 +149,7 @@ def low_data(folder: Path) -> None:
 
 
 def test_what_the_paper_says_of_low_data(tmp_path: Path) -> None:
-    experiment = experiments.read("low_data")
+    experiment = spec.read("low_data")
     made = table.build(experiment, SCALES["paper"], tmp_path)
     assert any("not all sizes are run" in note for note in made.notes)
     low_data(tmp_path)
@@ -160,7 +160,7 @@ def test_what_the_paper_says_of_low_data(tmp_path: Path) -> None:
 
 
 def test_the_best_prefix_length(tmp_path: Path) -> None:
-    experiment = experiments.read("prefix_length")
+    experiment = spec.read("prefix_length")
     for length, bleu in ((1, 40.0), (5, 45.0), (10, 46.0), (20, 45.5), (40, 44.0)):
         folder = tmp_path / "paper" / "prefix_length" / f"P={length}"
         write_result(folder, "seed101", {"BLEU": bleu})
@@ -172,7 +172,7 @@ def test_the_best_prefix_length(tmp_path: Path) -> None:
 
 
 def test_markdown(results: Path) -> None:
-    text = table_formats.markdown(table.build(E2E, SCALES["paper"], results))
+    text = formats.markdown(table.build(E2E, SCALES["paper"], results))
     assert text.startswith("## E2E, test set — paper scale: ")
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {3 + 5 + 1}
@@ -182,7 +182,7 @@ def test_markdown(results: Path) -> None:
 
 
 def test_latex(results: Path) -> None:
-    text = table_formats.latex(table.build(E2E, SCALES["paper"], results))
+    text = formats.latex(table.build(E2E, SCALES["paper"], results))
     opened = re.findall(r"\\begin\{(\w+)\}", text)
     assert sorted(opened) == sorted(re.findall(r"\\end\{(\w+)\}", text))
     body = re.search(r"\\hline\n(.*)\\hline", text, re.S)
@@ -199,7 +199,7 @@ def test_latex(results: Path) -> None:
 
 def test_csv(results: Path) -> None:
     made = table.build(E2E, SCALES["paper"], results)
-    rows = list(csv.DictReader(table_formats.csv_text(made).splitlines()))
+    rows = list(csv.DictReader(formats.csv_text(made).splitlines()))
     assert len(rows) == len(made.lines) * len(made.columns)
     [bleu] = [r for r in rows if (r["row"], r["column"]) == ("prefix", "BLEU")]
     assert (float(bleu["value"]), float(bleu["standard_deviation"])) == (70, 1)
@@ -233,24 +233,24 @@ class Page(HTMLParser):
 def test_html(results: Path) -> None:
     made = table.build(E2E, SCALES["paper"], results)
     page = Page()
-    page.feed(table_formats.html(made))
+    page.feed(formats.html(made))
     assert page.open == []
     assert len(page.rows) == 1 + len(made.lines)
     assert page.rows[1][:4] == ["prefix", "gpt2-medium", "ours", "70.0 ± 1.0 (3)"]
-    assert "out of memory | 5 &gt; 4 &amp; 3" in table_formats.html(made)
+    assert "out of memory | 5 &gt; 4 &amp; 3" in formats.html(made)
 
 
-@pytest.mark.parametrize("name", experiments.names())
+@pytest.mark.parametrize("name", spec.names())
 def test_every_table_without_any_result(name: str, tmp_path: Path) -> None:
     """All cells of ours say why they are empty; all files are written, no figure is."""
     scale = SCALES["tiny"]
-    for made in table.make(experiments.read(name), scale, tmp_path):
+    for made in table.make(spec.read(name), scale, tmp_path):
         ours = [line for line in made.lines if line.source == "ours"]
         assert ours
         assert all(cell.why for line in ours for cell in line.cells.values())
         assert scale.title in made.title
     folder = tmp_path / "tiny" / name
-    assert {f"table.{suffix}" for suffix in table_formats.FORMATS} <= {
+    assert {f"table.{suffix}" for suffix in formats.FORMATS} <= {
         path.name for path in folder.iterdir()
     }
     assert not list(folder.glob("*.png"))
@@ -276,7 +276,7 @@ def test_numbers_on_an_axis_do_not_overlap(name: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    experiment = experiments.read(name)
+    experiment = spec.read(name)
     figure, column = experiment.figures[0], experiment.figures[0]["y"][0]
     results = {}
     for row in experiment.rows:
@@ -302,7 +302,7 @@ def test_sizes_of_a_point() -> None:
 
 def test_low_data_has_a_curve_for_each_method(tmp_path: Path) -> None:
     low_data(tmp_path)
-    experiment = experiments.read("low_data")
+    experiment = spec.read("low_data")
     runs = table.read_runs(experiment, SCALES["paper"], tmp_path)
     results = {name: of_row.results for name, of_row in runs.items()}
     curves = figures.series(experiment.figures[0], results)
@@ -318,11 +318,11 @@ def test_low_data_has_a_curve_for_each_method(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["small_e2e", "initialisation"])
 def test_other_figures(name: str, tmp_path: Path) -> None:
-    experiment = experiments.read(name)
+    experiment = spec.read(name)
     for number, row in enumerate(experiment.rows):
         flags = {"tuning_mode": "prefixtune", **row.flags}
         scores = {"BLEU": 40.0 + number, "ROUGE-L": 50.0}
-        folder = tmp_path / "tiny" / name / experiments.UNSAFE.sub("_", row.name)
+        folder = tmp_path / "tiny" / name / spec.UNSAFE.sub("_", row.name)
         split = experiment.splits[0]
         write_result(folder, "seed101", scores, split, settings={"flags": flags})
     made = table.make(experiment, SCALES["tiny"], tmp_path)[0]

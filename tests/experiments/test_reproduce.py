@@ -16,19 +16,19 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from experiments import estimate, launchers, pool, reproduce, spec, toy_data, worker
+from experiments import table as table_of
 from gpt2 import train_e2e
 from gpt2.tasks import TASKS, read_records
 from prefix_tuning.errors import UserError
 from ptuning_v2.arguments import get_args
-from scripts import estimate, experiments, launchers, reproduce, run_experiment, toy_inputs
-from scripts import table as table_of
 from seq2seq import arguments as seq2seq_arguments
 from seq2seq import train_bart
 
-TABLES = experiments.names()
-SCALES = experiments.scales()
+TABLES = spec.names()
+SCALES = spec.scales()
 
-# In the place of run_experiment.py: a result at once, or what the row's name asks for.
+# In the place of worker.py: a result at once, or what the row's name asks for.
 WORKER = """
 import json, os, pathlib, sys, time
 job = json.loads((pathlib.Path(sys.argv[1]) / "job.json").read_text())
@@ -50,7 +50,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A results folder, with runs that take no time."""
     path = tmp_path / "worker.py"
     path.write_text(WORKER, encoding="utf-8")
-    monkeypatch.setattr(reproduce, "WORKER", path)
+    monkeypatch.setattr(pool, "WORKER", path)
     return tmp_path / "results"
 
 
@@ -76,7 +76,7 @@ def test_a_table_that_is_killed_in_the_middle(
     argv += ["--model_name_or_path", str(tiny_folder), "--results_dir", str(results)]
     argv += ["--steps", "2", "--keep_checkpoints", "no"]
     first = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "reproduce.py"), *argv],
+        [sys.executable, str(ROOT / "experiments" / "reproduce.py"), *argv],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -127,8 +127,8 @@ def test_whole_runs_of_the_other_launchers(
     reproduce.main([table, row, "--seeds", "11", *results])
     [path] = results_of(tmp_path)
     scores = read(path)["scores"]
-    experiment = experiments.read(table)
-    made = table_of.make(experiment, experiments.scales()["tiny"], tmp_path)
+    experiment = spec.read(table)
+    made = table_of.make(experiment, spec.scales()["tiny"], tmp_path)
     splits = list(dict.fromkeys(experiment.splits))
     assert len(made) == len(splits) == len(scores)
     for split, of_split in zip(splits, made, strict=True):
@@ -211,10 +211,10 @@ def test_estimates_come_from_finished_runs(stub: Path, capsys: pytest.CaptureFix
     reproduce.main([*argv, "--print"])
     assert "assumed, not measured" in capsys.readouterr().out
     reproduce.main(argv)
-    run = experiments.expand(
-        experiments.read("small_e2e"),
+    run = spec.expand(
+        spec.read("small_e2e"),
         SCALES["tiny"],
-        experiments.Overrides(steps=30, inputs=60),
+        spec.Overrides(steps=30, inputs=60),
         ["P=20"],
     )[0]
     finished = estimate.Estimate(stub / "tiny")
@@ -228,21 +228,21 @@ def test_steps_of_the_published_runs() -> None:
     """README: 21,035 steps of E2E and 18,025 of WebNLG, as the public logs have them."""
     steps = {}
     for name in ("e2e", "webnlg"):
-        runs = experiments.expand(experiments.read(name), SCALES["paper"], rows=["prefix"])
+        runs = spec.expand(spec.read(name), SCALES["paper"], rows=["prefix"])
         steps[name] = estimate.n_steps(runs[0])
     assert steps == {"e2e": 21035, "webnlg": 18025}
 
 
 def test_seeds_subsets_and_levels() -> None:
-    low_data = experiments.read("low_data")
-    runs = experiments.expand(low_data, SCALES["paper"], rows=["prefix-50"])
+    low_data = spec.read("low_data")
+    runs = spec.expand(low_data, SCALES["paper"], rows=["prefix-50"])
     assert len(runs) == 10
     assert {run.settings["flags"]["notes"] for run in runs} == {f"lowdata_{i}_50" for i in range(5)}
     assert {run.settings["flags"]["seed"] for run in runs} == {200, 9}
-    levels = experiments.expand(experiments.read("data_levels"), SCALES["tiny"], rows=["prefix"])
+    levels = spec.expand(spec.read("data_levels"), SCALES["tiny"], rows=["prefix"])
     assert [run.name for run in levels] == [f"seed101_level{n}" for n in (10, 20, 40, 60, 80)]
     assert levels[0].settings["flags"]["max_steps"] == 3
-    small = experiments.expand(experiments.read("e2e"), SCALES["small"])
+    small = spec.expand(spec.read("e2e"), SCALES["small"])
     assert {run.row.name for run in small} == {"prefix", "finetune", "top2", "adapter-3"} | {
         "adapter-0.1"
     }
@@ -256,12 +256,12 @@ def test_seeds_subsets_and_levels() -> None:
 def test_print_of_every_table(
     table: str, scale: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    experiment = experiments.read(table)
+    experiment = spec.read(table)
     if experiment.scales and scale not in experiment.scales:
         pytest.skip("not meant for this scale")
     reproduce.main([table, "--scale", scale, "--print", "--results_dir", str(tmp_path)])
     output = capsys.readouterr().out
-    runs = experiments.expand(experiment, SCALES[scale])
+    runs = spec.expand(experiment, SCALES[scale])
     assert output.count(" (to do)\n") == len(runs)
     assert f"{len(runs)} runs, 0 of them done" in output
     assert "assumed, not measured" in output or "unknown size" in output
@@ -272,12 +272,12 @@ def test_print_of_every_table(
 
 
 def commands(table: str, scale: str) -> list[launchers.Step]:
-    runs = experiments.expand(experiments.read(table), SCALES[scale])
-    tasks = [reproduce.Task(run, Path("/results") / run.folder) for run in runs]
+    runs = spec.expand(spec.read(table), SCALES[scale])
+    jobs = [pool.Job(run, Path("/results") / run.folder) for run in runs]
     return [
         step
-        for task in tasks
-        for step in launchers.steps(task.job(Path("/work"), True), "model", Path("/data"))
+        for job in jobs
+        for step in launchers.steps(job.describe(Path("/work"), True), "model", Path("/data"))
     ]
 
 
@@ -285,7 +285,7 @@ def commands(table: str, scale: str) -> list[launchers.Step]:
 @pytest.mark.parametrize("scale", ["tiny", "small"])
 def test_flags_are_the_launchers(table: str, scale: str) -> None:
     """Each is known to the launcher itself or to the script it starts."""
-    if not experiments.read(table).launcher.startswith(("gpt2", "seq2seq")):
+    if not spec.read(table).launcher.startswith(("gpt2", "seq2seq")):
         pytest.skip("see the next test")
     for step in commands(table, scale):
         if step.module == "gpt2.train_e2e":
@@ -342,7 +342,7 @@ def test_files_cut_to_size(mode: str, tmp_path: Path) -> None:
     whole, small = tmp_path / "whole", tmp_path / "small"
     whole.mkdir()
     small.mkdir()
-    toy_inputs.write_data(mode, whole)
+    toy_data.write_data(mode, whole)
     launchers.cut(mode, whole, small, 3)
     train, valid, test = launchers.FILES[mode][1:]
     every = {r.source for r in read_records(mode, whole / test, training=False)}
@@ -392,10 +392,10 @@ def test_made_once_and_whole(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_experiment.once(tmp_path / "data", make)
+        worker.once(tmp_path / "data", make)
     assert not (tmp_path / "data").exists()
     for _ in range(2):
-        assert (run_experiment.once(tmp_path / "data", make) / "file").is_file()
+        assert (worker.once(tmp_path / "data", make) / "file").is_file()
     assert len(calls) == 2
 
 
@@ -462,7 +462,7 @@ def test_names_of_base_models(tmp_path: Path) -> None:
 
     def name_of(model: str | None, **flags: str) -> str:
         job = {"settings": {"model": model, "flags": flags}}
-        return run_experiment.base_model(job, tmp_path)
+        return worker.base_model(job, tmp_path)
 
     assert name_of(None, finetune_model_path="facebook/bart-large-xsum") == "bart-large-xsum"
     (tmp_path / "run").mkdir()
@@ -537,7 +537,7 @@ PAPER_ROW = {"row": "prefix 0.1%", "model": "gpt2-medium"}
 def test_mistakes_in_a_file(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(GOOD | change), encoding="utf-8")
     with pytest.raises(UserError, match=message) as error:
-        experiments.read("x", tmp_path)
+        spec.read("x", tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -546,16 +546,16 @@ def test_one_seed_of_all_rows(tmp_path: Path) -> None:
     change = {"common": {"mode": "data2text", "seed": 3}}
     good = {name: value for name, value in GOOD.items() if name != "seeds"} | change
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(good), encoding="utf-8")
-    experiment = experiments.read("x", tmp_path)
-    for overrides in (None, experiments.Overrides(seeds=(7,))):
-        runs = experiments.expand(experiment, SCALES["paper"], overrides)
+    experiment = spec.read("x", tmp_path)
+    for overrides in (None, spec.Overrides(seeds=(7,))):
+        runs = spec.expand(experiment, SCALES["paper"], overrides)
         assert [(run.name, run.settings["flags"]["seed"]) for run in runs] == [("seed3", 3)]
 
 
 def test_a_file_that_is_no_yaml(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("rows: [", encoding="utf-8")
     with pytest.raises(UserError, match=r"x\.yaml is not YAML") as error:
-        experiments.read("x", tmp_path)
+        spec.read("x", tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -566,16 +566,14 @@ def test_a_run_of_two_processes_is_done_by_one(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "job.json").write_text(json.dumps({"result": str(result)}), encoding="utf-8")
     result.write_text("{}", encoding="utf-8")
-    run_experiment.main([str(folder)])
+    worker.main([str(folder)])
     assert result.read_text("utf-8") == "{}"
-    assert not (folder / run_experiment.STEPS).exists()
+    assert not (folder / worker.STEPS).exists()
 
 
 def test_run_folders_differ() -> None:
     for table in TABLES:
-        experiment = experiments.read(table)
+        experiment = spec.read(table)
         scale = replace(SCALES["paper"], skip_models=())
-        folders = [
-            run.folder for run in experiments.expand(replace(experiment, scales=None), scale)
-        ]
+        folders = [run.folder for run in spec.expand(replace(experiment, scales=None), scale)]
         assert len({*folders}) == len(folders)

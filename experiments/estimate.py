@@ -8,10 +8,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from experiments import launchers
+from experiments.spec import Run, sizes
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object
-from scripts import launchers
-from scripts.experiments import Run, sizes
 
 WHOLE = ("finetune", "finetune-top", "bothtune")
 """Tuning modes whose runs keep the whole model."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from scripts.experiments import Experiment, Scale
+from experiments.spec import Experiment, Scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

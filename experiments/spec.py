@@ -1,21 +1,20 @@
-"""The files in ``experiments/``: read, checked strictly, and spread out into single runs."""
+"""The files in ``experiments/tables/``: read, checked strictly, and spread out into single runs."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from experiments import launchers
+from experiments.checked_yaml import Checker, check_flags, load
 from prefix_tuning.errors import UserError
-from scripts import launchers
-from scripts.checked_yaml import Checker, check_flags, load
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT / "experiments"
-SCALES = "scales"
-"""The one file of the folder that is no table."""
+HERE = Path(__file__).resolve().parent
+FOLDER, SCALES = HERE / "tables", HERE / "scales.yaml"
 LAUNCHERS = ("gpt2/train_e2e.py", "seq2seq/train_bart.py", "ptuning_v2/run.py")
 SCORERS = ("e2e", "webnlg", "dart", "summarization", "classification", "tagging", "qa")
 KINDS = ("line", "bars", "points")
@@ -124,7 +123,7 @@ def read(name: str, folder: Path = FOLDER) -> Experiment:
             and field.
     """
     path = folder / f"{name}.yaml"
-    if name == SCALES or not path.is_file():
+    if not path.is_file():
         raise UserError(f"TABLE {name}: there are {', '.join(names(folder))}, and all")
     data = Checker(path.name, load(path), _FIELDS)
     launcher = data.one_of("launcher", LAUNCHERS)
@@ -217,7 +216,7 @@ def _check(file: str, experiment: Experiment) -> None:
 
 def names(folder: Path = FOLDER) -> list[str]:
     """All tables that there are files of."""
-    return sorted(path.stem for path in folder.glob("*.yaml") if path.stem != SCALES)
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def chosen(table: str, scale: Scale) -> list[Experiment]:
@@ -233,8 +232,8 @@ _CHANGES = ("model", "data", "inputs", "flags", "modes", "drop", "decoding", "as
 
 def scales() -> dict[str, Scale]:
     """Name -> scale, of ``experiments/scales.yaml``."""
-    file = f"{SCALES}.yaml"
-    data = Checker(file, load(FOLDER / file), ("scales", "sizes"))
+    file = SCALES.name
+    data = Checker(file, load(SCALES), ("scales", "sizes"))
     result = {}
     for name, value in data.take("scales", dict).items():
         where = f"{file}, {name}"
@@ -256,9 +255,10 @@ def scales() -> dict[str, Scale]:
     return result
 
 
+@cache
 def sizes() -> dict[str, dict[str, int]]:
     """Training ``pairs`` and test ``inputs`` of the data sets whose sizes are known."""
-    return load(FOLDER / f"{SCALES}.yaml")["sizes"]
+    return load(SCALES)["sizes"]
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ import pytest
 from conftest import ROOT
 from datasets import Dataset
 
+from data.download import download_data
+from data.download.convert import CONVERSIONS, e2e_test_set
+from data.download.fetch import count_lines, git_blob, problem, sha256_lf
 from gpt2.tasks import TASKS
 from prefix_tuning.errors import UserError
-from scripts import download_data
-from scripts.convert_data import CONVERSIONS, e2e_test_set
-from scripts.fetch import count_lines, git_blob, problem, sha256_lf
 
 KEYS = {"lines", "sha256", "sha256_lf", "git_blob", "urls", "made_from", "made_by"}
 TEXT = b"one\ntwo\nthree\n"
@@ -132,7 +132,7 @@ def test_without_a_network_the_message_says_what_to_put_where(
     def no_network(*args: Any, **kwargs: Any) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr("scripts.fetch.urlopen", no_network)
+    monkeypatch.setattr("data.download.fetch.urlopen", no_network)
     with pytest.raises(UserError) as error:
         run(tmp_path, dataset)
     assert str(error.value) == (
@@ -254,7 +254,7 @@ def test_mistakes(tmp_path: Path) -> None:
 
 
 def test_as_a_program(tmp_path: Path) -> None:
-    script = str(ROOT / "scripts" / "download_data.py")
+    script = str(ROOT / "data" / "download" / "download_data.py")
     command = [sys.executable, script, "conll2003", "--to", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT / "scripts")
     assert result.returncode == 2
@@ -368,7 +368,7 @@ def test_e2e_test_set_is_made_from_the_csv_without_a_network(
     def no_network(*args: Any, **kwargs: Any) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr("scripts.fetch.urlopen", no_network)
+    monkeypatch.setattr("data.download.fetch.urlopen", no_network)
     with pytest.raises(UserError, match=r"src1_train\.txt is missing \(and 1 more"):
         download_data.get("e2e", dataset, tmp_path)
     assert not problem(tmp_path / "e2e_data" / "src1_test.txt", dataset["files"]["src1_test.txt"])

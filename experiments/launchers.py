@@ -202,7 +202,7 @@ def cut(mode: str, source: Path, target: Path, count: int) -> None:
     Raises:
         UserError: a file is missing or malformed.
     """
-    from scripts.quickstart import pick_inputs
+    from experiments.inputs import evenly_spaced, pick_inputs
 
     train, *others = FILES[mode][1:]
     for name in (train, *others):
@@ -218,8 +218,7 @@ def cut(mode: str, source: Path, target: Path, count: int) -> None:
             continue
         document = json.loads((source / name).read_text(encoding="utf-8"))
         entries = document["entries"] if mode == "webnlg" else document
-        count_here = min(count, len(entries))
-        picked = [entries[i * len(entries) // count_here] for i in range(count_here)]
+        picked = evenly_spaced(entries, count)
         if mode == "webnlg":  # an entry's key is its number in the file
             picked = [{str(i): next(iter(e.values()))} for i, e in enumerate(picked, 1)]
         content = {"entries": picked} if mode == "webnlg" else picked

@@ -13,7 +13,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -21,49 +21,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from experiments import figures, formats, spec
+from experiments.estimate import duration, read_result
+from experiments.model import Cell, Line, Table
+from experiments.spec import UNSAFE, Experiment, Row, Scale
 from prefix_tuning.errors import UserError, run_command
 from prefix_tuning.files import read_json_object
-from scripts import experiments, figures, table_formats
-from scripts.estimate import duration, read_result
-from scripts.experiments import UNSAFE, Experiment, Row, Scale
 
 PAPERS = ROOT / "data" / "paper_results"
-
-
-@dataclass
-class Cell:
-    """A number, or why there is none.
-
-    ``n`` is how many runs of ours the mean is over; None for numbers of others and differences.
-    """
-
-    value: float | None = None
-    spread: float | None = None
-    n: int | None = None
-    why: str = ""
-
-
-@dataclass
-class Line:
-    """Cells by column. ``source`` is ``ours``, ``difference`` or where others published them."""
-
-    row: str
-    model: str
-    source: str
-    cells: dict[str, Cell]
-
-
-@dataclass
-class Table:
-    """What all formats show; ``decimals`` by column."""
-
-    name: str
-    title: str
-    columns: list[str]
-    decimals: dict[str, int]
-    lines: list[Line]
-    notes: list[str] = field(default_factory=list)
-    pictures: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -78,7 +43,7 @@ class Runs:
 def read_runs(experiment: Experiment, scale: Scale, results: Path) -> dict[str, Runs]:
     """Row -> its runs, from the files below ``results``."""
     expected: dict[str, list[str]] = {row.name: [] for row in experiment.rows}
-    for run in experiments.expand(experiment, scale):
+    for run in spec.expand(experiment, scale):
         expected[run.row.name].append(run.name)
     found = {}
     for row in experiment.rows:
@@ -295,7 +260,7 @@ DERIVED_NOTES: dict[str, Callable[[Experiment, dict[str, Runs], dict[str, Any]],
 def write(table: Table, folder: Path, stem: str) -> None:
     """Write all formats."""
     folder.mkdir(parents=True, exist_ok=True)
-    for suffix, render in table_formats.FORMATS.items():
+    for suffix, render in formats.FORMATS.items():
         path = folder / f"{stem}.{suffix}"
         temporary = path.with_name(path.name + ".tmp")
         temporary.write_text(render(table), encoding="utf-8")
@@ -322,16 +287,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("table", metavar="TABLE", help=f"{', '.join(experiments.names())}, or all")
+    add("table", metavar="TABLE", help=f"{', '.join(spec.names())}, or all")
     add("--scale", default="small", help="tiny, small (default) or paper")
     add("--results_dir", type=Path, default=ROOT / "results", help="where results are kept")
     args = parser.parse_args(argv)
-    scales = experiments.scales()
+    scales = spec.scales()
     if args.scale not in scales:
         raise UserError(f"--scale {args.scale}: there are {', '.join(scales)}")
-    for experiment in experiments.chosen(args.table, scales[args.scale]):
+    for experiment in spec.chosen(args.table, scales[args.scale]):
         for table in make(experiment, scales[args.scale], args.results_dir):
-            print(table_formats.markdown(table))
+            print(formats.markdown(table))
         print(f"written to {args.results_dir / args.scale / experiment.name}\n")
 
 

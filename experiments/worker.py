@@ -1,6 +1,6 @@
 """One run of a table: started by ``reproduce.py``, in a process of its own.
 
-    python scripts/run_experiment.py FOLDER
+    python experiments/worker.py FOLDER
 
 reads ``FOLDER/job.json``, does what is not done yet, and writes the result beside the folder.
 """
@@ -27,10 +27,10 @@ sys.path.insert(0, str(ROOT))
 import torch
 import transformers
 
+from experiments import launchers
+from experiments.launchers import JOB, STEPS
 from prefix_tuning.errors import UserError, run_command
 from prefix_tuning.files import read_json_object, write_json
-from scripts import launchers
-from scripts.launchers import JOB, STEPS
 
 
 @contextmanager
@@ -60,17 +60,17 @@ def find_model(job: dict[str, Any], work: Path) -> str | None:
         family = launchers.base_family(job["launcher"], flags)
 
         def write(folder: Path) -> None:
-            from scripts import toy_inputs
+            from experiments import toy_models
 
-            toy_inputs.MODELS[family](folder)
+            toy_models.MODELS[family](folder)
 
         return str(once(work / "models" / f"tiny-{family}", write))
     if name == "quickstart":
-        from scripts.base_model import find_base_model
+        from experiments.small_models import find_base_model
 
         return find_base_model()
     if name == "minilm":
-        from scripts.minilm import find_minilm
+        from experiments.small_models import find_minilm
 
         return find_minilm()
     return name
@@ -83,9 +83,9 @@ def find_data(job: dict[str, Any], work: Path) -> Path | None:
     if given == "toy":
 
         def write(folder: Path) -> None:
-            from scripts import toy_inputs
+            from experiments import toy_data
 
-            toy_inputs.write_data(name, folder)
+            toy_data.write_data(name, folder)
 
         given = once(work / "data" / name, write)
     folder = launchers.data_folder(job["launcher"], name, given and str(given))

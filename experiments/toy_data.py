@@ -1,4 +1,4 @@
-"""Tiny models and toy data for ``--scale tiny``, made of the project's own texts.
+"""Toy data for ``--scale tiny``, made of the project's own texts.
 
 Every data set is written in its official format, so that the real readers and scorers run. Nothing
 can be learned from them.
@@ -7,32 +7,14 @@ can be learned from them.
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    BertConfig,
-    BertModel,
-    BertTokenizer,
-    GPT2Config,
-    GPT2LMHeadModel,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaModel,
-    RobertaTokenizer,
-)
 
 from data.village_news import generate
 from prefix_tuning.errors import UserError
 
-RESTAURANTS = ROOT / "data" / "restaurants"
+RESTAURANTS = Path(__file__).resolve().parents[1] / "data" / "restaurants"
 N_RECORD = 12
 
 
@@ -40,99 +22,6 @@ def restaurants(split: str) -> list[tuple[str, str]]:
     """Source and text of every line."""
     text = (RESTAURANTS / f"src1_{split}.txt").read_text(encoding="utf-8")
     return [(s, t.strip()) for s, _, t in (line.partition("||") for line in text.splitlines())]
-
-
-# --- models -----------------------------------------------------------------------------------
-
-
-def tiny_gpt2(folder: Path) -> None:
-    """GPT-2 of two layers, with a byte-level vocabulary of 400."""
-    torch.manual_seed(0)
-    end = "<|endoftext|>"
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_byte_pairs([end]), bos_token=end, eos_token=end, unk_token=end
-    )
-    config = GPT2Config(
-        vocab_size=len(tokenizer),
-        n_embd=32,
-        n_layer=2,
-        n_head=2,
-        n_positions=512,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    model = GPT2LMHeadModel(config)
-    with torch.no_grad():  # large enough to tell tokens apart, so that it does write something
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.normal_(0.0, 0.2)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def tiny_seq2seq(folder: Path) -> None:
-    """BART of one layer a stack that knows the words of the village news."""
-    from scripts import tiny_bart
-
-    texts = [line for text in generate.generate(seed=0).values() for line in text.splitlines()]
-    tokenizer = tiny_bart.word_tokenizer(texts)
-    tiny_bart.tiny_bart(len(tokenizer), layers=1, width=32).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-_ENCODER = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "max_position_embeddings": 520,
-}
-
-
-def tiny_bert(folder: Path) -> None:
-    """BERT of two layers that spells words out."""
-    torch.manual_seed(0)
-    characters = [chr(i) for i in range(33, 127)]
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters]
-    pieces += [f"##{c}" for c in characters]
-    tokenizer = BertTokenizer(vocab={p: i for i, p in enumerate(pieces)}, model_max_length=512)
-    BertModel(BertConfig(vocab_size=len(pieces), **_ENCODER)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def tiny_roberta(folder: Path) -> None:
-    """RoBERTa of two layers."""
-    torch.manual_seed(0)
-    pairs = json.loads(_byte_pairs(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]).to_str())["model"]
-    merges = [tuple(merge) for merge in pairs["merges"]]
-    tokenizer = RobertaTokenizer(vocab=pairs["vocab"], merges=merges, model_max_length=512)
-    RobertaModel(RobertaConfig(vocab_size=len(pairs["vocab"]), **_ENCODER)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def _byte_pairs(special: Sequence[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=list(special),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator((t for pair in restaurants("valid") for t in pair), trainer)
-    return tokenizer
-
-
-MODELS: dict[str, Callable[[Path], None]] = {
-    "gpt2": tiny_gpt2,
-    "bart": tiny_seq2seq,
-    "bert": tiny_bert,
-    "roberta": tiny_roberta,
-}
-
-
-# --- data -------------------------------------------------------------------------------------
 
 
 def write_data(name: str, folder: Path) -> None:

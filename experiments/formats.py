@@ -6,10 +6,8 @@ import csv
 import io
 from collections.abc import Callable
 from html import escape
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from scripts.table import Cell, Line, Table
+from experiments.model import Cell, Line, Table
 
 HEAD = ("row", "model", "source")
 LEGEND = (

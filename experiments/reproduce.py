@@ -1,0 +1,126 @@
+"""Reproduce a table: train, decode and score all its runs, and go on where that was stopped.
+
+    ./scripts/reproduce.sh e2e prefix --scale paper --gpus 0,1
+
+Every run is a process of its own and leaves ``results/<scale>/<table>/<row>/<run>.json``; its files
+are in the folder of that name, what it printed in ``log.txt`` there. Finished runs are skipped,
+interrupted ones go on, failed ones are tried again. ``table.sh`` then prints the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from experiments import launchers, spec
+from experiments.estimate import Estimate
+from experiments.pool import Job, Pool, slots
+from experiments.spec import Overrides
+from prefix_tuning.errors import UserError, run_command
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("table", metavar="TABLE", help=f"{', '.join(spec.names())}, or all")
+    add("rows", metavar="ROW", nargs="*", help="only these rows of the table")
+    add("--scale", default="small", help="tiny, small (default) or paper")
+    add("--print", action="store_true", dest="only_print", help="only say what would be done")
+    add("--jobs", type=int, help="runs at a time (default: one, or one for each of --gpus)")
+    add("--gpus", help="numbers of the GPUs to use, 0,1 say; each run sees one of them")
+    add("--seeds", type=int, nargs="+", help="instead of the experiment's")
+    add("--steps", type=int, help="training steps of every run, instead of the scale's")
+    add("--inputs", type=int, help="inputs decoded and scored, instead of the scale's")
+    add("--model_name_or_path", help="base model of every run, instead of the scale's")
+    add("--data_dir", help="folder of the data set's files, instead of its place in data/")
+    add("--keep_checkpoints", choices=["yes", "no"], default="yes", help="no: delete weights")
+    add("--results_dir", type=Path, default=ROOT / "results", help="where results are kept")
+    return parser
+
+
+def make_jobs(args: argparse.Namespace) -> list[Job]:
+    """All runs that the command line asks for.
+
+    Raises:
+        UserError: it makes no sense, or asks for runs that were made with other settings.
+    """
+    scales = spec.scales()
+    if args.scale not in scales:
+        raise UserError(f"--scale {args.scale}: there are {', '.join(scales)}")
+    for name in ("jobs", "steps", "inputs"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value}: must be at least 1")
+    if args.data_dir is not None and not Path(args.data_dir).is_dir():
+        raise UserError(f"--data_dir {args.data_dir}: there is no such folder")
+    overrides = Overrides(
+        args.model_name_or_path,
+        args.data_dir and str(Path(args.data_dir).resolve()),
+        args.steps,
+        args.inputs,
+        args.seeds and tuple(args.seeds),
+    )
+    scale = scales[args.scale]
+    runs = [
+        run
+        for experiment in spec.chosen(args.table, scale)
+        for run in spec.expand(experiment, scale, overrides, args.rows)
+    ]
+    return [Job(run, args.results_dir.resolve() / run.folder) for run in runs]
+
+
+def show(jobs: Sequence[Job], work: Path) -> None:
+    """Print state and commands of every run."""
+    for job in jobs:
+        state = "done" if job.is_done() else "failed before" if job.failure.is_file() else "to do"
+        print(f"{job.name} ({state})")
+        settings, experiment = job.run.settings, job.run.experiment
+        name = launchers.dataset(settings["flags"])
+        model, data = settings["model"], settings["data"]
+        if model in launchers.MODELS:
+            model = f"({model} model)"
+        if data == "toy":
+            data = str(work / "data" / name)
+        folder = launchers.data_folder(experiment.launcher, name, data)
+        for step in launchers.steps(job.describe(work, True), model, folder):
+            print(f"    python -m {step.module} {shlex.join(step.argv)}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Do what ``argv`` asks for."""
+    args = _parser().parse_args(argv)
+    jobs = make_jobs(args)
+    work = args.results_dir.resolve() / args.scale
+    places = slots(args.jobs, args.gpus)
+    to_do = [job for job in jobs if not job.is_done()]
+    if args.only_print:
+        show(jobs, work)
+    print(f"{len(jobs)} runs, {len(jobs) - len(to_do)} of them done")
+    if to_do:
+        print("\n".join(Estimate(work).lines([job.run for job in to_do], len(places))))
+    if args.only_print:
+        return
+    # A polite kill takes the running processes along.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    pool = Pool(places, work, args.keep_checkpoints == "yes")
+    pool.run(to_do)
+    print(f"the table: ./scripts/table.sh {args.table} --scale {args.scale}")
+    if pool.failed:
+        names = ", ".join(job.name for job in pool.failed)
+        raise UserError(
+            f"{len(pool.failed)} of {len(to_do)} runs failed ({names}): the reasons are above and "
+            "in their logs; the same command tries them again"
+        )
+
+
+if __name__ == "__main__":
+    run_command(main)
