@@ -1,0 +1,89 @@
+"""Writes a trained prefix without its parametrisation: small, for use and for sharing.
+
+python -m prefix_tuning.export RUN                   # safetensors and JSON, into RUN/export
+python -m prefix_tuning.export RUN --format peft     # for PEFT's PeftModel, into RUN/peft
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from prefix_tuning import checkpoint, model_card, peft_format, saving
+from prefix_tuning.attention import enable_prefix
+from prefix_tuning.errors import UserError, run_command
+
+FOLDERS = {"native": "export", "peft": "peft"}
+"""Format -> the folder inside the run where it goes by default."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Export as ``argv`` says, and print where."""
+    args = _parser().parse_args(argv)
+    source = _folder_of_prefix(args.run)
+    output = args.output or args.run / FOLDERS[args.format]
+    if output.resolve() == source.resolve():
+        raise UserError(f"--output {output} is the folder that is read: give another")
+    prefix, meta, head = saving.read(source)
+    model = None
+    if prefix.parametrization == "embedding":  # its keys and values are computed by the base
+        model = _load_base(args.model_name_or_path or meta["base_model"]["name_or_path"])
+        prefix, meta, head = saving.read(source, model)
+    if args.format == "peft":
+        if head:
+            raise UserError(
+                f"{source} has a trained head ({', '.join(sorted(head))}), which PEFT keeps "
+                "elsewhere: use --format native"
+            )
+        size = peft_format.write(output, prefix, meta, model)
+    else:
+        size = checkpoint.export(output, prefix, meta, model)
+        if head:
+            checkpoint.write_tensors(output / saving.HEAD, head)
+    library = "peft" if args.format == "peft" else "prefix-tuning"
+    model_card.write(output, meta, library=library)
+    print(f"{output}: {prefix.length} slots, {size / 1e6:.2f} MB, {args.format} format")
+
+
+def _folder_of_prefix(run: Path) -> Path:
+    if run.is_dir() and not checkpoint.is_prefix_folder(run):
+        inner = run / FOLDERS["native"]
+        if inner.is_dir() and checkpoint.is_prefix_folder(inner):
+            return inner
+    return run
+
+
+def _load_base(name: str | None) -> PreTrainedModel:
+    if name is None:
+        raise UserError("the run does not name its base model: give --model_name_or_path")
+    return enable_prefix(AutoModelForCausalLM.from_pretrained(name).eval())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m prefix_tuning.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a trained prefix")
+    parser.add_argument(
+        "--format",
+        choices=FOLDERS,
+        default="native",
+        help="who is to open it: this project, or PEFT (decoders only)",
+    )
+    parser.add_argument("--output", type=Path, help="folder to write, by default inside RUN")
+    parser.add_argument(
+        "--model_name_or_path",
+        help="base model, where the run's own name for it no longer leads there "
+        "(read only for prefixes made of embeddings)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)
