@@ -28,7 +28,8 @@ from transformers.models.auto.modeling_auto import (
 from prefix_tuning.checkpoint import read_tensors, write_tensors
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object, write_json
-from prefix_tuning.prefix import FlatPrefix, Prefix
+from prefix_tuning.parametrizations import FlatPrefix
+from prefix_tuning.prefix import Prefix
 from prefix_tuning.shape import PrefixShape
 
 CONFIG = "adapter_config.json"

@@ -14,9 +14,9 @@ from transformers import BartConfig, BartForConditionalGeneration
 from prefix_tuning import export, peft_format, saving
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.errors import UserError
-from prefix_tuning.prefix import FlatPrefix, MLPPrefix, Prefix
+from prefix_tuning.parametrizations import EmbeddingPrefix, FlatPrefix, MLPPrefix
+from prefix_tuning.prefix import Prefix
 from prefix_tuning.shape import PrefixShape
-from prefix_tuning.variants import EmbeddingPrefix
 
 peft = pytest.importorskip("peft")
 
