@@ -57,7 +57,7 @@ class _Context(Front):
     """Prefix and prompt of each row, shared by the row's beams while they are extended."""
 
     def __init__(
-        self, keys: list[Tensor], values: list[Tensor], visible: Tensor, offset: int
+        self, keys: list[Tensor], values: list[Tensor], visible: Tensor, offset: int | Tensor
     ) -> None:
         super().__init__(offset)
         self.keys, self.values = keys, values
@@ -85,6 +85,8 @@ class _Context(Front):
         self.keys = [key[rows] for key in self.keys]
         self.values = [value[rows] for value in self.values]
         self.hidden = self.hidden[rows]
+        if isinstance(self.offset, Tensor):
+            self.offset = self.offset[rows]
 
     def attend(
         self,
@@ -171,10 +173,11 @@ def beam_search(
     Raises:
         UserError: prefix, prompt and new tokens do not fit the model.
     """
-    check_length(model, prefix.offset, input_ids.shape[1] + max_new_tokens)
+    n_prompt = attention_mask.sum(dim=1)
+    width = n_prompt if isinstance(prefix.offset, Tensor) else input_ids.shape[1]
+    check_length(model, prefix.offset, width + max_new_tokens)
     _check_window(model, input_ids.shape[1] + max_new_tokens)
     context, logits = _read_prompts(model, prefix, input_ids, attention_mask)
-    n_prompt = attention_mask.sum(dim=1)
     rows = [
         _Row(n, Hypotheses(num_beams, length_penalty), [[]] * num_beams) for n in n_prompt.tolist()
     ]

@@ -27,10 +27,11 @@ class Front(ABC):
     Not a tensor on purpose: ``generate`` repeats every tensor it is given for its beams.
 
     Args:
-        offset: how far the positions of real tokens are shifted.
+        offset: how far the positions of real tokens are shifted; int64 ``[rows]`` where rows of a
+            batch differ.
     """
 
-    def __init__(self, offset: int = 0) -> None:
+    def __init__(self, offset: int | Tensor = 0) -> None:
         self.offset = offset
 
     @abstractmethod
@@ -64,7 +65,7 @@ class KeyValues(Front):
             serve a batch of ``B``, or of ``B * k`` when each row has ``k`` beams.
         offset: how far the positions of real tokens are shifted; ``P`` when not given, as in the
             original, where real tokens are numbered from the end of the prefix. Encoder-decoders
-            number them from 0 in any case.
+            number them from 0 in any case. int64 ``[rows]`` where rows differ.
         visible: bool ``[rows, P]``, False on slots that nothing may attend to (padding in what the
             slots were computed from); all are visible when not given.
     """
@@ -72,7 +73,7 @@ class KeyValues(Front):
     def __init__(
         self,
         layers: Iterable[Tensor] | Mapping[str, Iterable[Tensor]],
-        offset: int | None = None,
+        offset: int | Tensor | None = None,
         visible: Tensor | None = None,
     ) -> None:
         sites = layers if isinstance(layers, Mapping) else {"self": layers}

@@ -28,10 +28,11 @@ def real_positions(
 
 
 def position_inputs(
-    model: PreTrainedModel, offset: int, inputs: dict[str, Any]
+    model: PreTrainedModel, offset: int | Tensor, inputs: dict[str, Any]
 ) -> dict[str, Tensor]:
     """The ``position_ids`` of a forward call, shifted by ``offset``; none for encoder-decoders.
 
+    ``offset`` is one number, or int64 ``[rows]`` with one for each row (or its beams).
     ``position_ids`` in ``inputs`` count real tokens from 0. Without them they come from a 2-D
     ``attention_mask`` or from the length of the cache; in the family of RoBERTa, which leaves
     padding in place, from the token ids.
@@ -45,6 +46,9 @@ def position_inputs(
                 check_length(model, 0, inputs[name].shape[1])
         return {}
     tokens = inputs.get("input_ids")
+    if isinstance(offset, Tensor):
+        given = inputs["inputs_embeds"] if tokens is None else tokens
+        offset = offset.repeat_interleave(len(given) // len(offset))[:, None]  # [rows] -> [B, 1]
     of_embeddings: Any = getattr(model.base_model, "embeddings", None)
     if hasattr(of_embeddings, "create_position_ids_from_input_ids") and tokens is not None:
         check_length(model, offset, tokens.shape[1])
@@ -58,7 +62,10 @@ def position_inputs(
         cache = inputs.get("past_key_values")
         n_past = 0 if cache is None else cache.get_seq_length()
         positions = real_positions(n_query, n_past, mask, tokens.device)
-    n_token = mask.shape[1] if isinstance(mask, Tensor) and mask.ndim == 2 else n_query
+    n_token: int | Tensor = n_query
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        # Rows that differ in their offsets are held to their own tokens, without padding.
+        n_token = mask.shape[1] if isinstance(offset, int) else mask.sum(1, keepdim=True)
     check_length(model, offset, n_token)
     return {"position_ids": positions + offset}
 
@@ -75,10 +82,22 @@ def position_limit(model: PreTrainedModel) -> int | None:
     return limit
 
 
-def check_length(model: PreTrainedModel, offset: int, n_token: int) -> None:
-    """Raise :class:`UserError` if ``offset + n_token`` positions are more than the model has."""
+def check_length(model: PreTrainedModel, offset: int | Tensor, n_token: int | Tensor) -> None:
+    """Raise :class:`UserError` if ``offset + n_token`` positions are more than the model has.
+
+    Both may be tensors with one number for each row of a batch.
+    """
     limit = position_limit(model)
-    if limit is None or offset + n_token <= limit:
+    if limit is None:
+        return
+    total = offset + n_token
+    if isinstance(total, Tensor):
+        worst = total.argmax()
+        offset, n_token = (
+            int(part.expand_as(total).flatten()[worst]) if isinstance(part, Tensor) else part
+            for part in (offset, n_token)
+        )
+    if offset + n_token <= limit:
         return
     what = f"a prefix of {offset} positions and {n_token} tokens" if offset else f"{n_token} tokens"
     advice = "shorten the text or the prefix" if offset else "shorten the text"
