@@ -16,7 +16,7 @@ from pathlib import Path
 from scipy import stats
 from sklearn import metrics
 
-from evaluation import files
+from evaluation import checks, files
 from evaluation.report import Scores, argument_parser, naming_files, publish
 from prefix_tuning.errors import UserError, run_command
 
@@ -98,7 +98,7 @@ def score(task: str, labels: Sequence[float], predictions: Sequence[float]) -> S
     """
     if task not in TASKS:
         raise UserError(f"unknown task {task!r}: expected one of {', '.join(sorted(TASKS))}")
-    files.check_counts(len(labels), len(predictions), "labels")
+    checks.check_counts(len(labels), len(predictions), "labels")
     values = {name: metric(labels, predictions) for name, metric in TASKS[task].items()}
     if len(values) > 1:
         values["combined_score"] = sum(values.values()) / len(values)

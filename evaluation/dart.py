@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from evaluation import files, neural
+from evaluation import checks, files, neural
 from evaluation.report import Scores, Unavailable, argument_parser, naming_files, publish
 from evaluation.triples import MAX_REFERENCES, score_parts
 from evaluation.webnlg import tokenize
@@ -44,7 +44,7 @@ def expand(triple_sets: Sequence[Hashable], outputs: Sequence[str]) -> list[str]
         One output per record, in test order.
     """
     distinct = dict.fromkeys(triple_sets)
-    files.check_counts(len(distinct), len(outputs), "distinct triple sets")
+    checks.check_counts(len(distinct), len(outputs), "distinct triple sets")
     output_of = dict(zip(distinct, outputs, strict=True))
     return [output_of[triples] for triples in triple_sets]
 
@@ -74,16 +74,18 @@ def score(
         MoverScore and BLEURT on scales of their own, against the first reference only.
 
     Raises:
-        UserError: counts differ, an output is empty, a record has no reference.
+        UserError: counts differ, or a record has no reference.
     """
     refs = [list(filter(None, map(normalize, group[:MAX_REFERENCES]))) for group in references]
     hyps = [normalize(hyp) for hyp in hypotheses]
-    files.check_texts(refs, hyps)
+    checks.check_texts(refs, hyps)
     everything = {"DART": range(len(hyps))}
     scores = score_parts(refs, hyps, everything, lowercase=False, segments=segments)["DART"]
     scores.note = "Scored on " + TEST_SETS.get(
         len(hyps), f"{len(hyps)} records, which is neither of the DART test sets"
     )
+    if remark := checks.empty_outputs(hyps):
+        scores.note += f"; {remark}"
     if not models:
         return scores
     first = [group[0] for group in refs]
@@ -115,7 +117,7 @@ def read_references(path: Path) -> tuple[list[list[str]], list[Hashable]]:
         paths = [path.with_name(path.name.replace("0.lex", f"{i}.lex")) for i in range(3)]
         columns = [files.read_lines(column) for column in paths]
         for column in columns[1:]:
-            files.check_counts(len(columns[0]), len(column), f"lines in {path.name}")
+            checks.check_counts(len(columns[0]), len(column), f"lines in {path.name}")
         return [list(texts) for texts in zip(*columns, strict=True)], list(range(len(columns[0])))
     try:
         if path.suffix.lower() == ".xml":

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 
-from evaluation import files, java
+from evaluation import checks, files, java
 from evaluation.mteval import Mteval
 from evaluation.report import Scores, Unavailable, argument_parser, naming_files, publish
 from prefix_tuning.errors import UserError, run_command
@@ -45,11 +45,12 @@ def score(
         n-grams by their frequency in these references: not comparable across test sets.
 
     Raises:
-        UserError: counts differ, an output is empty, an instance has no reference.
+        UserError: counts differ, or an instance has no reference.
     """
     references = [[ref for ref in group if ref.strip()] for group in references]
-    files.check_texts(references, hypotheses)
+    checks.check_texts(references, hypotheses)
     scores = score_ngrams(references, hypotheses)
+    scores.note = checks.empty_outputs(hypotheses)
     columns = ("METEOR", "ROUGE_L", "CIDEr")
     try:
         results = score_captions(references, hypotheses)

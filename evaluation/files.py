@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,8 @@ def read_json_lines(path: Path) -> list[Any]:
 
 def read_xml(path: Path) -> ElementTree.Element:
     try:
-        return ElementTree.fromstring(read_text(path).encode())
+        # As text: bytes would be decoded a second time, as the declaration in them says.
+        return ElementTree.fromstring(read_text(path))
     except ElementTree.ParseError as error:
         raise UserError(f"{path} is not XML: {error}") from error
 
@@ -51,29 +51,3 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     header, *rows = [row for row, _ in files.read_csv(path, delimiter)]
     return [name.strip().lower() for name in header], rows
-
-
-def check_texts(references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> None:
-    """Refuse what cannot be scored: unequal counts, empty outputs, instances without references.
-
-    Raises:
-        UserError: naming both counts, or the first instance at fault (counted from 1).
-    """
-    check_counts(len(references), len(hypotheses))
-    for number, texts in enumerate(references, 1):
-        if not any(text.strip() for text in texts):
-            raise UserError(f"instance {number} has no reference")
-    for number, text in enumerate(hypotheses, 1):
-        if not text.strip():
-            raise UserError(
-                f"hypothesis {number} is empty: write a word such as Error for an output that "
-                f"came out empty, as the paper's authors did"
-            )
-
-
-def check_counts(references: int, hypotheses: int, unit: str = "instances") -> None:
-    """Refuse unequal or zero counts, naming both."""
-    if references != hypotheses:
-        raise UserError(f"the references have {references} {unit}, the hypotheses {hypotheses}")
-    if references == 0:
-        raise UserError(f"nothing to score: 0 {unit}")

@@ -12,10 +12,10 @@ import re
 import string
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 
-from evaluation import files
+from evaluation import checks
 from evaluation.classification import accuracy, f1, macro_f1, read_labels
+from evaluation.qa_files import read_multirc, read_predictions, read_record, read_squad
 from evaluation.report import Scores, argument_parser, naming_files, publish
 from prefix_tuning.errors import UserError, run_command
 
@@ -108,7 +108,11 @@ def best_entities(
         queries: query id of each (query, entity) row.
         entities: the entity that stands for the placeholder in each row.
         logits: how likely the model finds each row, higher is likelier.
+
+    Raises:
+        UserError: a logit is not a finite number.
     """
+    checks.check_finite(logits, "the logits of ReCoRD's entities")
     best: dict[str, tuple[float, str]] = {}
     for query, entity, logit in zip(queries, entities, logits, strict=True):
         best[query] = max(best.get(query, (logit, entity)), (logit, entity))
@@ -133,7 +137,7 @@ def multirc(
     Raises:
         UserError: counts differ.
     """
-    files.check_counts(len(labels), len(predictions), "candidate answers")
+    checks.check_counts(len(labels), len(predictions), "candidate answers")
     of_question: dict[Hashable, tuple[list[float], list[float]]] = {}
     for question, label, prediction in zip(questions, labels, predictions, strict=True):
         group = of_question.setdefault(question, ([], []))
@@ -160,6 +164,11 @@ def _best_over_answers(
 def _check_predictions(answers: Answers, predictions: Mapping[str, str]) -> None:
     if not answers:
         raise UserError("nothing to score: no questions")
+    for question in answers.keys() & predictions.keys():
+        if not isinstance(predictions[question], str):
+            raise UserError(
+                f"the answer to question {question} is not a text: {predictions[question]!r}"
+            )
     absent = [question for question in answers if question not in predictions]
     if absent:
         raise UserError(
@@ -169,50 +178,6 @@ def _check_predictions(answers: Answers, predictions: Mapping[str, str]) -> None
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def read_squad(path: Path) -> dict[str, list[str]]:
-    """Question id -> accepted answers, from a SQuAD file."""
-    document = files.read_json(path)
-    try:
-        paragraphs = [p for article in document["data"] for p in article["paragraphs"]]
-        questions = [question for paragraph in paragraphs for question in paragraph["qas"]]
-        return {q["id"]: [answer["text"] for answer in q["answers"]] for q in questions}
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a SQuAD file: no {error}") from error
-
-
-def read_record(path: Path) -> dict[str, list[str]]:
-    """Query id -> accepted entities, from SuperGLUE's ReCoRD file (JSON lines)."""
-    try:
-        queries = [query for row in files.read_json_lines(path) for query in row["qas"]]
-        return {str(q["idx"]): [answer["text"] for answer in q["answers"]] for q in queries}
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a ReCoRD file: no {error}") from error
-
-
-def read_multirc(path: Path) -> tuple[list[Hashable], list[float]]:
-    """Question and label of each candidate answer, from SuperGLUE's MultiRC file (JSON lines)."""
-    questions: list[Hashable] = []
-    labels: list[float] = []
-    try:
-        for row in files.read_json_lines(path):
-            for question in row["passage"]["questions"]:
-                labels += [answer["label"] for answer in question["answers"]]
-                questions += [(row["idx"], question["idx"])] * len(question["answers"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a MultiRC file: no {error}") from error
-    return questions, labels
-
-
-def read_predictions(path: Path) -> dict[str, str]:
-    predictions = files.read_json(path)
-    if not isinstance(predictions, dict):
-        raise UserError(f"{path} is not a JSON object of question id and answer")
-    for question, answer in predictions.items():
-        if not isinstance(answer, str):
-            raise UserError(f"{path}: the answer to question {question} is not a text: {answer!r}")
-    return predictions
 
 
 def main(argv: Sequence[str] | None = None) -> None:

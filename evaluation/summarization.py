@@ -21,7 +21,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.scoring import BootstrapAggregator
 from tqdm import tqdm
 
-from evaluation import files
+from evaluation import checks, files
 from evaluation.report import Scores, argument_parser, naming_files, publish
 from prefix_tuning.errors import UserError, run_command
 
@@ -40,7 +40,7 @@ def score(
 
     Args:
         references: one summary per instance.
-        hypotheses: one summary per instance, same order.
+        hypotheses: one summary per instance, same order; an empty one scores 0.
         sentence_separator: what stands between two sentences; None leaves ROUGE-Lsum out.
         bootstrap_seed: report medians of 1000 bootstrap samples, as the original, not means.
         use_stemmer: Porter stemmer, as the original; False equals ROUGE-1.5.5.pl without -m.
@@ -50,16 +50,16 @@ def score(
         F of ROUGE-1, ROUGE-2, ROUGE-L (Lin 2004) and ROUGE-Lsum, from 0 to 100.
 
     Raises:
-        UserError: counts differ or a text is empty.
+        UserError: counts differ, or a reference is empty.
     """
-    files.check_texts([[reference] for reference in references], hypotheses)
+    checks.check_texts([[reference] for reference in references], hypotheses)
     names = [name for name in COLUMNS if name != "rougeLsum" or sentence_separator is not None]
     scorer = RougeScorer(names, use_stemmer=use_stemmer)
     pairs = tqdm(zip(references, hypotheses, strict=True), "ROUGE", leave=False, disable=None)
     separator = sentence_separator or "\n"
     results = [scorer.score(*(text.replace(separator, "\n") for text in pair)) for pair in pairs]
     by_name = {name: [100 * result[name].fmeasure for result in results] for name in names}
-    scores = Scores()
+    scores = Scores(note=checks.empty_outputs(hypotheses))
     if bootstrap_seed is None:
         scores.values = {COLUMNS[name]: float(np.mean(by_name[name])) for name in names}
     else:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from seqeval import metrics
 
-from evaluation import files
+from evaluation import checks, files
 from evaluation.report import Scores, argument_parser, naming_files, publish
 from prefix_tuning.errors import UserError, run_command
 
@@ -36,7 +36,7 @@ def score(references: Sequence[Tags], hypotheses: Sequence[Tags]) -> dict[str, S
     Raises:
         UserError: counts of sentences or words differ.
     """
-    files.check_counts(len(references), len(hypotheses), "sentences")
+    checks.check_counts(len(references), len(hypotheses), "sentences")
     for number, (gold, predicted) in enumerate(zip(references, hypotheses, strict=True), 1):
         if len(gold) != len(predicted):
             raise UserError(

@@ -57,8 +57,8 @@ class _EditDistance:
 
 def edits(hypothesis: list[str], reference: list[str]) -> int:
     """Fewest insertions, deletions, substitutions and shifts found, in words."""
-    if not reference:
-        return len(hypothesis)
+    if not reference or not hypothesis:
+        return len(hypothesis) or len(reference)
     edit_distance = _EditDistance(reference)
     shifts = tried = 0
     while True:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from unidecode import unidecode
 
-from evaluation import files
+from evaluation import checks, files
 from evaluation.report import Scores, argument_parser, naming_files, publish
 from evaluation.triples import MAX_REFERENCES, score_parts
 from prefix_tuning.errors import UserError, run_command
@@ -59,11 +59,11 @@ def score(
         METEOR from 0 to 1, TER from 0 up, lower is better.
 
     Raises:
-        UserError: counts differ, an output is empty, a category is not of WebNLG 2017.
+        UserError: counts differ, an entry has no reference, a category is not of WebNLG 2017.
     """
     refs = [list(filter(None, map(normalize_reference, g[:MAX_REFERENCES]))) for g in references]
     hyps = [normalize_hypothesis(hyp) for hyp in hypotheses]
-    files.check_texts(refs, hyps)
+    checks.check_texts(refs, hyps)
     parts: dict[str, list[int]] = {"Seen": [], "Unseen": [], "All": []}
     for number, category in enumerate(categories):
         if category not in SEEN_CATEGORIES | UNSEEN_CATEGORIES:
@@ -71,7 +71,9 @@ def score(
         parts["Seen" if category in SEEN_CATEGORIES else "Unseen"].append(number)
         parts["All"].append(number)
     parts = {name: part for name, part in parts.items() if part}
-    return score_parts(refs, hyps, parts, lowercase=True, segments=segments)
+    rows = score_parts(refs, hyps, parts, lowercase=True, segments=segments)
+    rows["All"].note = checks.empty_outputs(hyps)
+    return rows
 
 
 def read_references(path: Path) -> tuple[list[list[str]], list[str]]:

@@ -1,9 +1,9 @@
 """Reading and writing text files: whole or not, and with a sentence for whatever is wrong.
 
-Every reader of the project stands on these. A byte order mark is dropped, only ``\\n`` and
-``\\r\\n`` end a line (``str.splitlines`` would also cut at U+2028 and seven other characters, which
-occur inside web text), and half a surrogate pair, which JSON allows and UTF-8 does not, becomes
-U+FFFD.
+Every reader of the project stands on these. A byte order mark is dropped. Only ``\\n`` and
+``\\r\\n`` end a line, and ``\\r`` where a file has no other (``str.splitlines`` would also cut at
+U+2028 and seven other characters, which occur inside web text). Half a surrogate pair, which JSON
+allows and UTF-8 does not, becomes U+FFFD.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,14 @@ _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 def read_text(path: Path) -> str:
     """A UTF-8 file as a string, without byte order mark and with ``\\n`` for ``\\r\\n``.
 
+    In a file without any ``\\n`` each ``\\r`` ends a line, as spreadsheets on a Mac write it; in
+    others it is a character of the text.
+
     Raises:
         UserError: there is no such file, it cannot be read, or it is not UTF-8 (naming the line).
     """
-    return read_raw(path).replace("\r\n", "\n")
+    text = read_raw(path)
+    return text.replace("\r\n", "\n") if "\n" in text else text.replace("\r", "\n")
 
 
 def read_raw(path: Path) -> str:
@@ -45,7 +49,7 @@ def read_raw(path: Path) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
+        line = raw.count(b"\n" if b"\n" in raw else b"\r", 0, error.start) + 1
         raise UserError(
             f"{path}, line {line}: not UTF-8 text (byte 0x{raw[error.start]:02x}); convert the "
             "file, for example with iconv -f LATIN1 -t UTF-8"
@@ -60,14 +64,23 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
             yield line, f"{path}, line {number}"
 
 
-def parse_json(text: str, where: str) -> Any:
+Pairs = list[tuple[str, Any]]
+
+
+def parse_json(
+    text: str, where: str, object_pairs_hook: Callable[[Pairs], Any] | None = None
+) -> Any:
     """The value that ``text`` writes down.
+
+    Args:
+        object_pairs_hook: makes the value of an object, as in :func:`json.loads`; it sees names
+            that come twice.
 
     Raises:
         UserError: it is not JSON, nests too deeply, or has a number too long to be read.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=object_pairs_hook)
     except json.JSONDecodeError as error:
         at = "" if ", line " in where else f", line {error.lineno}"
         raise UserError(f"{where}{at}: not JSON ({error.msg})") from error

@@ -138,12 +138,12 @@ def test_json_that_cannot_be_written(tmp_path):
 
 
 def test_one_line_and_status_2(tmp_path):
-    references, hypotheses = save(tmp_path / "refs", "a\nb\n"), save(tmp_path / "hyps", "a\n\n")
+    references, hypotheses = save(tmp_path / "refs", "a\nb\n"), save(tmp_path / "hyps", "a\n")
     command = [sys.executable, "-m", "evaluation.e2e", str(references), str(hypotheses)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stdout == ""
-    expected = f"error: {hypotheses} against {references}: hypothesis 2 is empty"
+    expected = f"error: {hypotheses} against {references}: the references have 2 instances"
     assert result.stderr.startswith(expected)
     assert len(result.stderr.splitlines()) == 1
 

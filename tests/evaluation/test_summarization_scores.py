@@ -72,6 +72,10 @@ def test_order_of_summaries_does_not_matter(pairs):
     assert first == pytest.approx(second)
 
 
-def test_an_empty_summary_is_refused():
-    with pytest.raises(UserError, match="hypothesis 2 is empty"):
-        summarization.score(["a", "b"], ["a", ""])
+def test_an_empty_summary_scores_0_and_is_counted():
+    scores = summarization.score(["a", "b"], ["a", ""], segments=True)
+    assert scores.segments["ROUGE-1"] == [100, 0]
+    assert scores["ROUGE-1"] == 50
+    assert scores.note.startswith("1 of 2 outputs are empty")
+    with pytest.raises(UserError, match="instance 2 has no reference"):
+        summarization.score(["a", " "], ["a", "b"])

@@ -69,3 +69,26 @@ def test_a_file_is_replaced_whole_or_kept(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         files.write_text(path, "\ud83d")
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize("text", ["a\rb c\r", "a\rb c", "\ufeffa\rb c\r"])
+def test_lone_carriage_returns_end_the_lines_of_a_file_without_others(
+    tmp_path: Path, text: str
+) -> None:
+    lines = [*files.numbered_lines(save(tmp_path / "a.txt", text))]
+    assert lines == [("a", f"{tmp_path}/a.txt, line 1"), ("b c", f"{tmp_path}/a.txt, line 2")]
+
+
+def test_a_carriage_return_within_a_line_stays(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.txt", "a\rb\nc\r\n")
+    assert [line for line, _ in files.numbered_lines(path)] == ["a\rb", "c"]
+
+
+def test_a_name_that_comes_twice_can_be_seen() -> None:
+    names: list[str] = []
+
+    def keep(pairs: files.Pairs) -> None:
+        names.extend(name for name, _ in pairs)
+
+    files.parse_json('{"a": 1, "a": 2}', "here", keep)
+    assert names == ["a", "a"]
