@@ -55,7 +55,7 @@ def like(owner: type, name: str, default: Any = dataclasses.MISSING, **changes: 
 class _ShowDefaults(argparse.HelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help or ""
-        untold = action.default in (None, False, "", (), argparse.SUPPRESS)
+        untold = action.default is False or action.default in (None, "", (), argparse.SUPPRESS)
         if untold or "default" in text:
             return text
         return f"{text} (default: %(default)s)"

@@ -2,67 +2,57 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import sys
-from argparse import SUPPRESS
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from transformers import HfArgumentParser, PretrainedConfig, TrainingArguments
-
+from harness import flags
+from harness.flags import HIDDEN, at_least_one, flag, required
 from prefix_tuning.errors import UserError
 from ptuning_v2.tasks.utils import DATASETS, TASKS
 
-RENAMED = {
-    "--evaluation_strategy": "--eval_strategy",
-    "--no_cuda": "--use_cpu",
-    "--warmup_ratio": "--warmup_steps",
-    "--per_gpu_train_batch_size": "--per_device_train_batch_size",
-    "--per_gpu_eval_batch_size": "--per_device_eval_batch_size",
-}
-"""Flags that transformers has given other names since the original's scripts were written."""
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from ptuning_v2.training.arguments import RunArguments
 
 DEFAULT_LENGTHS = {"glue": 128, "superglue": 128, "qa": 384}
 
-
-def _flag(default: Any, text: str, **more: Any) -> Any:
-    return field(default=default, metadata={"help": text, **more})
-
-
-def _required(text: str, **more: Any) -> Any:
-    return field(metadata={"help": text, **more})
+DESCRIPTION = """\
+Train prompts, a head, or a whole encoder for a task of language understanding; evaluate it; write
+predictions. Every flag of transformers.TrainingArguments is taken too."""
 
 
 def _unused(default: Any = None) -> Any:
     """A flag of the original that had no effect there either."""
-    return _flag(default, SUPPRESS)
+    return flag(default, HIDDEN)
 
 
 @dataclass
 class ModelArguments:
     """The encoder, and the prompts in front of it."""
 
-    model_name_or_path: str = _required("hub name or local folder of the encoder")
+    model_name_or_path: str = required("hub name or local folder of the encoder")
     use_fast_tokenizer: bool = _unused(True)
-    model_revision: str = _flag("main", "version on the hub: a branch, tag or commit")
-    cache_dir: str | None = _flag(None, "where downloaded models are kept")
-    prefix: bool = _flag(False, "deep prompts: keys and values in every layer (P-tuning v2)")
-    prompt: bool = _flag(False, "prompts at the input embeddings only, the shallow baseline")
-    pre_seq_len: int = _flag(4, "prompt length")
-    prefix_projection: bool = _flag(False, "an MLP over the prefix embeddings")
-    prefix_hidden_size: int = _flag(512, "hidden width of that MLP")
-    hidden_dropout_prob: float = _flag(
-        0.1, "with --prefix, dropout of prefix, head and frozen encoder alike"
+    model_revision: str = flag("main", "version on the hub: a branch, tag or commit")
+    cache_dir: str | None = flag(None, "where downloaded models are stored")
+    prefix: bool = flag(False, "train keys and values in every layer (P-tuning v2)")
+    prompt: bool = flag(False, "train vectors at the input alone, the shallow baseline")
+    pre_seq_len: int = flag(4, "number of prompt vectors of a layer")
+    prefix_projection: bool = flag(False, "compute the keys and values by an MLP")
+    prefix_hidden_size: int = flag(512, "hidden width of that MLP")
+    hidden_dropout_prob: float = flag(
+        0.1, "with --prefix, dropout of the prefix, the head and the frozen encoder"
     )
-    shift_positions: str = _flag(
-        "yes",
-        "number the tokens from pre_seq_len, as in the original, and not from 0 (yes or no)",
-        choices=["yes", "no"],
+    shift_positions: str = flags.yes_no(
+        "yes", "number the tokens from pre_seq_len, as the original does; no: from 0"
     )
-    freeze_backbone: bool = _flag(False, "without prompts, train the head alone")
-    prefix_checkpoint: str | None = _flag(None, "folder of a trained prefix to start from")
+    freeze_backbone: bool = flag(False, "without prompts, train the head alone")
+    prefix_checkpoint: str | None = flag(None, "folder of a trained prefix to start from")
     config_name: str | None = _unused()
     tokenizer_name: str | None = _unused()
     use_auth_token: bool = _unused(False)
@@ -76,30 +66,32 @@ class ModelArguments:
 
 @dataclass
 class DataTrainingArguments:
-    """What is trained on."""
+    """The data."""
 
-    task_name: str = _required(f"one of {', '.join(TASKS)}", choices=list(TASKS))
-    dataset_name: str = _required(f"one of {', '.join(DATASETS)}", choices=list(DATASETS))
-    data_dir: str | None = _flag(
-        None, "folder of the official files; if not given, the hub, or for ner and srl data/"
+    task_name: str = required("family of tasks", choices=list(TASKS))
+    dataset_name: str = required("data set of that family", choices=list(DATASETS))
+    data_dir: str | None = flag(
+        None, "folder of the official files (default: the hub; for ner and srl data/)"
     )
-    max_seq_length: int | None = _flag(
+    max_seq_length: int | None = flag(
         None,
-        "tokens of a text (128; qa 384); without effect on ner and srl, as in the original: "
-        "they use what the encoder has",
+        "tokens that a text is cut to (default: 128; qa 384); ner and srl cut to what the encoder "
+        "has room for, as the original does",
     )
-    pad_to_max_length: bool = _flag(True, "glue and superglue: pad to that length")
-    max_train_samples: int | None = _flag(None, "train on the first rows only")
-    max_eval_samples: int | None = _flag(None, "evaluate on the first rows only")
-    max_predict_samples: int | None = _flag(None, "predict the first rows only")
-    train_size: int | None = _flag(None, "train on this many rows, drawn with --seed")
-    predict_split: str | None = _flag(
+    pad_to_max_length: bool = flag(True, "glue and superglue: pad every text to that length")
+    max_train_samples: int | None = flag(None, "number of first rows to train on (default: all)")
+    max_eval_samples: int | None = flag(None, "number of first rows to evaluate on (default: all)")
+    max_predict_samples: int | None = flag(None, "number of first rows to predict (default: all)")
+    train_size: int | None = flag(
+        None, "number of rows to train on, drawn by --seed (default: all)"
+    )
+    predict_split: str | None = flag(
         None,
-        "what --do_predict predicts: test, or validation (the default for qa, whose test sets are "
-        "not public)",
+        "set that --do_predict predicts (default: test; qa validation, as its test sets are not "
+        "public)",
         choices=["test", "validation"],
     )
-    template_id: int = _flag(0, "wording of wsc and wic: 0, or 1 as in the scripts for BERT")
+    template_id: int = flag(0, "wording of wsc and wic: 0, or 1 as in the scripts for BERT")
     overwrite_cache: bool = _unused(False)
     dataset_config_name: str | None = _unused()
     train_file: str | None = _unused()
@@ -108,62 +100,100 @@ class DataTrainingArguments:
 
 
 @dataclass
-class RunArguments(TrainingArguments):
-    """Trainer's flags; ``--save_strategy no`` keeps nothing to resume from."""
+class RunFlags:
+    """The run and its training."""
 
-    output_dir: str = _required("folder of the run")
-    save_strategy: str = _flag("epoch", "when to write a checkpoint to resume from")
-    save_total_limit: int | None = _flag(1, "checkpoints kept")
-    overwrite_output_dir: bool = _flag(False, "train again where a run already is")
-    logging_dir: str | None = _flag(None, "TensorBoard folder; <output_dir>/runs if not given")
+    output_dir: str = required("folder of the run")
+    overwrite_output_dir: bool = flag(False, "train again where a run already is")
+    resume_from_checkpoint: str | None = flag(
+        None, "checkpoint to go on from (default: the newest of an interrupted run)"
+    )
+    do_train: bool = flag(False, "train")
+    do_eval: bool = flag(False, "evaluate on the development set")
+    do_predict: bool = flag(False, "write predictions in the format of the benchmark")
+    learning_rate: float = flag(5e-5, "learning rate at the start")
+    num_train_epochs: float = flag(3.0, "passes over the training set")
+    max_steps: int = flag(-1, "number of updates, instead of epochs (-1: as the epochs say)")
+    per_device_train_batch_size: int = flag(
+        8, "rows of a training batch", aliases=("--per_gpu_train_batch_size",)
+    )
+    per_device_eval_batch_size: int = flag(
+        8, "rows of an evaluation batch", aliases=("--per_gpu_eval_batch_size",)
+    )
+    gradient_accumulation_steps: int = flag(1, "batches that make one update")
+    warmup_steps: float = flag(
+        0, "updates, or below 1 their share, in which the rate rises", aliases=("--warmup_ratio",)
+    )
+    weight_decay: float = flag(0.0, "decay of the trained weights")
+    max_grad_norm: float = flag(1.0, "norm to which gradients are clipped")
+    seed: int = flag(42, "seed of initial values, order and dropout")
+    eval_strategy: str = flag(
+        "no", "when to evaluate: no, epoch or steps", aliases=("--evaluation_strategy",)
+    )
+    save_strategy: str = flag("epoch", "when to write a checkpoint to resume from; no: never")
+    save_total_limit: int | None = flag(1, "number of checkpoints that stay")
+    logging_dir: str | None = flag(None, "TensorBoard folder (default: <output_dir>/runs)")
+    use_cpu: bool = flag(False, "compute on the CPU even if there is a GPU", aliases=("--no_cuda",))
 
 
 @dataclass
 class QuestionAnwseringArguments:
-    """How answers are picked; the class is spelt as in the original."""
+    """How answers are picked."""  # The name is spelt as in the original.
 
-    n_best_size: int = _flag(20, "starts and ends considered of a window, and answers kept")
-    max_answer_length: int = _flag(30, "most tokens of an answer")
+    n_best_size: int = flag(20, "starts and ends considered of a window, and answers stored")
+    max_answer_length: int = flag(30, "most tokens of an answer")
     version_2_with_negative: bool = _unused(False)
-    null_score_diff_threshold: float = _flag(
-        0.0, "squad_v2: how much likelier no answer has to be than the best one to be given"
+    null_score_diff_threshold: float = flag(
+        0.0, "squad_v2: margin by which no answer must beat the best answer to be given"
     )
 
 
-Arguments = tuple[ModelArguments, DataTrainingArguments, RunArguments, QuestionAnwseringArguments]
+class Arguments(NamedTuple):
+    """What ``run.py`` is asked for, checked."""
+
+    model_args: ModelArguments
+    data_args: DataTrainingArguments
+    training_args: RunArguments
+    qa_args: QuestionAnwseringArguments
+
+    def of_trained(self, folder: Path) -> Arguments:
+        """The same evaluation and predictions of weights that are trained already."""
+        training_args = copy.copy(self.training_args)
+        training_args.do_train = False
+        model_args = replace(self.model_args, prefix_checkpoint=str(folder))
+        return self._replace(model_args=model_args, training_args=training_args)
 
 
-def get_args(argv: Sequence[str] | None = None) -> Arguments:
+def get_args(
+    argv: Sequence[str] | None = None, defaults: Mapping[str, object] | None = None
+) -> Arguments:
     """Parse and check the command line, before anything is loaded.
+
+    Args:
+        defaults: by flag, instead of the usual ones.
 
     Raises:
         UserError: a flag is missing or makes no sense, naming it.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    parser = HfArgumentParser(
-        [ModelArguments, DataTrainingArguments, RunArguments, QuestionAnwseringArguments]
-    )
-    try:
-        model, data, run, qa = parser.parse_args_into_dataclasses(args=[*map(_rename, argv)])
-    except ValueError as error:  # unknown flags, and combinations that Trainer refuses
-        raise UserError(str(error)) from error
-    if data.max_seq_length is None:
-        data.max_seq_length = DEFAULT_LENGTHS.get(data.task_name)
-    if data.predict_split is None:
-        data.predict_split = "validation" if data.task_name == "qa" else "test"
+    classes = (ModelArguments, DataTrainingArguments, RunFlags, QuestionAnwseringArguments)
+    parser = flags.Parser(*classes, description=DESCRIPTION, defaults=defaults)
+    (model, data, run, qa), rest = parser.read_known(sys.argv[1:] if argv is None else argv)
     check(model, data, run, qa)
-    return model, data, run, qa
+    data = replace(
+        data,
+        max_seq_length=data.max_seq_length or DEFAULT_LENGTHS.get(data.task_name),
+        predict_split=data.predict_split or ("validation" if data.task_name == "qa" else "test"),
+    )
+    from ptuning_v2.training.arguments import training_arguments
 
-
-def _rename(argument: str) -> str:
-    flag, equals, value = argument.partition("=")
-    return RENAMED.get(flag, flag) + equals + value
+    known = [f"--{field.name}" for cls in classes for field in fields(cls)]
+    return Arguments(model, data, training_arguments(run, rest, known), qa)
 
 
 def check(
     model: ModelArguments,
     data: DataTrainingArguments,
-    run: RunArguments,
+    run: RunFlags,
     qa: QuestionAnwseringArguments,
 ) -> None:
     """Refuse by name what is impossible."""
@@ -171,24 +201,20 @@ def check(
     _check_model(model, data)
     if not (run.do_train or run.do_eval or run.do_predict):
         raise UserError("nothing to do: give --do_train, --do_eval or --do_predict")
-    if not (run.learning_rate > 0 and math.isfinite(run.learning_rate)):
-        raise UserError(f"--learning_rate {run.learning_rate}: must be positive")
+    if (model.prefix or model.prompt) and not (run.do_train or model.prefix_checkpoint):
+        raise UserError("these prompts are not trained: add --do_train or --prefix_checkpoint")
+    flags.positive(learning_rate=run.learning_rate)
     epochs = run.num_train_epochs
     if run.do_train and (run.max_steps == 0 or not (epochs > 0 and math.isfinite(epochs))):
         raise UserError("nothing to train: --max_steps and --num_train_epochs must not be 0")
-    if not 0 <= run.seed < 2**32:
-        raise UserError(f"--seed {run.seed}: must be from 0 to {2**32 - 1}")
-    for name in _COUNTS:
-        _at_least_one(name, getattr(run, name))
-    for name in ("n_best_size", "max_answer_length"):
-        _at_least_one(name, getattr(qa, name))
-
-
-_COUNTS = (
-    "per_device_train_batch_size",
-    "per_device_eval_batch_size",
-    "gradient_accumulation_steps",
-)
+    flags.seed(seed=run.seed)
+    at_least_one(
+        per_device_train_batch_size=run.per_device_train_batch_size,
+        per_device_eval_batch_size=run.per_device_eval_batch_size,
+        gradient_accumulation_steps=run.gradient_accumulation_steps,
+        n_best_size=qa.n_best_size,
+        max_answer_length=qa.max_answer_length,
+    )
 
 
 def _check_data(data: DataTrainingArguments) -> None:
@@ -204,9 +230,13 @@ def _check_data(data: DataTrainingArguments) -> None:
         raise UserError(f"--template_id {data.template_id}: use 0 or 1")
     if data.task_name == "qa" and data.predict_split == "test":
         raise UserError("--predict_split test: SQuAD's test sets are not public; use validation")
-    for name in ("max_seq_length", "max_train_samples", "max_eval_samples", "max_predict_samples"):
-        _at_least_one(name, getattr(data, name))
-    _at_least_one("train_size", data.train_size)
+    at_least_one(
+        max_seq_length=data.max_seq_length,
+        max_train_samples=data.max_train_samples,
+        max_eval_samples=data.max_eval_samples,
+        max_predict_samples=data.max_predict_samples,
+        train_size=data.train_size,
+    )
 
 
 def _check_model(model: ModelArguments, data: DataTrainingArguments) -> None:
@@ -217,17 +247,32 @@ def _check_model(model: ModelArguments, data: DataTrainingArguments) -> None:
     if model.prefix_projection and not model.prefix:
         raise UserError("--prefix_projection is part of --prefix: give both")
     if model.prefix or model.prompt:
-        _at_least_one("pre_seq_len", model.pre_seq_len)
-        _at_least_one("prefix_hidden_size", model.prefix_hidden_size)
-    if not 0 <= model.hidden_dropout_prob < 1:
-        raise UserError(f"--hidden_dropout_prob {model.hidden_dropout_prob}: must be in [0, 1)")
+        at_least_one(pre_seq_len=model.pre_seq_len, prefix_hidden_size=model.prefix_hidden_size)
+    flags.fraction(hidden_dropout_prob=model.hidden_dropout_prob)
     if model.prefix_checkpoint is not None and not Path(model.prefix_checkpoint).is_dir():
         raise UserError(f"--prefix_checkpoint {model.prefix_checkpoint}: there is no such folder")
 
 
-def _at_least_one(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise UserError(f"--{name} {value}: must be at least 1")
+FREE = {
+    *("use_fast_tokenizer", "cache_dir", "config_name", "tokenizer_name", "use_auth_token"),
+    *("data_dir", "max_predict_samples", "predict_split", "overwrite_cache"),
+    *("dataset_config_name", "train_file", "validation_file", "test_file"),
+    *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "do_train", "do_eval"),
+    *("do_predict", "per_device_eval_batch_size", "report_to", "run_name", "project"),
+    *("disable_tqdm", "use_cpu", "local_rank", "debug", "label_names", "skip_memory_metrics"),
+}
+"""The flags that may change when a run goes on: paths, and what is shown, stored or predicted."""
+_FREE_BEGINNINGS = ("log", "save_", "hub_", "push_", "dataloader_", "ddp_", "trackio_", "torch_")
+
+
+def settings(args: Arguments) -> dict[str, Any]:
+    """What must not change when a run goes on, as JSON values: every flag but the free ones."""
+    found = {field.name: getattr(part, field.name) for part in args for field in fields(part)}
+    return {
+        name: value if isinstance(value, int | float | None) else str(value)
+        for name, value in found.items()
+        if name not in FREE and not name.startswith(_FREE_BEGINNINGS)
+    }
 
 
 def free_positions(config: PretrainedConfig, occupied: int) -> int | None:

@@ -19,6 +19,7 @@ All names are the original's. Frozen weights are not stored, unless the pretrain
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,18 +107,15 @@ def _original_tuning(config: dict[str, Any]) -> dict[str, Any]:
     return {**tuning, "prefix": deep, "prompt": not deep, "shift_positions": "yes"}
 
 
-def adopt(model_args: ModelArguments) -> dict[str, Any] | None:
-    """Set the flags that ``--prefix_checkpoint`` was trained with; return its metadata, if given.
+def adopted(model_args: ModelArguments) -> ModelArguments:
+    """The flags that ``--prefix_checkpoint``, where given, was trained with.
 
     Raises:
         UserError: the folder holds no trained prompts or heads.
     """
     if model_args.prefix_checkpoint is None:
-        return None
-    meta = read_metadata(Path(model_args.prefix_checkpoint))
-    for name, value in meta["tuning"].items():
-        setattr(model_args, name, value)
-    return meta
+        return model_args
+    return replace(model_args, **read_metadata(Path(model_args.prefix_checkpoint))["tuning"])
 
 
 def load(folder: Path, model: nn.Module) -> None:

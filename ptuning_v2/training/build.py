@@ -23,7 +23,7 @@ AnyTrainer = TypeVar("AnyTrainer", bound=BaseTrainer)
 def load_base(
     args: Arguments, word_by_word: bool = False
 ) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
-    """The encoder's configuration and tokenizer; flags become those of ``--prefix_checkpoint``.
+    """The encoder's configuration and tokenizer.
 
     Args:
         word_by_word: whether texts come as words.
@@ -32,7 +32,6 @@ def load_base(
         UserError: they cannot be had, or prompts and texts do not fit the encoder together.
     """
     model_args, data_args, _, _ = args
-    checkpoint.adopt(model_args)
     config = get_config(model_args)
     if data_args.max_seq_length is not None and not word_by_word:
         check_length(config, model_args.occupied_positions, data_args.max_seq_length)

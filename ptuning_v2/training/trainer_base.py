@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
@@ -47,10 +48,13 @@ class BaseTrainer(Trainer):
         self._score = compute_metrics
         self._rows: Sequence[Any] = ()
         super().__init__(
-            *args, compute_metrics=self._score_rows if compute_metrics else None, **kwargs
+            *args,
+            **{**kwargs, "compute_metrics": self._score_rows if compute_metrics else None},
         )
         # The loss is a mean over the batch already: Trainer must divide it by the accumulation.
         self.model_accepts_loss_kwargs = False
+        assert self.args.output_dir is not None
+        self.folder = Path(self.args.output_dir)
         self.test_key = test_key
         self.predict_dataset = predict_dataset or {}
         self.meta = meta
@@ -87,7 +91,7 @@ class BaseTrainer(Trainer):
         score = metrics[f"eval_{self.test_key}"]
         if score > self.best_metrics[f"best_eval_{self.test_key}"]:
             self._note_best(metrics)
-            self.save_model(str(Path(self.args.output_dir, BEST)))
+            self.save_model(str(self.folder / BEST))
         self.log(dict(self.best_metrics))
 
     def _note_best(self, metrics: dict[str, float]) -> None:
@@ -96,22 +100,28 @@ class BaseTrainer(Trainer):
         self.best_metrics[f"best_eval_{self.test_key}"] = metrics[f"eval_{self.test_key}"]
         for name, dataset in self.predict_dataset.items():
             if name.startswith("test") and "labels" in dataset[0]:
-                scores = self.predict(dataset, metric_key_prefix="test").metrics
+                scores = self.predict(dataset, metric_key_prefix="test").metrics or {}
                 score = scores[f"test_{self.test_key}"]
                 self.best_metrics[f"best_{name}_{self.test_key}"] = score
+
+    @property
+    def trained_model(self) -> nn.Module:
+        """The model, which Trainer may declare to be missing."""
+        assert self.model is not None
+        return self.model
 
     def log_best_metrics(self) -> None:
         """Print the best scores and write them to ``best_results.json``."""
         best = dict(self.best_metrics)
         self.log_metrics("best", best)
         if self.is_world_process_zero():
-            write_json(Path(self.args.output_dir, "best_results.json"), best)
+            write_json(self.folder / "best_results.json", best)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        checkpoint.save(Path(output_dir or self.args.output_dir), self.model, self.meta)
+        checkpoint.save(Path(output_dir or self.folder), self.trained_model, self.meta)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        checkpoint.load(Path(resume_from_checkpoint), model or self.model)
+        checkpoint.load(Path(resume_from_checkpoint), model or self.trained_model)
 
 
 class _RestoreBest(TrainerCallback):

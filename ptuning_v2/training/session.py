@@ -1,0 +1,118 @@
+"""What a run does: train, evaluate, predict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+from transformers.utils import logging as library_logging
+
+from harness import report
+from harness.folder import AGAIN, RunFolder
+from harness.trainer import set_up
+from ptuning_v2.arguments import Arguments, settings
+from ptuning_v2.model import checkpoint
+from ptuning_v2.tasks.base import TaskData
+from ptuning_v2.tasks.families import FAMILIES
+from ptuning_v2.training.trainer_base import BEST, BaseTrainer
+
+
+@dataclass(frozen=True)
+class Session:
+    """A model in its trainer, and the data, loaded."""
+
+    trainer: BaseTrainer
+    data: TaskData[Any, Any]
+    folder: Path
+
+
+def run(args: Arguments) -> None:
+    """Train, evaluate and predict, as far as ``args`` says.
+
+    Raises:
+        UserError: the folder is another run's, a file is malformed, or a model cannot be had.
+    """
+    library_logging.set_verbosity_error()
+    session = train(args) if args.training_args.do_train else load(args)
+    if args.training_args.do_eval:
+        evaluate(session)
+    if args.training_args.do_predict:
+        predict(session)
+
+
+def load(args: Arguments) -> Session:
+    """Read the data and the model, which becomes that of ``--prefix_checkpoint``, if any."""
+    folder = Path(args.training_args.output_dir)
+    set_up(args.training_args, args.training_args.logging_dir or folder / "runs")
+    set_seed(args.training_args.seed)
+    args = args._replace(model_args=checkpoint.adopted(args.model_args))
+    trainer, data = FAMILIES[args.data_args.task_name](args)
+    return Session(trainer, data, folder)
+
+
+def run_folder(args: Arguments) -> RunFolder:
+    """The folder that this training owns."""
+    training_args = args.training_args
+    return RunFolder(
+        Path(training_args.output_dir),
+        settings(args),
+        finished="best_results.json",
+        leftovers=("all_results.json", "curves.png", "checkpoint-*", BEST, "export"),
+        overwrite=training_args.overwrite_output_dir,
+        resume_from=training_args.resume_from_checkpoint,
+    )
+
+
+def train(args: Arguments) -> Session:
+    """Train, or go on with it, or load what is trained already.
+
+    The model has the weights of the best epoch, or the last where nothing was evaluated.
+    """
+    folder = run_folder(args)
+    state = folder.state()
+    if state.kind == "finished":
+        print(f"{folder.path} is trained already; {AGAIN}")
+        return load(args.of_trained(folder.path / BEST))
+    session = load(args)
+    if state.kind == "new":  # only now: what was there stays if the data cannot be read
+        folder.create()
+    if state.checkpoint:
+        print(f"going on from {state.checkpoint}", flush=True)
+    _train(session.trainer, folder.path, state.checkpoint)
+    return session
+
+
+def _train(trainer: BaseTrainer, folder: Path, resume_from: Path | None) -> None:
+    result = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    trainer.log_metrics("train", result.metrics)
+    trainer.save_metrics("train", result.metrics)
+    trainer.save_state()
+    report.draw_loss(trainer.state.log_history, folder / "curves.png", trainer.test_key)
+    if (folder / BEST).is_dir():
+        checkpoint.load(folder / BEST, trainer.trained_model)
+    else:
+        trainer.save_model(str(folder / BEST))
+    if trainer.is_world_process_zero():
+        checkpoint.export(folder / "export", trainer.trained_model, trainer.meta)
+    trainer.log_best_metrics()
+
+
+def evaluate(session: Session) -> None:
+    """Score the development set; the scores go to ``eval_results.json``."""
+    metrics = session.trainer.evaluate()
+    session.trainer.log_metrics("eval", metrics)
+    session.trainer.save_metrics("eval", metrics)
+
+
+def predict(session: Session) -> None:
+    """Write predictions, and the scores of the sets that have labels."""
+    trainer, data = session.trainer, session.data
+    for split, examples in data.predict_datasets.items():
+        output = trainer.predict(examples, metric_key_prefix=split)
+        trainer.log_metrics(split, output.metrics or {})
+        trainer.save_metrics(split, output.metrics or {})
+        if trainer.is_world_process_zero():
+            path = data.write_predictions(session.folder, split, output.predictions)
+            print(f"predictions of {split}: {path}")
