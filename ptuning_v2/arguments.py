@@ -201,8 +201,6 @@ def check(
     _check_model(model, data)
     if not (run.do_train or run.do_eval or run.do_predict):
         raise UserError("nothing to do: give --do_train, --do_eval or --do_predict")
-    if (model.prefix or model.prompt) and not (run.do_train or model.prefix_checkpoint):
-        raise UserError("these prompts are not trained: add --do_train or --prefix_checkpoint")
     flags.positive(learning_rate=run.learning_rate)
     epochs = run.num_train_epochs
     if run.do_train and (run.max_steps == 0 or not (epochs > 0 and math.isfinite(epochs))):

@@ -12,8 +12,10 @@ from transformers.utils import logging as library_logging
 from harness import report
 from harness.folder import AGAIN, RunFolder
 from harness.trainer import set_up
+from prefix_tuning.errors import UserError
 from ptuning_v2.arguments import Arguments, settings
 from ptuning_v2.model import checkpoint
+from ptuning_v2.model.utils import sizes
 from ptuning_v2.tasks.base import TaskData
 from ptuning_v2.tasks.families import FAMILIES
 from ptuning_v2.training.trainer_base import BEST, BaseTrainer
@@ -35,7 +37,11 @@ def run(args: Arguments) -> None:
         UserError: the folder is another run's, a file is malformed, or a model cannot be had.
     """
     library_logging.set_verbosity_error()
-    session = train(args) if args.training_args.do_train else load(args)
+    model_args, do_train = args.model_args, args.training_args.do_train
+    prompted = model_args.prefix or model_args.prompt
+    if prompted and not (do_train or model_args.prefix_checkpoint):
+        raise UserError("these prompts are not trained: add --do_train or --prefix_checkpoint")
+    session = train(args) if do_train else load(args)
     if args.training_args.do_eval:
         evaluate(session)
     if args.training_args.do_predict:
@@ -80,6 +86,7 @@ def train(args: Arguments) -> Session:
         folder.create()
     if state.checkpoint:
         print(f"going on from {state.checkpoint}", flush=True)
+    sizes(session.trainer.trained_model).write(folder.path)
     _train(session.trainer, folder.path, state.checkpoint)
     return session
 

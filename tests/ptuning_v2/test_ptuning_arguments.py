@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from transformers import BertConfig, DebertaConfig, RobertaConfig
+from conftest import ROOT
+from transformers import BertConfig, DebertaConfig, RobertaConfig, TrainingArguments
 
 from prefix_tuning.errors import UserError
-from ptuning_v2.arguments import check_length, free_positions, get_args
+from ptuning_v2.arguments import RunFlags, check_length, free_positions, get_args, settings
 from ptuning_v2.run_script.run_hyperparameters import command_of, read_rows
 from ptuning_v2.tasks.utils import DATASETS, TASKS
 
@@ -51,6 +56,57 @@ def test_defaults():
     assert (run.save_strategy, run.save_total_limit) == ("epoch", 1)
     assert get_args(MINIMAL.format("qa", "squad").split())[1].max_seq_length == 384
     assert get_args(MINIMAL.format("srl", "conll2005").split())[1].max_seq_length is None
+
+
+def test_defaults_that_are_not_ours_are_those_of_trainer():
+    """The help shows ours; the library may change its own."""
+    theirs = {field.name: field.default for field in dataclasses.fields(TrainingArguments)}
+    ours = {field.name: field.default for field in dataclasses.fields(RunFlags)}
+    different = {"output_dir", "save_strategy", "save_total_limit", "overwrite_output_dir"}
+    different.add("logging_dir")
+    shared = ours.keys() - different
+    assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
+
+
+def test_flags_of_trainer_are_taken_too():
+    flags = "--adam_beta1 0.8 --fp16 false --label_smoothing_factor=0.1 --report_to none"
+    _, _, run, _ = get_args([*MINIMAL.format("glue", "rte").split(), *flags.split()])
+    assert (run.adam_beta1, run.fp16, run.label_smoothing_factor) == (0.8, False, 0.1)
+    with pytest.raises(UserError, match=r"--adam_beta3: .* did you mean --adam_beta"):
+        get_args([*MINIMAL.format("glue", "rte").split(), "--adam_beta3", "1"])
+    with pytest.raises(UserError, match=r"--pre_seq_length: .* did you mean --pre_seq_len"):
+        get_args([*MINIMAL.format("glue", "rte").split(), "--pre_seq_length", "1"])
+    with pytest.raises(UserError, match=r"Trainer refuses these flags: .*sometimes"):
+        get_args([*MINIMAL.format("glue", "rte").split(), "--eval_strategy", "sometimes"])
+
+
+def test_help_imports_no_model_library():
+    """In a process of its own: here they are imported already."""
+    program = (
+        "import sys\n"
+        "from ptuning_v2 import run\n"
+        "try:\n"
+        "    run.main(['--help'])\n"
+        "finally:\n"
+        "    print('HEAVY', {'torch', 'transformers', 'numpy'} & sys.modules.keys())\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT
+    )
+    assert found.returncode == 0, found.stderr
+    assert "HEAVY set()" in found.stdout
+    assert "transformers.TrainingArguments is taken too" in " ".join(found.stdout.split())
+
+
+def test_settings_of_a_run():
+    """Every flag but paths and what is shown; those of Trainer that are not declared here too."""
+    arguments = MINIMAL.format("glue", "rte").split()
+    before = settings(get_args(arguments))
+    assert before == settings(get_args([*arguments, "--cache_dir", "c", "--logging_steps", "3"]))
+    assert json.loads(json.dumps(before)) == before
+    for flag, value in {"seed": 3, "adam_beta1": 0.8, "template_id": 1, "n_best_size": 3}.items():
+        after = settings(get_args([*arguments, f"--{flag}", str(value)]))
+        assert {name for name in after if after[name] != before[name]} == {flag}
 
 
 def test_flags_without_effect_are_accepted_but_not_shown(capsys):

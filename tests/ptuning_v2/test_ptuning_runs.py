@@ -24,6 +24,7 @@ from transformers import (
 from prefix_tuning import checkpoint
 from prefix_tuning.errors import UserError
 from ptuning_v2 import run, search
+from ptuning_v2.arguments import get_args
 from ptuning_v2.run_script import run_hyperparameters
 from ptuning_v2.training.trainer_base import BaseTrainer
 
@@ -187,7 +188,8 @@ def test_every_family_from_files_to_predictions(
     model = request.getfixturevalue(family)
     run.main(command(model, dataset, *TRAIN, "do_predict"))
     folder = tmp_path / "run"
-    for name in ("all_results.json", "curves.png", PREDICTIONS[dataset], "export/prefix.json"):
+    names = ("all_results.json", "sizes.json", "curves.png", "export/prefix.json")
+    for name in (*names, PREDICTIONS[dataset]):
         assert (folder / name).stat().st_size > 0, name
     trained = load_file(folder / "best" / "model.safetensors")
     head = "qa_outputs.weight" if dataset == "squad" else "classifier.weight"
@@ -269,6 +271,44 @@ def test_a_finished_run_is_not_trained_again(
         run.main([*arguments, "--seed", "5"])
     run.main([*arguments, "--seed", "5", "--overwrite_output_dir"])
     assert (tmp_path / "run" / "best" / "model.safetensors").stat().st_mtime_ns != before
+
+
+def test_a_stopped_run_of_an_older_version_goes_on(
+    bert: Path, command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It recorded these settings, and no others: what it did not record is no difference."""
+    arguments = get_args(command(bert, "sst2", *TRAIN))
+    folder = tmp_path / "run"
+    run.run(arguments)
+    expected = read(folder / "best_results.json")
+    (folder / "best_results.json").unlink()  # written last
+    recorded = read(folder / "run_settings.json")
+    older = (
+        "per_device_train_batch_size gradient_accumulation_steps learning_rate weight_decay "
+        "num_train_epochs max_steps warmup_steps max_grad_norm seed model_name_or_path prefix "
+        "prompt pre_seq_len prefix_projection prefix_hidden_size hidden_dropout_prob "
+        "shift_positions freeze_backbone prefix_checkpoint task_name dataset_name max_seq_length "
+        "max_train_samples train_size template_id"
+    )
+    kept = {name: recorded[name] for name in older.split()}
+    kept["lr_scheduler_type"] = "SchedulerType.LINEAR"
+    (folder / "run_settings.json").write_text(json.dumps(kept), encoding="utf-8")
+    with pytest.raises(UserError, match="was started with --pre_seq_len 3, now it is 4"):
+        run.main(command(bert, "sst2", *TRAIN, pre_seq_len=4))
+    capsys.readouterr()
+    run.run(get_args(command(bert, "sst2", *TRAIN)))
+    assert "going on from" in capsys.readouterr().out
+    assert read(folder / "best_results.json") == expected
+
+
+def test_nothing_edits_the_arguments(bert: Path, command: Any, tmp_path: Path) -> None:
+    """Of a finished run neither: it loads what is trained by arguments of its own."""
+    arguments = get_args(command(bert, "sst2", *TRAIN))
+    run.run(arguments)
+    again = get_args(command(bert, "sst2", *TRAIN))
+    run.run(again)
+    assert (again.training_args.do_train, again.model_args.prefix_checkpoint) == (True, None)
+    assert again.model_args == arguments.model_args
 
 
 @pytest.mark.parametrize(
@@ -473,8 +513,6 @@ def test_rows_of_hyperparameters(monkeypatch: pytest.MonkeyPatch, capsys: Any) -
     monkeypatch.setattr(run, "main", lambda argv: calls.append(argv))
     run_hyperparameters.main(["conll04_bert", "--seed", "3"])
     run_hyperparameters.main(["wic_bert"])
-    from ptuning_v2.arguments import get_args
-
     model, data, training, _ = get_args(calls[0])
     assert (model.prefix, model.pre_seq_len, model.hidden_dropout_prob) == (True, 128, 0.2)
     assert (training.learning_rate, training.num_train_epochs, training.seed) == (2e-2, 40, 3)
