@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from experiments import launchers
 from experiments.spec import Run, sizes
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object
@@ -26,19 +25,21 @@ def n_steps(run: Run) -> int | None:
         return 0
     if "max_steps" in flags:
         return flags["max_steps"]
-    pairs = sizes().get(launchers.dataset(flags), {}).get("pairs")
+    pairs = sizes().get(run.experiment.launcher.dataset(flags), {}).get("pairs")
     if pairs is None:
         return None
     pairs = pairs * run.level // 100 if run.level else pairs
-    batch = flags.get("bsz", flags.get("per_device_train_batch_size", 10))
+    launcher = run.experiment.launcher
+    batch = flags.get(launcher.batch_flag, 10)
     batch *= flags.get("gradient_accumulation_steps", 1)
-    return ceil(pairs / batch) * flags.get("epoch", flags.get("num_train_epochs", 5))
+    return ceil(pairs / batch) * flags.get(launcher.epoch_flag, 5)
 
 
 def n_inputs(run: Run) -> int | None:
     """Texts that are decoded in all splits together."""
     limit = run.settings["inputs"]
-    known = sizes().get(launchers.dataset(run.settings["flags"]), {}).get("inputs", limit)
+    name = run.experiment.launcher.dataset(run.settings["flags"])
+    known = sizes().get(name, {}).get("inputs", limit)
     if known is None:
         return None
     return len(run.experiment.splits) * min(known, known if limit is None else limit)
@@ -80,7 +81,7 @@ class Estimate:
     def _per(self, run: Run, what: str, part: str) -> float:
         """Mean over finished runs of the same launcher and tuning mode, or what is assumed."""
         values = [v for result in self.finished if (v := self._measured(run, result, part))]
-        launcher = run.experiment.launcher
+        launcher = run.experiment.launcher.name
         if values:
             self.sources[f"{what} of {launcher} as measured in finished runs"] = None
             return mean(values)
@@ -109,10 +110,10 @@ class Estimate:
         if steps is None or texts is None:
             return None
         result = steps * self._per(run, "s a step", "step")
-        if run.experiment.launcher == "gpt2/train_e2e.py":  # the others decode in the same step
+        if run.experiment.launcher.decodes_apart:  # the others decode in the same step
             result += texts * self._per(run, "s a text", "text")
         elif steps == 0:
-            result = texts * run.scale.launchers[run.experiment.launcher]["assumed"]["text"]
+            result = texts * run.scale.launchers[run.experiment.launcher.name]["assumed"]["text"]
         return result
 
     def lines(self, runs: Sequence[Run], jobs: int) -> list[str]:

@@ -14,9 +14,8 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from experiments import launchers
 from experiments.estimate import duration, n_inputs, n_steps, read_result
-from experiments.launchers import JOB, STEPS
+from experiments.launchers.base import JOB, RUN, STEPS
 from experiments.spec import Run
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object, write_json
@@ -57,7 +56,7 @@ class Job:
             mend = "remove the file and the folder beside it"
             self._check_same(read_result(self.result)["settings"], f"{self.result} was made", mend)
             return True
-        begun = any((self.folder / name).exists() for name in ("run", STEPS))
+        begun = any((self.folder / name).exists() for name in (RUN, STEPS))
         if begun and (self.folder / JOB).is_file():
             settings = read_json_object(self.folder / JOB)["settings"]
             self._check_same(settings, f"{self.folder} was begun", "remove the folder")
@@ -87,7 +86,7 @@ class Job:
             "subset": run.subset,
             "level": run.level,
             "scale": run.scale.name,
-            "launcher": run.experiment.launcher,
+            "launcher": run.experiment.launcher.name,
             "scorer": run.experiment.scorer,
             "columns": run.row.columns,
             "splits": list(dict.fromkeys(run.experiment.splits)),
@@ -172,13 +171,12 @@ class Pool:
                     process.wait()
 
     def _start(self, job: Job, bar: tqdm[Any]) -> None:
-        settings = job.describe(self.work, self.keep)
-        if why := launchers.missing_data(settings):
+        if why := job.run.experiment.launcher.missing_data(job.run.settings):
             self._fail(job, why, None)
             bar.update()
             return
         gpu = self.free.pop(0)
-        process = spawn(job, settings, gpu, self.n_slot)
+        process = spawn(job, job.describe(self.work, self.keep), gpu, self.n_slot)
         self.running.append((job, process, gpu, time.monotonic()))
         tqdm.write(f"started   {job.name}; see {job.log}")
 

@@ -19,8 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import launchers, spec
+from experiments import spec
 from experiments.estimate import Estimate
+from experiments.launchers.base import MODELS
 from experiments.pool import Job, Pool, slots
 from experiments.spec import Overrides
 from prefix_tuning.errors import UserError, run_command
@@ -83,15 +84,15 @@ def show(jobs: Sequence[Job], work: Path) -> None:
     for job in jobs:
         state = "done" if job.is_done() else "failed before" if job.failure.is_file() else "to do"
         print(f"{job.name} ({state})")
-        settings, experiment = job.run.settings, job.run.experiment
-        name = launchers.dataset(settings["flags"])
+        settings, launcher = job.run.settings, job.run.experiment.launcher
+        name = launcher.dataset(settings["flags"])
         model, data = settings["model"], settings["data"]
-        if model in launchers.MODELS:
+        if model in MODELS:
             model = f"({model} model)"
         if data == "toy":
             data = str(work / "data" / name)
-        folder = launchers.data_folder(experiment.launcher, name, data)
-        for step in launchers.steps(job.describe(work, True), model, folder):
+        folder = launcher.data_folder(name, data)
+        for step in launcher.steps(job.describe(work, True), model, folder):
             print(f"    python -m {step.module} {shlex.join(step.argv)}")
 
 

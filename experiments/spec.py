@@ -9,14 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from experiments import launchers
 from experiments.checked_yaml import Checker, check_flags, load
+from experiments.launchers import LAUNCHERS, Launcher
+from experiments.launchers.base import SPLITS
 from prefix_tuning.errors import UserError
 
 HERE = Path(__file__).resolve().parent
 FOLDER, SCALES = HERE / "tables", HERE / "scales.yaml"
-LAUNCHERS = ("gpt2/train_e2e.py", "seq2seq/train_bart.py", "ptuning_v2/run.py")
-SCORERS = ("e2e", "webnlg", "dart", "summarization", "classification", "tagging", "qa")
 KINDS = ("line", "bars", "points")
 AXES = ("preseqlen", "size", "level", "trained", "stored")
 UNSAFE = re.compile(r"[^\w.=+-]")
@@ -47,7 +46,7 @@ class Experiment:
     name: str
     table: str
     title: str
-    launcher: str
+    launcher: Launcher
     scorer: str
     common: Flags
     rows: tuple[Row, ...]
@@ -126,9 +125,9 @@ def read(name: str, folder: Path = FOLDER) -> Experiment:
     if not path.is_file():
         raise UserError(f"TABLE {name}: there are {', '.join(names(folder))}, and all")
     data = Checker(path.name, load(path), _FIELDS)
-    launcher = data.one_of("launcher", LAUNCHERS)
-    switches = launcher == "ptuning_v2/run.py"
-    scorer = data.one_of("scorer", [f"evaluation.{scorer}" for scorer in SCORERS])
+    launcher = LAUNCHERS[data.one_of("launcher", list(LAUNCHERS))]
+    switches = launcher.has_switches
+    scorer = data.one_of("scorer", launcher.scorers)
     common = check_flags(f"{path.name}, common", data.take("common", dict), switches)
     rows = tuple(_row(path.name, row, switches) for row in data.take("rows", list))
     experiment = Experiment(
@@ -206,9 +205,9 @@ def _check(file: str, experiment: Experiment) -> None:
             has = any(isinstance(v, str) and f"{{{key}}}" in v for v in flags.values())
             if has != (getattr(experiment, f"{key}s") != (None,)):
                 raise UserError(f"{where}: the field {key}s and {{{key}}} in the notes go together")
-        launchers.check_dataset(where, experiment.launcher, flags)
-    if experiment.splits[0] not in launchers.SPLITS:
-        raise UserError(f"{file}, field decoding: split is one of {', '.join(launchers.SPLITS)}")
+        experiment.launcher.check_dataset(where, flags)
+    if experiment.splits[0] not in SPLITS:
+        raise UserError(f"{file}, field decoding: split is one of {', '.join(SPLITS)}")
     for name in experiment.scales or ():
         if name not in scales():
             raise UserError(f"{file}, field scales: there are {', '.join(scales())}")
@@ -242,10 +241,11 @@ def scales() -> dict[str, Scale]:
         for launcher, changes in launchers.items():
             if launcher not in LAUNCHERS:
                 raise UserError(f"{where}, field launchers: no launcher {launcher}")
+            switches = LAUNCHERS[launcher].has_switches
             each = Checker(f"{where}, {launcher}", changes, _CHANGES)
             each.take("inputs", int, None)
             for flags in (each.take("flags", dict, {}), *each.take("modes", dict, {}).values()):
-                check_flags(f"{where}, {launcher}", flags, launcher == "ptuning_v2/run.py")
+                check_flags(f"{where}, {launcher}", flags, switches)
             assumed = Checker(f"{where}, {launcher}, assumed", each.take("assumed", dict), ASSUMED)
             for key in ASSUMED:
                 assumed.take(key, (int, float))
@@ -299,7 +299,7 @@ def expand(
             continue
         fixed = (experiment.common | row.flags).get("seed")
         own = (row.seeds or experiment.seeds or (fixed,))[: scale.repeats]
-        seeds = overrides.seeds if overrides.seeds and fixed is None else own
+        seeds: tuple[int, ...] = overrides.seeds if overrides.seeds and fixed is None else own
         runs += [
             _make_run(Run(experiment, row, scale, seed, {}, subset, level), overrides)
             for seed in seeds
@@ -310,7 +310,7 @@ def expand(
 
 
 def _make_run(run: Run, overrides: Overrides) -> Run:
-    changes = run.scale.launchers.get(run.experiment.launcher, {})
+    changes = run.scale.launchers.get(run.experiment.launcher.name, {})
     places = {"{subset}": run.subset, "{level}": run.level}
     flags: Flags = {"seed": run.seed, **run.experiment.common, **run.row.flags}
     for name in changes.get("drop", ()):

@@ -234,8 +234,7 @@ def _low_data(experiment: Experiment, runs: dict[str, Runs], paper: dict[str, An
 
 def _best_length(experiment: Experiment, runs: dict[str, Runs], paper: dict[str, Any]) -> list[str]:
     """The length with the best BLEU, or of summaries ROUGE-2."""
-    xsum = experiment.scorer == "evaluation.summarization"
-    column = "ROUGE-2" if xsum else "BLEU"
+    column = experiment.launcher.main_column
     scores = {
         row.flags["preseqlen"]: our_cell(runs[row.name], "test", column).value
         for row in experiment.rows
@@ -244,7 +243,7 @@ def _best_length(experiment: Experiment, runs: dict[str, Runs], paper: dict[str,
     ours = (
         str(max(known, key=known.__getitem__)) if len(known) == len(scores) else "not all are run"
     )
-    theirs = _published(paper, "XSum" if xsum else "DART", DERIVED[1])
+    theirs = _published(paper, {"BLEU": "DART", "ROUGE-2": "XSum"}[column], DERIVED[1])
     return [f"{DERIVED[1]} by {column}: ours {ours}; {theirs}"]
 
 

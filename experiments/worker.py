@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import importlib
 import os
 import platform
-import resource
 import shutil
 import sys
 import time
@@ -24,11 +22,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import torch
-import transformers
-
-from experiments import launchers
-from experiments.launchers import JOB, STEPS
+from experiments.launchers import LAUNCHERS
+from experiments.launchers.base import JOB, RUN, STEPS, parameters, training_state
 from prefix_tuning.errors import UserError, run_command
 from prefix_tuning.files import read_json_object, write_json
 
@@ -57,7 +52,7 @@ def find_model(job: dict[str, Any], work: Path) -> str | None:
     """What goes to ``--model_name_or_path``; None for the launcher's own."""
     name, flags = job["settings"]["model"], job["settings"]["flags"]
     if name == "tiny":
-        family = launchers.base_family(job["launcher"], flags)
+        family = LAUNCHERS[job["launcher"]].tiny_model(flags)
 
         def write(folder: Path) -> None:
             from experiments import toy_models
@@ -78,8 +73,8 @@ def find_model(job: dict[str, Any], work: Path) -> str | None:
 
 def find_data(job: dict[str, Any], work: Path) -> Path | None:
     """The folder of the data, made or cut to size first where the scale says so."""
-    settings = job["settings"]
-    name, given = launchers.dataset(settings["flags"]), settings["data"]
+    settings, launcher = job["settings"], LAUNCHERS[job["launcher"]]
+    name, given = launcher.dataset(settings["flags"]), settings["data"]
     if given == "toy":
 
         def write(folder: Path) -> None:
@@ -88,18 +83,21 @@ def find_data(job: dict[str, Any], work: Path) -> Path | None:
             toy_data.write_data(name, folder)
 
         given = once(work / "data" / name, write)
-    folder = launchers.data_folder(job["launcher"], name, given and str(given))
+    folder = launcher.data_folder(name, given and str(given))
     inputs = settings["inputs"]
-    if job["launcher"] != "gpt2/train_e2e.py" or inputs is None:
+    if not launcher.is_cut or inputs is None:
         return folder
     assert folder is not None
     whole = folder.resolve()
     target = work / "data" / f"{name}-{whole.parent.name}-{whole.name}-{inputs}"
-    return once(target, lambda cut: launchers.cut(name, whole, cut, inputs))
+    return once(target, lambda cut: launcher.cut(name, whole, cut, inputs))
 
 
 def machine() -> dict[str, Any]:
     """What the numbers were computed with."""
+    import torch
+    import transformers
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     threads = torch.get_num_threads()
     return {
@@ -114,26 +112,25 @@ def machine() -> dict[str, Any]:
 
 def peak_memory() -> dict[str, float]:
     """Megabytes of this process, and of its GPU."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = {"process_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6}
-    if torch.cuda.is_available():
-        peak["gpu_mb"] = torch.cuda.max_memory_allocated() / 1e6
-    return {name: round(value, 1) for name, value in peak.items()}
+    from harness.report import peak_memories
+
+    return {f"{name}_mb": round(size / 1e6, 1) for name, size in peak_memories().items()}
 
 
 def do_steps(job: dict[str, Any], folder: Path) -> tuple[dict[str, float], bool]:
     """Run the steps that are not done; return seconds of each, and whether any went on."""
     done = read_json_object(folder / STEPS) if (folder / STEPS).is_file() else {}
-    resumed = bool(done) or (folder / "run").exists()
+    resumed = bool(done) or (folder / RUN).exists()
     work = Path(job["work"])
     with locked(work / "prepare.lock"):
         model, data = find_model(job, work), find_data(job, work)
-    for step in launchers.steps(job, model, data):
+    launcher = LAUNCHERS[job["launcher"]]
+    for step in launcher.steps(job, model, data):
         if step.name in done:
             continue
         print(f"== {step.module} {' '.join(step.argv)}", flush=True)
         start = time.monotonic()
-        importlib.import_module(step.module).main(step.argv)
+        launcher.run(step)
         done[step.name] = round(time.monotonic() - start, 2)
         write_json(folder / STEPS, done)
     return done, resumed
@@ -143,7 +140,7 @@ def base_model(job: dict[str, Any], folder: Path) -> str:
     """The name of the model that was trained or decoded, without the folders it lies in."""
     if job["settings"]["model"] == "minilm":  # whose folder is called "model"
         return "minilm"
-    path, flags = folder / "run" / "run_settings.json", job["settings"]["flags"]
+    path, flags = folder / RUN / "run_settings.json", job["settings"]["flags"]
     name = flags.get("finetune_model_path")
     return Path(read_json_object(path)["model_name_or_path"] if path.is_file() else name).name
 
@@ -152,11 +149,9 @@ def result_of(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     """What is known about a finished run."""
     scores, missing = {}, {}
     for split in job["splits"]:
-        scores[split], missing[split] = launchers.read_scores(
+        scores[split], missing[split] = LAUNCHERS[job["launcher"]].scores(
             job["scorer"], job["columns"], split, folder
         )
-    sys.stdout.flush()
-    log = Path(job["log"]).read_text(encoding="utf-8", errors="replace")
     return {
         **{key: job[key] for key in ("table", "row", "seed", "subset", "level", "scale")},
         "settings": job["settings"],
@@ -165,7 +160,7 @@ def result_of(job: dict[str, Any], folder: Path) -> dict[str, Any]:
         "steps": job["steps"],
         "n_inputs": job["n_inputs"],
         "model": base_model(job, folder),
-        "parameters": launchers.parameters(log),
+        "parameters": parameters(folder / RUN),
         **machine(),
         "peak_memory": peak_memory(),
         "disk_mb": round(sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6, 1),
@@ -186,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         seconds, resumed = do_steps(job, folder)
         result = result_of(job, folder)
         if not job["keep_checkpoints"]:
-            for path in launchers.training_state(folder / "run"):
+            for path in training_state(folder / RUN):
                 path.unlink()
         write_json(Path(job["result"]), {**result, "seconds": seconds, "resumed": resumed})
 

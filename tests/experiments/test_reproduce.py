@@ -16,15 +16,21 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from experiments import estimate, launchers, pool, reproduce, spec, toy_data, worker
+from experiments import estimate, pool, reproduce, spec, toy_data, worker
 from experiments import table as table_of
+from experiments.launchers import LAUNCHERS
+from experiments.launchers import gpt2 as gpt2_tables
+from experiments.launchers.base import SPLITS, Step, parameters
+from experiments.launchers.seq2seq import SUMMARIES
 from gpt2 import train_e2e
 from gpt2.tasks import TASKS, read_records
+from harness.report import Sizes
 from prefix_tuning.errors import UserError
 from ptuning_v2.arguments import get_args
 from seq2seq import arguments as seq2seq_arguments
 from seq2seq import train_bart
 
+GPT2, SEQ2SEQ, PTUNING = LAUNCHERS.values()
 TABLES = spec.names()
 SCALES = spec.scales()
 
@@ -271,13 +277,15 @@ def test_print_of_every_table(
 # --- command lines ------------------------------------------------------------------------------
 
 
-def commands(table: str, scale: str) -> list[launchers.Step]:
+def commands(table: str, scale: str) -> list[Step]:
     runs = spec.expand(spec.read(table), SCALES[scale])
     jobs = [pool.Job(run, Path("/results") / run.folder) for run in runs]
     return [
         step
         for job in jobs
-        for step in launchers.steps(job.describe(Path("/work"), True), "model", Path("/data"))
+        for step in job.run.experiment.launcher.steps(
+            job.describe(Path("/work"), True), "model", Path("/data")
+        )
     ]
 
 
@@ -285,7 +293,7 @@ def commands(table: str, scale: str) -> list[launchers.Step]:
 @pytest.mark.parametrize("scale", ["tiny", "small"])
 def test_flags_are_the_launchers(table: str, scale: str) -> None:
     """Each is known to the launcher itself or to the script it starts."""
-    if not spec.read(table).launcher.startswith(("gpt2", "seq2seq")):
+    if spec.read(table).launcher not in (GPT2, SEQ2SEQ):
         pytest.skip("see the next test")
     for step in commands(table, scale):
         if step.module == "gpt2.train_e2e":
@@ -308,29 +316,30 @@ def test_flags_of_understanding(table: str, scale: str, tmp_path: Path) -> None:
 
 
 def test_the_files_of_gpt2_are_where_it_looks_for_them() -> None:
-    for mode, (folder, *names) in launchers.FILES.items():
-        wanted = [ROOT / "data" / folder / name for name in names]
-        assert [TASKS[mode].files[split] for split in launchers.SPLITS] == wanted
+    assert {"data2text", "webnlg", "triples"} <= {*GPT2.datasets}
+    for mode in GPT2.datasets:
+        folder = GPT2.data_folder(mode, None)
+        wanted = [TASKS[mode].files[split] for split in SPLITS]
+        assert GPT2.data_files(mode, folder) == wanted
 
 
 def test_folders_of_data(tmp_path: Path) -> None:
     """One --data_dir for tables of several data sets, or the folder of one."""
-    place = launchers.data_folder
-    assert place("seq2seq/train_bart.py", "xsum_news", None) is None
-    assert place("seq2seq/train_bart.py", "xsum_news", str(tmp_path)) == tmp_path
+    assert SEQ2SEQ.data_folder("xsum_news", None) is None
+    assert SEQ2SEQ.data_folder("xsum_news", str(tmp_path)) == tmp_path
     (tmp_path / "xsum_news").mkdir()
-    inside = place("seq2seq/train_bart.py", "xsum_news", str(tmp_path))
+    inside = SEQ2SEQ.data_folder("xsum_news", str(tmp_path))
     assert inside == tmp_path / "xsum_news"
-    assert place("gpt2/train_e2e.py", "webnlg", str(tmp_path)) == tmp_path
+    assert GPT2.data_folder("webnlg", str(tmp_path)) == tmp_path
     (tmp_path / "webnlg_challenge_2017").mkdir()
     (tmp_path / "webnlg_challenge_2017" / "train.json").touch()
-    inside = place("gpt2/train_e2e.py", "webnlg", str(tmp_path))
+    inside = GPT2.data_folder("webnlg", str(tmp_path))
     assert inside == tmp_path / "webnlg_challenge_2017"
-    assert place("ptuning_v2/run.py", "boolq", str(tmp_path)) == tmp_path
+    assert PTUNING.data_folder("boolq", str(tmp_path)) == tmp_path
 
 
 def test_modes_of_bart_are_in_their_folders() -> None:
-    for mode, folder in launchers.SUMMARIES.items():
+    for mode, folder in SUMMARIES.items():
         assert train_bart.MODES[mode].data == folder
 
 
@@ -343,32 +352,31 @@ def test_files_cut_to_size(mode: str, tmp_path: Path) -> None:
     whole.mkdir()
     small.mkdir()
     toy_data.write_data(mode, whole)
-    launchers.cut(mode, whole, small, 3)
-    train, valid, test = launchers.FILES[mode][1:]
+    GPT2.cut(mode, whole, small, 3)
+    train, valid, test = (TASKS[mode].files[split].name for split in SPLITS)
     every = {r.source for r in read_records(mode, whole / test, training=False)}
     cut = {r.source for r in read_records(mode, small / test, training=False)}
     assert len(cut) == 3
     assert cut < every
     assert (small / train).read_bytes() == (whole / train).read_bytes()
-    one = read_records(mode, launchers.one_reference(small / valid), training=True)
+    one = read_records(mode, gpt2_tables.one_reference(small / valid), training=True)
     assert len(one) == 3
-    assert launchers.whole(small / valid).read_bytes() == (whole / valid).read_bytes()
+    assert gpt2_tables.whole(small / valid).read_bytes() == (whole / valid).read_bytes()
 
 
 def test_missing_data_is_named(stub: Path, tmp_path: Path) -> None:
     """At once, for every row; nothing is started."""
     with pytest.raises(UserError, match=r"src1_train\.txt is missing"):
-        launchers.cut("data2text", tmp_path, tmp_path, 3)
+        GPT2.cut("data2text", tmp_path, tmp_path, 3)
     argv = ["small_e2e", "P=1", "--data_dir", str(tmp_path), "--results_dir", str(stub)]
     with pytest.raises(UserError, match="1 of 1 runs failed"):
         reproduce.main(argv)
     [path] = stub.rglob("*.failed.json")
     assert "src1_train.txt is missing: see ./scripts/download_data.sh" in read(path)["reason"]
     assert not list(stub.rglob("log.txt"))
-    job = {"launcher": "seq2seq/train_bart.py"}
     settings = {"flags": {"mode": "xsum_news_sport"}, "data": str(tmp_path / "gone")}
-    assert str(tmp_path / "gone") in launchers.missing_data({**job, "settings": settings})
-    assert launchers.missing_data({**job, "settings": {**settings, "data": "toy"}}) is None
+    assert str(tmp_path / "gone") in SEQ2SEQ.missing_data(settings)
+    assert SEQ2SEQ.missing_data({**settings, "data": "toy"}) is None
 
 
 def test_damaged_results_are_named(stub: Path) -> None:
@@ -409,7 +417,7 @@ def test_scores_in_the_units_of_the_tables(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     path = tmp_path / "texts" / "run_test_beam_eval.json"
     path.write_text(json.dumps({"E2E": row}), encoding="utf-8")
-    found, missing = launchers.read_scores("evaluation.e2e", "", "test", tmp_path)
+    found, missing = GPT2.scores("evaluation.e2e", "", "test", tmp_path)
     assert found == pytest.approx(
         {"BLEU": 65.93, "NIST": 8.5923, "METEOR": None, "ROUGE-L": 68.5, "CIDEr": 2.2338}
     )
@@ -440,7 +448,7 @@ def test_scores_of_understanding(
 ) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "best_results.json").write_text(json.dumps(best), encoding="utf-8")
-    found, missing = launchers.read_scores(f"evaluation.{scorer}", columns, "test", tmp_path)
+    found, missing = PTUNING.scores(f"evaluation.{scorer}", columns, "test", tmp_path)
     assert found == pytest.approx(wanted)
     assert "above 0" in missing[""]  # for columns that are not found
 
@@ -453,7 +461,7 @@ def test_summaries_have_scores_of_both_sets(tmp_path: Path) -> None:
         path = tmp_path / "run" / f"{split}_beam_0.8_eval.json"
         path.write_text(json.dumps({"scores": scores}), encoding="utf-8")
     for split, value in (("test", 20.5), ("valid", 21.5)):
-        found, _ = launchers.read_scores("evaluation.summarization", "", split, tmp_path)
+        found, _ = SEQ2SEQ.scores("evaluation.summarization", "", split, tmp_path)
         assert found == {"ROUGE-1": value, "ROUGE-2": value, "ROUGE-L": value}
 
 
@@ -472,13 +480,11 @@ def test_names_of_base_models(tmp_path: Path) -> None:
     assert name_of("minilm") == "minilm"  # its folder is called "model"
 
 
-def test_sizes_as_the_launchers_print_them() -> None:
-    log = """base model                124,439,808 parameters, frozen
-trained parameters      9,921,536 (7.97% of the base model)
-stored parameters         184,320 (0.15% of the base model, 0.74 MB in fp32)
-"""
+def test_sizes_as_trainings_note_them(tmp_path: Path) -> None:
+    assert parameters(tmp_path) == {}
+    Sizes(base=124439808, trained=9921536, is_frozen=True, stored=184320).write(tmp_path)
     wanted = {"base": 124439808, "trained": 9921536, "stored": 184320}
-    assert launchers.parameters(log) == wanted
+    assert parameters(tmp_path) == wanted
 
 
 # --- experiments' files -------------------------------------------------------------------------
@@ -492,6 +498,7 @@ GOOD: dict[str, Any] = {
     "common": {"mode": "data2text"},
     "rows": [{"name": "prefix", "flags": {"preseqlen": 5}}],
 }
+PTUNING_V2 = {"launcher": "ptuning_v2/run.py", "scorer": "evaluation.classification"}
 PAPER_ROW = {"row": "prefix 0.1%", "model": "gpt2-medium"}
 
 
@@ -500,6 +507,7 @@ PAPER_ROW = {"row": "prefix 0.1%", "model": "gpt2-medium"}
     [
         ({"launcher": "gpt3.py"}, r"x\.yaml, field launcher: 'gpt3\.py' is none of"),
         ({"scorer": "bleu"}, r"field scorer: 'bleu'"),
+        ({"scorer": "evaluation.qa"}, r"field scorer: 'evaluation\.qa' is none of evaluation\.e2e"),
         ({"seed": 3}, r"x\.yaml: there is no field 'seed'"),
         ({"rows": []}, r"x\.yaml, field rows"),
         ({"rows": 3}, r"x\.yaml, field rows: expected list"),
@@ -518,7 +526,7 @@ PAPER_ROW = {"row": "prefix 0.1%", "model": "gpt2-medium"}
         ({"common": {}}, r"row prefix: give the flag mode, one of data2text, webnlg, triples"),
         ({"common": {"mode": "e2e"}}, r"row prefix: give the flag mode, one of data2text"),
         (
-            {"launcher": "ptuning_v2/run.py", "common": {"task_name": "glue"}},
+            PTUNING_V2 | {"common": {"task_name": "glue"}},
             r"row prefix: give the flag dataset_name",
         ),
         ({"decoding": {"split": "dev"}}, r"field decoding: split is one of train, valid, test"),
