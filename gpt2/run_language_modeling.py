@@ -105,6 +105,8 @@ def _train(arguments: Arguments, output_dir: Path, resume_from: Path | None) -> 
         if has_prefix:
             prefix_flags.start(model_args, trainer.prefix, model, tokenizer)
         run_folder.start(output_dir, run_folder.settings_of(arguments))
+    sized = (model, trainer.prefix) if has_prefix else (trainer.model, None)
+    report.sizes(*sized).write(output_dir)
     before = _step_of(resume_from)
     result = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     save(output_dir)

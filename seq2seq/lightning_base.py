@@ -308,7 +308,9 @@ def generic_train(
         counts = [f"{len(model.datasets[split]):,}" for split in ("train", "val")]
         print(f"{counts[0]} training and {counts[1]} validation pairs from {args.data_dir}")
         prefix = model.model if isinstance(model, PrefixTransformer) else None
-        print("\n".join(report.parameter_lines(model.language_model, prefix)), flush=True)
+        sizes = report.sizes(model.language_model, prefix)
+        print("\n".join(sizes.lines()), flush=True)
+        sizes.write(folder)
     try:
         trainer.fit(model, ckpt_path=resume_from, weights_only=True)
     except SystemExit as stop:  # Lightning's way to end after a signal

@@ -132,7 +132,8 @@ def test_whole_runs_of_the_other_launchers(
     results = ["--scale", "tiny", "--results_dir", str(tmp_path)]
     reproduce.main([table, row, "--seeds", "11", *results])
     [path] = results_of(tmp_path)
-    scores = read(path)["scores"]
+    scores, sizes = read(path)["scores"], read(path)["parameters"]
+    assert 0 < sizes["trained"] < sizes["base"]
     experiment = spec.read(table)
     made = table_of.make(experiment, spec.scales()["tiny"], tmp_path)
     splits = list(dict.fromkeys(experiment.splits))
