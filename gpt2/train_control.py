@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,17 @@ from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from prefix_tuning import checkpoint
+from prefix_tuning.attention import run
+from prefix_tuning.choice import ChosenPrefix
 from prefix_tuning.errors import UserError
 from prefix_tuning.initialization import activations
 from prefix_tuning.objectives import IGNORE, objective, scatter_nll, target_nll
-from prefix_tuning.parametrizations import PARAMETRIZATIONS
-from prefix_tuning.prefix import Prefix
-from prefix_tuning.shape import PrefixShape
 
 END_OF_TEXT = 50256
 """GPT-2's ``<|endoftext|>``, which objective mode 4 does not count."""
 
 
-@functools.cache
-def _class_of(base: type[PrefixTuning], kind: type[Prefix]) -> type[PrefixTuning]:
-    """``base`` on top of one parametrisation."""
-    return type(
-        base.__name__, (base, kind), {"__module__": base.__module__, "__doc__": base.__doc__}
-    )
-
-
-class PrefixTuning(Prefix):
+class PrefixTuning(ChosenPrefix):
     """A prefix of any parametrisation with the original's constructor and ``forward``.
 
     Args:
@@ -53,6 +43,7 @@ class PrefixTuning(Prefix):
         end_id: the end token's id.
         parametrization: a name in :data:`prefix_tuning.parametrizations.PARAMETRIZATIONS`, instead
             of what the other arguments say.
+        prefix_options: that parametrisation's own options, such as the rank of a low-rank one.
         parametrize_emb: of an embedding-only prefix, ``MLP`` or ``Emb``, if not in ``config``
             (MLP).
     """
@@ -71,6 +62,7 @@ class PrefixTuning(Prefix):
         end_id: int = END_OF_TEXT,
         parametrization: str | None = None,
         parametrize_emb: str | None = None,
+        prefix_options: Mapping[str, Any] | None = None,
     ) -> None:
         if not optim_prefix:
             raise UserError("PrefixTuning without optim_prefix would have nothing to train")
@@ -84,7 +76,7 @@ class PrefixTuning(Prefix):
             return getattr(config, key, default) if value is None else value
 
         words = _words(config) if name in ("flat", "mlp") else None
-        options = {
+        shared = {
             "length": len(words) if words else preseqlen,
             "mid_dim": choose(mid_dim, "mid_dim", 512),
             "dropout": choose(prefix_dropout, "prefix_dropout", 0.0),
@@ -92,20 +84,13 @@ class PrefixTuning(Prefix):
             "mlp": choose(parametrize_emb, "parametrize_emb", "MLP") == "MLP",
         }
         if shallow and words:  # as in the original
-            options["dropout"] = 0.0
-        # Every parametrisation takes the options that it has.
-        taken = inspect.signature(PARAMETRIZATIONS[name]).parameters
-        options = {option: value for option, value in options.items() if option in taken}
-        self._build(name, PrefixShape.from_config(config), options)
+            shared["dropout"] = 0.0
+        self.choose(name, config, shared, prefix_options or {})
         self.objective_mode: int = choose(objective_mode, "_objective_mode", 1)
         self.end_id = end_id
         if words and model_gpt2 is not None:
             ids = torch.tensor([words], device=model_gpt2.device)
             self.start({k: v.cpu() for k, v in activations(model_gpt2, ids).items()})
-
-    def _build(self, name: str, shape: PrefixShape, options: dict[str, Any]) -> None:
-        self.__class__ = _class_of(type(self), PARAMETRIZATIONS[name])
-        super().__init__(shape, **options)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, config: PretrainedConfig) -> PrefixTuning:
@@ -114,13 +99,10 @@ class PrefixTuning(Prefix):
         Raises:
             UserError: the folder holds no prefix.
         """
-        prefix, _ = checkpoint.load(folder)
-        model = cls.__new__(cls)
-        model._build(prefix.parametrization, prefix.shape, prefix.options())
-        model.load_state_dict(prefix.state_dict())
+        model = cls.of(checkpoint.load(folder)[0])
         model.objective_mode = getattr(config, "_objective_mode", 1)
         model.end_id = END_OF_TEXT
-        return model.eval()
+        return model
 
     def get_prompt(
         self,
@@ -176,9 +158,8 @@ class PrefixTuning(Prefix):
         if targets_only and labels is not None:
             nll = target_nll(gpt2_model, prefix, input_ids, labels, attention_mask)
         else:
-            logits = gpt2_model(
-                input_ids=input_ids, attention_mask=attention_mask, prefix=prefix, use_cache=False
-            ).logits
+            inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+            logits = run(gpt2_model, prefix, inputs).logits
             if labels is None:
                 return CausalLMOutputWithPast(logits=logits)
             nll = scatter_nll(logits[:, :-1][labels[:, 1:] != IGNORE], labels)

@@ -261,7 +261,7 @@ def _check_probe(model: Any, probe: _Probe) -> None:
         )
 
 
-def _head_is_plain(model: Any, probe: _Probe, inputs: dict[str, Tensor]) -> bool:
+def _head_is_plain(model: Any, probe: _Probe, inputs: dict[str, Any]) -> bool:
     """Whether the head gets the last hidden state as it is, and its output is the logits.
 
     Some models scale what enters the head, or cap what leaves it, or keep head and body in one

@@ -118,6 +118,11 @@ def is_prefix_folder(folder: Path) -> bool:
     return "preseqlen" in config and (folder / ORIGINAL[0]).is_file()
 
 
+def is_export(folder: Path) -> bool:
+    """Whether a prefix folder holds keys and values alone."""
+    return (folder / EXPORT[0]).is_file()
+
+
 def read_metadata(folder: Path) -> dict[str, Any]:
     """The metadata of a prefix folder; an original one gets what its configuration says.
 
@@ -199,9 +204,9 @@ def load(folder: Path | str, model: PreTrainedModel | None = None) -> tuple[Pref
             f"{folder} was trained on a model of {shape}, the model given has "
             f"{PrefixShape.from_config(model.config)}: give the right --model_name_or_path"
         )
-    if (folder / EXPORT[0]).is_file():
+    if is_export(folder):
         return _load_export(folder, shape, meta).eval(), meta
-    if meta["parametrization"] not in PARAMETRIZATIONS:
+    if meta["parametrization"] not in PARAMETRIZATIONS or "options" not in meta:
         raise UserError(
             f"{folder} holds parameters of {meta['parametrization']!r}: give its export"
         )

@@ -96,6 +96,7 @@ class EmbeddingPrefix(Prefix):
     """
 
     parametrization = "embedding"
+    uses_model = True
 
     def __init__(
         self,
@@ -145,6 +146,7 @@ class InfixPrefix(MLPPrefix):
     parametrization = "infix"
     can_start = False
     reads_source = True
+    uses_model = True
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from prefix_tuning.errors import UserError
 
@@ -45,14 +45,13 @@ def position_inputs(
             if inputs.get(name) is not None:
                 check_length(model, 0, inputs[name].shape[1])
         return {}
-    tokens = inputs.get("input_ids")
+    tokens, skipped = inputs.get("input_ids"), rows_of_padding(model.config)
     if isinstance(offset, Tensor):
         given = inputs["inputs_embeds"] if tokens is None else tokens
         offset = offset.repeat_interleave(len(given) // len(offset))[:, None]  # [rows] -> [B, 1]
-    of_embeddings: Any = getattr(model.base_model, "embeddings", None)
-    if hasattr(of_embeddings, "create_position_ids_from_input_ids") and tokens is not None:
+    if skipped and tokens is not None:
         check_length(model, offset, tokens.shape[1])
-        padding = of_embeddings.padding_idx
+        padding = skipped - 1
         real = tokens != padding
         return {"position_ids": (real.cumsum(-1) + offset) * real + padding}
     tokens = inputs["inputs_embeds"] if tokens is None else tokens
@@ -67,19 +66,38 @@ def position_inputs(
         # Rows that differ in their offsets are held to their own tokens, without padding.
         n_token = mask.shape[1] if isinstance(offset, int) else mask.sum(1, keepdim=True)
     check_length(model, offset, n_token)
-    return {"position_ids": positions + offset}
+    return {"position_ids": positions + offset + skipped}
 
 
-def position_limit(model: PreTrainedModel) -> int | None:
-    """How many positions the model has for prefix and tokens; None without a position table."""
-    config = model.config.get_text_config(decoder=True)
+_NUMBERED_AFTER_PADDING = (
+    *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta"),
+    *("roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+)
+"""Families that leave padding in place, and number tokens from the row behind that of padding."""
+
+
+def rows_of_padding(config: PretrainedConfig) -> int:
+    """How many rows at the start of the position table no token uses."""
+    numbered_after_padding = config.model_type in _NUMBERED_AFTER_PADDING
+    return config.pad_token_id + 1 if numbered_after_padding else 0
+
+
+def room(config: PretrainedConfig, occupied: int = 0) -> int | None:
+    """How many tokens a model has positions for.
+
+    Args:
+        config: of the model.
+        occupied: positions that a prefix takes from them; none in an encoder-decoder.
+
+    Returns:
+        the number, 0 or less where there is no room; None where positions are not numbered in a
+        table.
+    """
+    config = config.get_text_config(decoder=True)
     if not getattr(config, "position_biased_input", True):
         return None  # a DeBERTa whose positions are relative
     limit = getattr(config, "max_position_embeddings", None)
-    of_embeddings: Any = getattr(model.base_model, "embeddings", None)
-    if limit is not None and hasattr(of_embeddings, "create_position_ids_from_input_ids"):
-        limit -= of_embeddings.padding_idx + 1  # its first rows belong to padding
-    return limit
+    return None if limit is None else limit - rows_of_padding(config) - occupied
 
 
 def check_length(model: PreTrainedModel, offset: int | Tensor, n_token: int | Tensor) -> None:
@@ -87,7 +105,7 @@ def check_length(model: PreTrainedModel, offset: int | Tensor, n_token: int | Te
 
     Both may be tensors with one number for each row of a batch.
     """
-    limit = position_limit(model)
+    limit = room(model.config)
     if limit is None:
         return
     total = offset + n_token

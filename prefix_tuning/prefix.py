@@ -66,6 +66,8 @@ class Prefix(nn.Module):
     """The name under which flags and checkpoints know the class."""
     reads_source = False
     """Whether the keys and values depend on the source, which then stands in front of them."""
+    uses_model = False
+    """Whether the frozen model takes part in computing the keys and values."""
     can_start = False
     """Whether :meth:`start` and :meth:`start_at_zero` are possible."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,15 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from prefix_tuning import checkpoint
-from prefix_tuning.attention import KeyValues
+from prefix_tuning.attention import run
+from prefix_tuning.choice import ChosenPrefix, check_independent
 from prefix_tuning.errors import UserError
 from prefix_tuning.names import SITES
 from prefix_tuning.objectives import target_logits
-from prefix_tuning.parametrizations import MLPPrefix
-from prefix_tuning.shape import PrefixShape
 
 
-class PrefixTuning(MLPPrefix):
-    """MLP prefixes for encoder self-, decoder self- and cross-attention.
+class PrefixTuning(ChosenPrefix):
+    """Prefixes of any parametrisation for encoder self-, decoder self- and cross-attention.
 
     Args:
         config: the base model's. Like the original, ``preseqlen``, ``mid_dim``,
@@ -30,6 +29,8 @@ class PrefixTuning(MLPPrefix):
         model: the frozen model; the prefix does not need it.
         preseqlen, mid_dim, prefix_dropout, use_deep: instead of those in ``config``.
         sites: the attentions that have a prefix (``encoder``, ``self``, ``encoder_decoder``).
+        parametrization: a name in :data:`prefix_tuning.parametrizations.PARAMETRIZATIONS`.
+        prefix_options: that parametrisation's own options.
     """
 
     def __init__(
@@ -41,34 +42,32 @@ class PrefixTuning(MLPPrefix):
         prefix_dropout: float | None = None,
         use_deep: bool | None = None,
         sites: Sequence[str] = SITES,
+        parametrization: str = "mlp",
+        prefix_options: Mapping[str, Any] | None = None,
     ) -> None:
-        def choose(value: Any, name: str, default: Any) -> Any:
+        def given(value: Any, name: str, default: Any) -> Any:
             return getattr(config, name, default) if value is None else value
 
-        super().__init__(
-            PrefixShape.from_config(config),
-            choose(preseqlen, "preseqlen", 5),
-            mid_dim=choose(mid_dim, "mid_dim", 512),
-            dropout=choose(prefix_dropout, "prefix_dropout", 0.0),
-            deep=choose(use_deep, "use_deep", False) in ("yes", True),
-            sites=sites,
-        )
+        check_independent(parametrization, "BART")
+        shared = {
+            "length": given(preseqlen, "preseqlen", 5),
+            "mid_dim": given(mid_dim, "mid_dim", 512),
+            "dropout": given(prefix_dropout, "prefix_dropout", 0.0),
+            "deep": given(use_deep, "use_deep", False) in ("yes", True),
+            "sites": tuple(sites),
+        }
+        self.choose(parametrization, config, shared, prefix_options or {})
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, config: PretrainedConfig) -> PrefixTuning:
         """Load a checkpoint of ours or of the original (``checkpointepoch=N.ckpt``).
 
         Raises:
-            UserError: the folder holds no MLP prefix.
+            UserError: the folder holds no prefix, or keys and values alone.
         """
-        prefix, _ = checkpoint.load(folder)
-        if not isinstance(prefix, MLPPrefix):
+        if checkpoint.is_export(Path(folder)):
             raise UserError(f"{folder} is an export, without the MLP that training needs")
-        model = cls(
-            config, None, prefix.length, prefix.mid_dim, prefix.dropout.p, prefix.deep, prefix.sites
-        )
-        model.load_state_dict(prefix.state_dict())
-        return model.eval()
+        return cls.of(checkpoint.load(folder)[0])
 
     def get_prompt(self, bsz: int = 1, sample_size: int = 1) -> list[dict[str, dict[str, Tensor]]]:
         """The prefixes in the original's form: one dictionary per layer.
@@ -111,8 +110,8 @@ class PrefixTuning(MLPPrefix):
                 only thing that is computed.
             kwargs: of BART's ``forward``: ``attention_mask``, ``decoder_input_ids``, ...
         """
-        prefix = KeyValues(self.all_key_values(input_ids.shape[0]))
+        prefix = self.prompt(gpt2_model, input_ids.shape[0])
         inputs = {"input_ids": input_ids, **kwargs}
         if is_target is None:
-            return gpt2_model(prefix=prefix, **inputs)
+            return run(gpt2_model, prefix, inputs)
         return Seq2SeqLMOutput(logits=target_logits(gpt2_model, prefix, inputs, is_target))
