@@ -52,7 +52,8 @@ def trainer_arguments(
     Raises:
         UserError: there is no such flag, or Trainer refuses a value.
     """
-    parser = HfArgumentParser(cls, allow_abbrev=False)
+    dataclass: Any = cls
+    parser = HfArgumentParser(dataclass, allow_abbrev=False)
     for action in parser._actions:  # none but those given
         action.default, action.required = argparse.SUPPRESS, False
     values, unknown = parser.parse_known_args(list(rest))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -27,6 +27,8 @@ _CHUNK = 1000
 
 Feature = dict[str, Any]
 Row = TypeVar("Row")
+Outputs = np.ndarray | tuple[np.ndarray, ...]
+"""What a Trainer collects of a model."""
 
 
 class Examples(Dataset[Feature], Generic[Row]):
@@ -160,6 +162,7 @@ class TaskData(ABC, Generic[Row, Encoded]):
                 self._rows(self.splits("validation")[0], data.max_eval_samples)
             )
         if run.do_predict:
+            assert data.predict_split is not None
             self.predict_datasets = {
                 split: self.encode(self._rows(split, data.max_predict_samples))
                 for split in self.splits(data.predict_split)
@@ -185,13 +188,23 @@ class TaskData(ABC, Generic[Row, Encoded]):
         """Rows -> features."""
 
     @abstractmethod
-    def write_predictions(self, folder: Path, split: str, logits: Any) -> Path:
+    def write_predictions(self, folder: Path, split: str, logits: Outputs) -> Path:
         """Write what was predicted of a key of ``predict_datasets``; return the file."""
 
     @property
     def multiple_of(self) -> int:
         """What tensor cores want lengths to be a multiple of, in half precision."""
         return 8 if self.training_args.fp16 or self.training_args.bf16 else 1
+
+
+def first_output(predictions: Outputs) -> np.ndarray:
+    """The logits, without what a model may return beside them."""
+    return predictions[0] if isinstance(predictions, tuple) else predictions
+
+
+def defined(scores: Mapping[str, float | None]) -> dict[str, float]:
+    """Scores, 0 where one is undefined: what says the same of every row correlates with nothing."""
+    return {name: 0.0 if value is None else value for name, value in scores.items()}
 
 
 def cut(rows: list[Row], limit: int | None) -> list[Row]:

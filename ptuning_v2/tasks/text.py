@@ -14,7 +14,16 @@ from transformers.trainer_utils import EvalPrediction
 from evaluation import classification
 from prefix_tuning.errors import UserError
 from ptuning_v2.arguments import DataTrainingArguments
-from ptuning_v2.tasks.base import Collator, Examples, Feature, TaskData, chunks
+from ptuning_v2.tasks.base import (
+    Collator,
+    Examples,
+    Feature,
+    Outputs,
+    TaskData,
+    chunks,
+    defined,
+    first_output,
+)
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +80,7 @@ class TextData(TaskData[TextRow, Examples[TextRow]]):
         training_args: TrainingArguments,
     ) -> None:
         super().__init__(tokenizer, data_args, training_args)
+        assert data_args.max_seq_length is not None
         wanted, most = data_args.max_seq_length, tokenizer.model_max_length
         if wanted > most:
             log.warning("--max_seq_length %d: the tokenizer allows %d, using that", wanted, most)
@@ -87,7 +97,9 @@ class TextData(TaskData[TextRow, Examples[TextRow]]):
         super().load()
         known = [("train", self.train_dataset), ("validation", self.eval_dataset)]
         for split, examples in (*known, *self.predict_datasets.items()):
-            unlabelled = sum(row.label is None for row in examples.rows) if examples else 0
+            if examples is None:
+                continue
+            unlabelled = sum(row.label is None for row in examples.rows)
             # What is predicted may be without labels, but then without any.
             if unlabelled and ((split, examples) in known or unlabelled < len(examples)):
                 raise UserError(
@@ -99,9 +111,9 @@ class TextData(TaskData[TextRow, Examples[TextRow]]):
     def encode(self, rows: Sequence[TextRow], training: bool = False) -> Examples[TextRow]:
         return Examples(encode_texts(self.tokenizer, rows, self.max_seq_length), rows)
 
-    def decide(self, logits: np.ndarray | tuple[np.ndarray, ...]) -> np.ndarray:
+    def decide(self, logits: Outputs) -> np.ndarray:
         """Logits ``[N, labels]`` -> class of each row; of stsb ``[N, 1]`` -> its score."""
-        logits = logits[0] if isinstance(logits, tuple) else logits
+        logits = first_output(logits)
         if self.name == "stsb":
             return logits.reshape(len(logits))
         return logits.argmax(axis=1)
@@ -116,5 +128,4 @@ class TextData(TaskData[TextRow, Examples[TextRow]]):
         scores = classification.score(
             self.name, np.asarray(p.label_ids).tolist(), self.decide(p.predictions).tolist()
         )
-        # A model that says the same of every row correlates with nothing.
-        return {name: 0.0 if value is None else value for name, value in scores.values.items()}
+        return defined(scores.values)

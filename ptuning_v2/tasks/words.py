@@ -19,7 +19,16 @@ from prefix_tuning.errors import UserError
 from prefix_tuning.files import write_lines
 from prefix_tuning.objectives import IGNORE
 from ptuning_v2.arguments import DataTrainingArguments
-from ptuning_v2.tasks.base import Collator, Examples, Feature, TaskData, chunks
+from ptuning_v2.tasks.base import (
+    Collator,
+    Examples,
+    Feature,
+    Outputs,
+    TaskData,
+    chunks,
+    defined,
+    first_output,
+)
 
 
 @dataclass(frozen=True)
@@ -170,26 +179,28 @@ class WordData(TaskData[Sentence, Examples[Sentence]]):
     def encode(self, rows: Sequence[Sentence], training: bool = False) -> Examples[Sentence]:
         return Examples(self.aligner.encode(rows), rows)
 
-    def decide(self, predictions: np.ndarray) -> np.ndarray:
+    def decide(self, predictions: Outputs) -> np.ndarray:
         """Logits ``[N, T, labels]``, or already :func:`best_labels`, -> ``[N, T]``."""
-        return predictions.argmax(axis=-1) if predictions.ndim == 3 else predictions
+        ids = first_output(predictions)
+        return ids.argmax(axis=-1) if ids.ndim == 3 else ids
 
     def compute_metrics(self, p: EvalPrediction, rows: Sequence[Sentence]) -> dict[str, float]:
         """Precision, recall, F1 over all chunks (B-V of SRL included) and accuracy over words.
 
         All but accuracy are 0 where there is no chunk to find.
         """
-        known = p.label_ids != IGNORE
+        labels, found = np.asarray(p.label_ids), self.decide(p.predictions)  # [N, T]
+        known = labels != IGNORE
         gold, predicted = (
             [[self.label_list[i] for i in row[keep]] for row, keep in zip(ids, known, strict=True)]
-            for ids in (p.label_ids, self.decide(p.predictions))
+            for ids in (labels, found)
         )
         if all(tag == "O" for tags in gold for tag in tags):
-            accuracy = float((p.label_ids == self.decide(p.predictions))[known].mean())
+            accuracy = float((labels == found)[known].mean())
             return {"precision": 0.0, "recall": 0.0, "f1": 0.0, "accuracy": accuracy}
-        return dict(tagging.score(gold, predicted)["overall"].values)
+        return defined(tagging.score(gold, predicted)["overall"].values)
 
-    def predict_tags(self, split: str, predictions: np.ndarray) -> list[list[str]]:
+    def predict_tags(self, split: str, predictions: Outputs) -> list[list[str]]:
         """The tag of every word; O for words cut off, or without a sub-token."""
         examples = self.predict_datasets[split]
         tags = []
@@ -214,7 +225,7 @@ class WordData(TaskData[Sentence, Examples[Sentence]]):
     def format(self, sentence: Sentence, tags: Sequence[str]) -> str:
         """A sentence with predicted tags, in the format of the data set."""
 
-    def write_predictions(self, folder: Path, split: str, logits: np.ndarray) -> Path:
+    def write_predictions(self, folder: Path, split: str, logits: Outputs) -> Path:
         """Write the predicted tags of every word, in the format of the data set.
 
         Args:

@@ -15,6 +15,7 @@ from prefix_tuning.errors import UserError
 class RunArguments(TrainingArguments):
     """Trainer's arguments, and what it no longer knows itself."""
 
+    output_dir: str = ""
     overwrite_output_dir: bool = False
     logging_dir: str | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
 from ptuning_v2.training.trainer_exp import ExponentialTrainer
@@ -22,7 +22,7 @@ class QuestionAnsweringTrainer(ExponentialTrainer):
     def __init__(
         self,
         *args: Any,
-        post_process_function: Callable[[Dataset, Any], dict[str, float]],
+        post_process_function: Callable[[Any, Any], dict[str, float]],
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -42,7 +42,8 @@ class QuestionAnsweringTrainer(ExponentialTrainer):
         )
         if metric_key_prefix == "eval":
             scores = self.post_process_function(dataloader.dataset, output.predictions)
-            output.metrics.update({f"eval_{name}": score for name, score in scores.items()})
+            named = {f"eval_{name}": score for name, score in scores.items()}
+            output = output._replace(metrics={**(output.metrics or {}), **named})
         return output
 
     def _note_best(self, metrics: dict[str, float]) -> None:

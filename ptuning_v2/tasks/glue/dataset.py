@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import numbered_lines, write_lines
 from ptuning_v2.arguments import DataTrainingArguments
-from ptuning_v2.tasks.base import locate, read_hub
+from ptuning_v2.tasks.base import Outputs, locate, read_hub
 from ptuning_v2.tasks.text import TextData, TextRow
 
 HUB = "nyu-mll/glue"
@@ -152,7 +151,7 @@ class GlueDataset(TextData):
         file = split.replace("validation", "dev") + ".tsv"
         return read_glue(self.name, locate(self.data_args.data_dir, self.task.folder, [file]))
 
-    def write_predictions(self, folder: Path, split: str, logits: np.ndarray) -> Path:
+    def write_predictions(self, folder: Path, split: str, logits: Outputs) -> Path:
         """Write ``index<TAB>prediction`` as gluebenchmark.com takes it.
 
         Args:

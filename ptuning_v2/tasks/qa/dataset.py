@@ -17,9 +17,11 @@ from ptuning_v2.tasks.base import (
     Collator,
     Examples,
     Feature,
+    Outputs,
     TaskData,
     chunks,
     cut,
+    defined,
     locate,
     read_hub,
 )
@@ -120,6 +122,7 @@ class SQuAD(TaskData[Question, Windows]):
         super().__init__(tokenizer, data_args, training_args)
         self.qa_args = qa_args
         self.unanswerable = self.name == "squad_v2"
+        assert data_args.max_seq_length is not None
         self.max_seq_length = min(data_args.max_seq_length, tokenizer.model_max_length)
         self.stride = min(DOC_STRIDE, self.max_seq_length // 3)
         # To one length always: padding takes part in the loss over positions.
@@ -177,17 +180,19 @@ class SQuAD(TaskData[Question, Windows]):
             return_offsets_mapping=True,
         )
 
-    def predict(self, examples: Windows, logits: tuple[np.ndarray, np.ndarray]) -> Answers:
+    def predict(self, examples: Windows, logits: Outputs) -> Answers:
         """Answer the questions of ``examples``.
 
         Args:
             examples: ``eval_dataset`` or one of ``predict_datasets``.
             logits: of starts and of ends, each ``[windows, T]``.
         """
+        starts, ends = logits[:2]
         return postprocess_qa_predictions(
             examples.questions,
             examples.rows,
-            *logits[:2],
+            starts,
+            ends,
             unanswerable=self.unanswerable,
             n_best_size=self.qa_args.n_best_size,
             max_answer_length=self.qa_args.max_answer_length,
@@ -198,11 +203,9 @@ class SQuAD(TaskData[Question, Windows]):
         """exact_match and f1 (2.0: exact, f1, and both by kind of question), from 0 to 100."""
         accepted = {question.id: question.answers for question in examples.questions}
         scores = (qa.squad_v2 if self.unanswerable else qa.squad)(accepted, answers.texts)
-        return dict(scores.values)
+        return defined(scores.values)
 
-    def write_predictions(
-        self, folder: Path, split: str, logits: tuple[np.ndarray, np.ndarray]
-    ) -> Path:
+    def write_predictions(self, folder: Path, split: str, logits: Outputs) -> Path:
         """Write the answers to a key of ``predict_datasets``, as the official scripts take them."""
         self.predict(self.predict_datasets[split], logits).write(folder, split)
         return folder / f"{split}_predictions.json"

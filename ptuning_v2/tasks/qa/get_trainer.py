@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from ptuning_v2.arguments import Arguments
+from ptuning_v2.tasks.base import Outputs
 from ptuning_v2.tasks.qa.dataset import SQuAD, Windows
 from ptuning_v2.training.build import build_trainer, load_base
 from ptuning_v2.training.trainer_qa import QuestionAnsweringTrainer
@@ -19,7 +18,7 @@ def get_trainer(args: Arguments) -> tuple[QuestionAnsweringTrainer, SQuAD]:
     config, tokenizer = load_base(args)
     data = SQuAD(tokenizer, data_args, training_args, qa_args).load()
 
-    def answer(examples: Windows, logits: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
+    def answer(examples: Windows, logits: Outputs) -> dict[str, float]:
         answers = data.predict(examples, logits)
         answers.write(Path(training_args.output_dir))
         return data.score(examples, answers)

@@ -18,7 +18,7 @@ from evaluation import qa
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_lines, write_lines
 from ptuning_v2.arguments import DataTrainingArguments
-from ptuning_v2.tasks.base import locate, read_hub
+from ptuning_v2.tasks.base import Outputs, defined, first_output, locate, read_hub
 from ptuning_v2.tasks.text import TextData, TextRow
 
 HUB = "aps/super_glue"
@@ -130,6 +130,7 @@ def compose(name: str, record: Record, template_id: int = 0) -> list[TextRow]:
     """
     if name == "record":
         return _compose_record(record)
+    pairs: tuple[tuple[str, str | None], ...]
     if name == "copa":
         first = f"{record['premise']} {'because' if record['question'] == 'cause' else 'so'}"
         pairs = ((first, record["choice1"]), (first, record["choice2"]))
@@ -219,21 +220,22 @@ class SuperGlueDataset(TextData):
         """The metrics of the benchmark; those of MultiRC and ReCoRD group rows by question."""
         if self.name == "record":
             answers = {_query(row): row.answers for row in rows}
-            values = qa.record(answers, self._entities(rows, p.predictions)).values
+            values = defined(qa.record(answers, self._entities(rows, p.predictions)).values)
             return {"f1": values["f1"], "exact_match": values["exact_match"]}
         if self.name == "multirc":
             questions = [(row.idx["paragraph"], row.idx["question"]) for row in rows]
-            labels = [row.label for row in rows]
-            values = qa.multirc(questions, labels, self.decide(p.predictions).tolist()).values
+            labels = np.asarray(p.label_ids).tolist()
+            found = self.decide(p.predictions).tolist()
+            values = defined(qa.multirc(questions, labels, found).values)
             return {"f1": values["f1_a"], "exact_match": values["exact_match"]}
         return super().compute_metrics(p, rows)
 
-    def _entities(self, rows: Sequence[TextRow], logits: np.ndarray) -> dict[str, str]:
+    def _entities(self, rows: Sequence[TextRow], logits: Outputs) -> dict[str, str]:
         queries = [_query(row) for row in rows]
         entities = [row.entity for row in rows]
-        return qa.best_entities(queries, entities, logits[:, 1].tolist())
+        return qa.best_entities(queries, entities, first_output(logits)[:, 1].tolist())
 
-    def write_predictions(self, folder: Path, split: str, logits: np.ndarray) -> Path:
+    def write_predictions(self, folder: Path, split: str, logits: Outputs) -> Path:
         """Write JSON lines as super.gluebenchmark.com takes them.
 
         Args:
