@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from gpt2.decode_request import Search
+from gpt2.records import one_line
+from harness.decode import decode_by_length
 from harness.text import clean_up
 from prefix_tuning.attention import KeyValues
 from prefix_tuning.beam_search import beam_search
@@ -18,22 +19,6 @@ from prefix_tuning.shape import PrefixShape
 
 EMPTY = "Error"
 """What the original writes for an empty output, so that no line of the file is empty."""
-
-
-@dataclass(frozen=True)
-class Search:
-    """How texts are searched for; the defaults are the original's for table-to-text."""
-
-    num_beams: int = 5
-    max_new_tokens: int = 100
-    min_length: int = 5
-    length_penalty: float = 1.0
-    implementation: str = "legacy"
-    """``legacy`` (2020's length normaliser, the paper's) or ``transformers`` (today's)."""
-    n_sample: int = 0
-    """Texts drawn for every prompt by nucleus sampling (Holtzman et al. 2020); 0: beam search."""
-    top_p: float = 0.8
-    seed: int = 42
 
 
 def output_text(tokenizer: PreTrainedTokenizerBase, prompt: list[int], generated: list[int]) -> str:
@@ -45,11 +30,6 @@ def output_text(tokenizer: PreTrainedTokenizerBase, prompt: list[int], generated
     text = decode([*prompt, *generated])[len(decode(prompt)) :]
     text = text.split(tokenizer.eos_token)[0]
     return one_line(text).strip() or EMPTY
-
-
-def one_line(text: str) -> str:
-    """``text`` with spaces for line ends, of which sampling draws both kinds."""
-    return text.replace("\n", " ").replace("\r", " ")
 
 
 def newline_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -186,24 +166,13 @@ def decode(
     Where the prefix depends on the source the length is exactly one, so that no padding shifts the
     positions.
 
-    Yields:
+    Returns:
         the index of a prompt and its output, not in order.
     """
-    done = set(skip)
-    order = sorted(
-        (i for i in range(len(prompts)) if i not in done), key=lambda i: (-len(prompts[i]), i)
-    )
-    with tqdm(total=len(prompts), initial=len(done), desc="decoding", unit="text") as bar:
-        for batch in _batches(order, prompts, batch_size, isinstance(prefix, Prefix)):
-            texts = decode_batch(model, tokenizer, prefix, [prompts[i] for i in batch], search)
-            yield from zip(batch, texts, strict=True)
-            bar.update(len(batch))
 
+    def texts(batch: list[int]) -> list[str]:
+        return decode_batch(model, tokenizer, prefix, [prompts[i] for i in batch], search)
 
-def _batches(
-    order: Sequence[int], prompts: Sequence[list[int]], size: int, one_length: bool
-) -> Iterator[list[int]]:
-    for _, group in groupby(order, key=lambda i: len(prompts[i]) if one_length else 0):
-        indices = list(group)
-        for start in range(0, len(indices), size):
-            yield indices[start : start + size]
+    lengths = [len(prompt) for prompt in prompts]
+    one_length = isinstance(prefix, Prefix)
+    return decode_by_length(lengths, batch_size, set(skip), texts, one_length)

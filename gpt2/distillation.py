@@ -20,9 +20,6 @@ from harness.models import load_causal_lm
 from prefix_tuning.errors import UserError
 from prefix_tuning.objectives import IGNORE
 
-MATCHING_OBJECTIVES = ("kl", "logits")
-POSITIONS = ("target", "all")
-
 
 def matching_loss(student: Tensor, teacher: Tensor, objective: str) -> Tensor:
     """How far the student is from the teacher, summed over positions.
@@ -73,8 +70,8 @@ class Trainer_Distill(Trainer_Prefix):
 
     Args:
         teacher: frozen, in eval mode.
-        matching_objective: one of :data:`MATCHING_OBJECTIVES`.
-        positions: one of :data:`POSITIONS`.
+        matching_objective: one of :data:`gpt2.tuning.prefix.MATCHING_OBJECTIVES`.
+        positions: one of :data:`gpt2.tuning.prefix.POSITIONS`.
     """
 
     def __init__(

@@ -6,62 +6,89 @@ length) is read from the checkpoint itself. Further flags are those of ``run_gen
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gpt2 import baselines, run_generation
+from gpt2 import run_generation
+from gpt2.decode_request import DecodeOptions, DecodeRequest
 from gpt2.tasks import TASKS
-from prefix_tuning import checkpoint
+from harness.flags import Parser, flag, required
 from prefix_tuning.errors import UserError, run_command
 
 
-def _base_model(folder: Path) -> str:
-    """The name of the base model: recorded, or the original's guess from the folder's name."""
-    if (folder / baselines.BOTH / "config.json").is_file():
-        return str(folder / baselines.BOTH)
-    meta = baselines.read_about(folder) or checkpoint.read_metadata(folder)
-    recorded = meta["base_model"]["name_or_path"]
-    return recorded or ("gpt2-large" if "large" in folder.name else "gpt2-medium")
+@dataclass(frozen=True)
+class GenArguments:
+    """What is decoded."""
+
+    mode: str = required(f"task: {', '.join(TASKS)}", positional=True)
+    control: str = required("without effect", positional=True, choices=("yes", "no"))
+    split: str = required("split of the data", positional=True, choices=("train", "valid", "test"))
+    checkpoint: str = required("folder of a run, of any tuning mode", positional=True)
+    submit: str = flag("no", "no, or print to only show the command", positional=True)
+    model_name_or_path: str | None = flag(None, "base model, if not the one recorded")
+    results_dir: str = flag(".", "where the result folder is made")
+
+    def __post_init__(self) -> None:
+        if self.mode not in TASKS:
+            raise UserError(f"MODE {self.mode}: only {', '.join(TASKS)} so far")
+        if not Path(self.checkpoint).is_dir():
+            raise UserError(f"CHECKPOINT {self.checkpoint}: there is no such folder")
+        if self.submit == "yes":
+            raise UserError("SUBMIT yes: the original's cluster is not supported; use no or print")
+
+
+def request_of(args: GenArguments, options: DecodeOptions) -> DecodeRequest:
+    """What is to be decoded, after looking into the folder.
+
+    Raises:
+        UserError: the folder holds nothing that writes texts.
+    """
+    from gpt2.tuning import folders
+
+    found = folders.describe(Path(args.checkpoint))
+    if found.kind == "nothing":
+        raise UserError(f"CHECKPOINT {args.checkpoint} holds neither a prefix nor a model")
+    base, part = args.checkpoint, None
+    if found.needs_base:
+        base, part = args.model_name_or_path or folders.base_name(found), args.checkpoint
+    return DecodeRequest(
+        **vars(options),
+        task_mode=args.mode,
+        eval_dataset=args.split,
+        gen_dir=str(Path(args.results_dir) / TASKS[args.mode].results),
+        model_name_or_path=base,
+        prefixModel_name_or_path=part,
+    )
+
+
+def command(request: DecodeRequest) -> list[str]:
+    """The arguments of ``run_generation.py``: those that are not its defaults."""
+    defaults = vars(DecodeRequest(model_name_or_path=""))
+    given = {k: v for k, v in vars(request).items() if v != defaults[k]}
+    given |= {k: getattr(request, k) for k in ("task_mode", "eval_dataset", "gen_dir")}
+    line = []
+    for name, value in given.items():
+        line += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return line
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Build the arguments of ``run_generation`` and run it in this process."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("mode", help=f"one of {', '.join(TASKS)}")
-    parser.add_argument("control", choices=["yes", "no"], help="without effect, as in the original")
-    parser.add_argument("split", choices=["train", "valid", "test"])
-    parser.add_argument("checkpoint", help="folder of a run, of any tuning mode")
-    parser.add_argument("submit", nargs="?", default="no", help="no, or print to only show")
-    parser.add_argument("--model_name_or_path", help="base model, if not the one recorded")
-    parser.add_argument("--results_dir", default=".", help="where the result folder is made")
-    args, rest = parser.parse_known_args(argv)
-    folder = Path(args.checkpoint)
-    if args.mode not in TASKS:
-        raise UserError(f"MODE {args.mode}: only {', '.join(TASKS)} so far")
-    if not folder.is_dir():
-        raise UserError(f"CHECKPOINT {folder}: there is no such folder")
-    if args.submit == "yes":
-        raise UserError("SUBMIT yes: the original's cluster is not supported; use no or print")
-
-    command = ["--task_mode", args.mode, "--eval_dataset", args.split]
-    command += ["--gen_dir", str(Path(args.results_dir) / TASKS[args.mode].results)]
-    if checkpoint.is_prefix_folder(folder) or baselines.needs_base_model(folder):
-        base = args.model_name_or_path or _base_model(folder)
-        command += ["--model_name_or_path", base, "--prefixModel_name_or_path", str(folder)]
-    elif (folder / "config.json").is_file():
-        command += ["--model_name_or_path", str(folder)]
-    else:
-        raise UserError(f"CHECKPOINT {folder} holds neither a prefix nor a model")
-    command += rest
+    """Decode what ``argv`` names."""
+    parser = Parser(GenArguments, DecodeOptions, description="Decode a run, of any tuning mode.")
+    args, options = parser.read(argv)
+    request = request_of(args, options)
     if args.submit == "print":
-        print("run_generation.py", *command)
+        print("run_generation.py", *command(request))
         return
-    run_generation.main(command)
+    from transformers.utils import logging as library_logging
+
+    library_logging.set_verbosity_error()
+    run_generation.decode(request)
 
 
 if __name__ == "__main__":

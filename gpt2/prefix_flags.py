@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from gpt2.train_control import PrefixTuning
+from harness.flags import flag, fraction, one_of, yes_no
 from prefix_tuning.errors import UserError
-from prefix_tuning.initialization import activations, resize
-from prefix_tuning.parametrizations import PARAMETRIZATIONS
 
 if TYPE_CHECKING:
-    from gpt2.arguments import ModelArguments
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from gpt2.train_control import PrefixTuning
 
 INITS = ("random", "zero", "text")
 STARTABLE = ("mlp", "flat")
 """Variants that can start from chosen keys and values; the others start random."""
 
 
-def parametrization(args: ModelArguments) -> str:
+@dataclass(frozen=True)
+class PrefixFlags:
+    """The prefix: its form, its length, what it starts from, and how its losses add up."""
+
+    optim_prefix: str = yes_no("no", "optimise a prefix; must be yes to train one")
+    preseqlen: int = flag(0, "prefix length; 0 with --init text: as many slots as tokens")
+    mid_dim: int = flag(512, "hidden width of the prefix's MLP")
+    prefix_dropout: float = flag(0.0, "dropout on the generated keys and values")
+    prefix_mode: str = flag("activation", "activation, or embedding: vectors instead of words")
+    parametrize_emb: str = flag("MLP", "vectors of --prefix_mode embedding: MLP or Emb (none)")
+    format_mode: str = flag("cat", "cat or peek (they train the same), or infix")
+    deep: str = yes_no("no", "give the prefix's MLP one more hidden layer")
+    init_shallow: str = yes_no("no", "optimise keys and values themselves, without an MLP")
+    init_shallow_word: str = flag("no", "words it starts from; their number replaces --preseqlen")
+    parametrization: str | None = flag(
+        None, "the variant by name, instead of the flags above: mlp, flat, embedding, infix, ..."
+    )
+    init: str | None = flag(None, f"what the prefix starts from: {', '.join(INITS)}")
+    init_text: str | None = flag(None, "the text of --init text: a word, an instruction, ...")
+    init_file: str | None = flag(None, "a file with the text of --init text")
+    init_random: str = yes_no("no", "accepted without effect, as in the original")
+    use_dropout: str = yes_no("no", "keep the frozen model's own dropout on while training")
+    objective_mode: int = flag(2, "how the losses of tokens are added up: 0 to 4")
+
+    def __post_init__(self) -> None:
+        if self.objective_mode not in range(5):
+            raise UserError(f"--objective_mode {self.objective_mode}: use 0, 1, 2, 3 or 4")
+
+
+def parametrization(args: PrefixFlags) -> str:
     """The variant that the flags name, or that the original's flags amount to."""
     if args.parametrization is not None:
         return args.parametrization
@@ -32,46 +59,44 @@ def parametrization(args: ModelArguments) -> str:
     return "flat" if args.init_shallow == "yes" else "mlp"
 
 
-def reads_source(args: ModelArguments) -> bool:
+def reads_source(args: PrefixFlags) -> bool:
     """Whether the prefix stands between source and target, which batches then keep apart."""
+    from prefix_tuning.parametrizations import PARAMETRIZATIONS
+
     return PARAMETRIZATIONS[parametrization(args)].reads_source
 
 
-def init(args: ModelArguments) -> str:
+def init(args: PrefixFlags) -> str:
     """What the prefix starts from, one of :data:`INITS`."""
     from_word = args.init_shallow == "yes" and args.init_shallow_word != "no"
     return args.init or ("text" if from_word else "random")
 
 
-def check(args: ModelArguments) -> None:
+def check(args: PrefixFlags) -> None:
     """Refuse what is impossible, before anything is loaded.
 
     Raises:
         UserError: naming the flags.
     """
+    from prefix_tuning.parametrizations import PARAMETRIZATIONS
+
     if args.optim_prefix != "yes":
-        raise UserError(f"--optim_prefix no leaves {args.tuning_mode} without a prefix: use yes")
+        raise UserError("--optim_prefix no leaves this --tuning_mode without a prefix: use yes")
     if args.mid_dim < 1:
         raise UserError(f"--mid_dim {args.mid_dim}: the MLP needs at least one unit")
-    if not 0 <= args.prefix_dropout < 1:
-        raise UserError(f"--prefix_dropout {args.prefix_dropout}: must be in [0, 1)")
-    for name, choices in (
-        ("prefix_mode", ("activation", "embedding")),
-        ("format_mode", ("cat", "peek", "nopeek", "infix")),
-        ("parametrize_emb", ("MLP", "Emb")),
-        ("parametrization", (None, *PARAMETRIZATIONS)),
-        ("init", (None, *INITS)),
-    ):
-        if getattr(args, name) not in choices:
-            allowed = ", ".join(choice for choice in choices if choice)
-            raise UserError(f"--{name} {getattr(args, name)}: use one of {allowed}")
+    fraction(prefix_dropout=args.prefix_dropout)
+    one_of(("activation", "embedding"), prefix_mode=args.prefix_mode)
+    one_of(("cat", "peek", "nopeek", "infix"), format_mode=args.format_mode)
+    one_of(("MLP", "Emb"), parametrize_emb=args.parametrize_emb)
+    one_of(PARAMETRIZATIONS, parametrization=args.parametrization)
+    one_of(INITS, init=args.init)
     if args.format_mode == "nopeek":
         raise UserError("--format_mode nopeek: the model would never see the source; use cat")
     _check_variant(args)
     _check_init(args)
 
 
-def _check_variant(args: ModelArguments) -> None:
+def _check_variant(args: PrefixFlags) -> None:
     flags = {
         "--prefix_mode embedding": args.prefix_mode == "embedding",
         "--format_mode infix": args.format_mode == "infix",
@@ -85,7 +110,7 @@ def _check_variant(args: ModelArguments) -> None:
         raise UserError(f"--parametrization {args.parametrization} and {given[0]}: give one")
 
 
-def _check_init(args: ModelArguments) -> None:
+def _check_init(args: PrefixFlags) -> None:
     start, variant = init(args), parametrization(args)
     if args.init is not None and args.init_shallow_word != "no":
         raise UserError(f"--init {args.init} and --init_shallow_word exclude each other: give one")
@@ -111,7 +136,7 @@ def _check_init(args: ModelArguments) -> None:
         raise UserError(f"--preseqlen {args.preseqlen}: must not be negative")
 
 
-def word_ids(args: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def word_ids(args: PrefixFlags, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens whose keys and values the prefix starts from; none with other starts.
 
     As in the original, a space stands in front and no special token.
@@ -121,21 +146,21 @@ def word_ids(args: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> list[i
     """
     if init(args) != "text":
         return []
-    text, flag = args.init_text, "--init_text"
+    text, given = args.init_text, "--init_text"
     if args.init_file is not None:
-        flag = f"--init_file {args.init_file}"
+        given = f"--init_file {args.init_file}"
         try:
             text = Path(args.init_file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{flag} cannot be read as UTF-8 text ({error})") from error
+            raise UserError(f"{given} cannot be read as UTF-8 text ({error})") from error
     elif args.init is None:
-        text, flag = args.init_shallow_word, "--init_shallow_word"
+        text, given = args.init_shallow_word, "--init_shallow_word"
     if not text or not text.strip():
-        raise UserError(f"{flag}: the text to start from is empty")
+        raise UserError(f"{given}: the text to start from is empty")
     return tokenizer(f" {text.strip()}", add_special_tokens=False).input_ids
 
 
-def length(args: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> int:
+def slot_count(args: PrefixFlags, tokenizer: PreTrainedTokenizerBase) -> int:
     """The prefix length ``P``.
 
     ``--preseqlen`` if given; otherwise as many slots as the text has tokens. The number of tokens
@@ -148,12 +173,14 @@ def length(args: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def build(
-    args: ModelArguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    args: PrefixFlags, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> PrefixTuning:
     """Make the prefix that the flags describe, with random parameters."""
+    from gpt2.train_control import PrefixTuning
+
     return PrefixTuning(
         model.config,
-        preseqlen=length(args, tokenizer),
+        preseqlen=slot_count(args, tokenizer),
         deep_param=args.deep == "yes",
         mid_dim=args.mid_dim,
         prefix_dropout=args.prefix_dropout,
@@ -164,8 +191,8 @@ def build(
     )
 
 
-def start(
-    args: ModelArguments,
+def initialise(
+    args: PrefixFlags,
     prefix: PrefixTuning,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -175,6 +202,10 @@ def start(
     Args:
         model: after ``enable_prefix``, on the prefix's device.
     """
+    import torch
+
+    from prefix_tuning.initialization import activations, resize
+
     if init(args) == "zero":
         prefix.start_at_zero()
     words, n_slot = word_ids(args, tokenizer), prefix.length

@@ -38,6 +38,11 @@ def checked(value: Any, what: str, where: str) -> str:
     return value
 
 
+def one_line(text: str) -> str:
+    """``text`` with spaces for line ends, of which sampling draws both kinds."""
+    return text.replace("\n", " ").replace("\r", " ")
+
+
 def group_by_source(records: Iterable[Record]) -> list[Record]:
     """One record per distinct input, with all its references, in order of first appearance."""
     groups: dict[tuple[str, tuple[str, ...] | None], list[Record]] = {}

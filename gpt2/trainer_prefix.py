@@ -162,6 +162,9 @@ class Trainer_Prefix(TableToTextTrainer):
 class PrefixAndModel(nn.Module):
     """A prefix and its model as one module, so that one optimiser trains both.
 
+    Trainer takes one ``nn.Module``, whose parameters it optimises, moves and wraps for several
+    GPUs; a prefix that owned its model instead would save it as a part of itself.
+
     Args:
         prefix: whose ``forward`` this is.
         model_gpt2: the model, whose train mode is left to the trainer.

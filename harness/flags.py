@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         classes: each makes a group of the help, titled by its docstring; so does every base class
-            with fields of its own.
+            with fields of its own. What several have is one flag: that of the first.
         description: the first lines of the help.
         defaults: instead of those of the fields, by name; a field that is required is not where it
             has one.
@@ -109,10 +109,11 @@ class Parser(argparse.ArgumentParser):
             self.refuse_unknown(rest)
         return made
 
-    def refuse_unknown(self, rest: Sequence[str]) -> NoReturn:
-        """Name the first unknown argument and the flag that it resembles."""
+    def refuse_unknown(self, rest: Sequence[str], *others: argparse.ArgumentParser) -> NoReturn:
+        """Name the first unknown argument and the flag, here or in ``others``, that is meant."""
         name = rest[0].split("=")[0]
-        known = [text for action in self._actions for text in action.option_strings]
+        actions = [action for parser in (self, *others) for action in parser._actions]
+        known = [text for action in actions for text in action.option_strings]
         close = difflib.get_close_matches(name, known, n=1)
         advice = f"did you mean {close[0]}?" if close else "--help lists all"
         raise UserError(f"{name}: there is no such flag; {advice}")
@@ -135,7 +136,7 @@ def _add_fields(parser: Parser, cls: type, defaults: Mapping[str, Any]) -> None:
             owners.setdefault(name, base)
     groups: dict[type, Any] = {}
     for field in dataclasses.fields(cls):
-        if not field.init:
+        if not field.init or f"--{field.name}" in parser._option_string_actions:
             continue
         owner = owners[field.name]
         if owner not in groups:

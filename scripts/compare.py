@@ -20,8 +20,9 @@ sys.path.insert(0, str(ROOT))
 
 from experiments.inputs import pick_inputs, read_outputs, rouge_l
 from experiments.small_models import find_base_model
-from gpt2 import baselines
 from gpt2.records import Record
+from gpt2.tuning.both import MODEL_FOLDER
+from gpt2.tuning.lora import check_peft
 from prefix_tuning.errors import UserError, run_command
 from prefix_tuning.files import read_json_object, write_json, write_text
 
@@ -77,7 +78,7 @@ def chosen_modes(names: str) -> list[str]:
         if mode not in MODES:
             raise UserError(f"--modes {mode}: choose from {', '.join(MODES)}")
     if "lora" in modes:
-        baselines.check_peft()
+        check_peft()
     return list(dict.fromkeys(modes))
 
 
@@ -94,7 +95,7 @@ def _run(script: str, arguments: Sequence[str]) -> None:
 def _weights(run: Path) -> tuple[Path, list[Path]]:
     """What decoding takes of a run, and the files that must be kept for it."""
     folder = run / "export" if (run / "export").is_dir() else run
-    both = (run / baselines.BOTH).glob("*.safetensors")
+    both = (run / MODEL_FOLDER).glob("*.safetensors")
     return folder, [*folder.glob("*.safetensors"), *both]
 
 

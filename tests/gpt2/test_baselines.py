@@ -13,10 +13,14 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from gpt2 import gen, run_language_modeling, train_e2e
-from gpt2.adapters import Adapter, attach_adapters, load_adapters
-from gpt2.arguments import ModelArguments, parse
-from gpt2.baselines import PREPARE, load_into, train_top
+from gpt2 import gen, train_e2e, trainer_prefix, training
+from gpt2.arguments import parse
+from gpt2.launch_flags import read
+from gpt2.run_names import run_name
+from gpt2.tuning import TUNING
+from gpt2.tuning.adapter_layers import Adapter, attach_adapters, load_adapters
+from gpt2.tuning.finetune import TopLayers
+from gpt2.tuning.folders import describe, load_into
 from harness.models import load_causal_lm
 from harness.report import n_parameters
 from prefix_tuning.errors import UserError
@@ -62,7 +66,7 @@ def medium() -> GPT2LMHeadModel:
 )
 def test_trained_parameters_of_gpt2_medium(mode: str, flags: dict, count: int) -> None:
     """The numbers of the original's code; 25.19 M, 0.37 M and 11.09 M are in LoRA's tables too."""
-    model = PREPARE[mode](medium(), ModelArguments(tuning_mode=mode, **flags))
+    model = TUNING[mode](**flags).prepare(medium())
     assert n_parameters(model, trainable_only=True) == count
 
 
@@ -149,7 +153,7 @@ TOPS = {
 @pytest.mark.parametrize("family", TOPS)
 def test_the_top_of_other_families(family: str) -> None:
     """The last norm and the last block, wherever they are; the loss reaches both."""
-    model = train_top(tiny_model(family), ModelArguments(train_top=1))
+    model = TopLayers(train_top=1).prepare(tiny_model(family))
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {
         name for name, _ in model.named_parameters() if name.startswith(TOPS[family])
@@ -165,14 +169,14 @@ def test_what_has_no_last_norm_is_refused() -> None:
     model = tiny_model("llama")
     del model.model.norm
     with pytest.raises(UserError, match="LlamaForCausalLM has no last norm"):
-        train_top(model, ModelArguments(train_top=1))
+        TopLayers(train_top=1).prepare(model)
 
 
 def test_an_architecture_that_peft_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama")
     monkeypatch.setattr(type(model.config), "model_type", "unheard of")
     with pytest.raises(UserError, match="peft does not know LlamaForCausalLM"):
-        PREPARE["lora"](model, ModelArguments())
+        TUNING["lora"]().prepare(model)
 
 
 # From training to texts.
@@ -246,7 +250,7 @@ def test_what_stands_beside_the_model_leaves_it_alone(
         held.append(load_causal_lm(*args))
         return held[-1]
 
-    monkeypatch.setattr(run_language_modeling, "load_causal_lm", load)
+    monkeypatch.setattr(training, "load_causal_lm", load)
     train_e2e.main(command(tiny_folder, files, tmp_path / mode, mode, "--generate", "no"))
     state = {n.replace(".base_layer", ""): v for n, v in held[0].state_dict().items()}
     for name, value in base_state(tiny_folder).items():
@@ -258,7 +262,7 @@ def test_loaded_into_the_base_model_it_is_what_was_trained(
     runs: Path, tiny_folder: Path, mode: str
 ) -> None:
     """Against the weights in the file, put to use by hand."""
-    model = load_into(load_causal_lm(str(tiny_folder)), runs / mode)
+    model = load_into(load_causal_lm(str(tiny_folder)), describe(runs / mode))
     ids = torch.arange(5, 15)[None]
     hand = load_causal_lm(str(tiny_folder))
     (path,) = (runs / mode).glob("*.safetensors")
@@ -301,14 +305,14 @@ def test_resumed_is_uninterrupted(
 ) -> None:
     more = ("--generate", "no", "--save_steps", "2", "--eval_steps", "2")
     again = command(tiny_folder, files, tmp_path / mode, mode, *more)
-    original = run_language_modeling.TableToTextTrainer.training_step
+    original = trainer_prefix.TableToTextTrainer.training_step
 
     def stop_in_step_4(self: object, *args: object, **kwargs: object) -> torch.Tensor:
         if self.state.global_step == 3:
             raise KeyboardInterrupt
         return original(self, *args, **kwargs)
 
-    trainer = run_language_modeling.TableToTextTrainer
+    trainer = trainer_prefix.TableToTextTrainer
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "training_step", stop_in_step_4)
         with pytest.raises(KeyboardInterrupt):
@@ -353,7 +357,7 @@ def test_adapters_of_the_original(
     config = {**model.config.to_dict(), "_my_arg_tune_mode": "adaptertune"}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     tokenizer.save_pretrained(folder)
-    loaded = load_into(load_causal_lm(str(folder)), folder)
+    loaded = load_into(load_causal_lm(str(folder)), describe(folder))
     ids = torch.arange(5, 15)[None]
     assert torch.allclose(loaded(ids).logits, model.eval()(ids).logits, atol=1e-6)
     arguments = ["data2text", "yes", "test", str(folder), "no", "--no_score", "--length", "4"]
@@ -366,7 +370,7 @@ def test_damaged_and_wrong_adapters(runs: Path, tiny_folder: Path, tmp_path: Pat
     shutil.copytree(runs / "adaptertune", tmp_path / "a")
     (tmp_path / "a" / "model.safetensors").write_bytes(b"junk")
     with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
-        load_into(load_causal_lm(str(tiny_folder)), tmp_path / "a")
+        load_into(load_causal_lm(str(tiny_folder)), describe(tmp_path / "a"))
     state = load_file(runs / "adaptertune" / "model.safetensors")
     with pytest.raises(UserError, match="here holds no adapters"):
         load_adapters(load_causal_lm(str(tiny_folder)), {}, "here")
@@ -430,15 +434,18 @@ def test_residual_dropout_of_a_teacher(tiny_folder: Path, files: Path, tmp_path:
     ],
 )
 def test_run_names(flags: str, name: str) -> None:
-    args = train_e2e._parser().parse_args(["--tuning_mode", *flags.split()])
-    assert train_e2e.run_name(args).endswith(name)
+    args = read(["--tuning_mode", *flags.split()])[0]
+    assert run_name(args).endswith(name)
 
 
 def test_defaults_are_those_of_the_originals_launcher(tmp_path: Path) -> None:
-    for mode, wanted in (("adaptertune", (1, 100, 2)), ("finetune-top", (2, 100, 1))):
-        args = train_e2e._parser().parse_args(["--tuning_mode", mode])
-        model, _, _ = parse(train_e2e.build_command(args, tmp_path / "r"))
-        assert (model.adapter_design, model.adapter_bottleneck, model.top_layers) == wanted
+    for mode, wanted in (
+        ("adaptertune", {"adapter_design": 1, "adapter_bottleneck": 100}),
+        ("finetune-top", {"top_layers": 1}),
+    ):
+        args = read(["--tuning_mode", mode])[0]
+        tuning = parse(train_e2e.command_of(args, tmp_path / "r")).tuning
+        assert wanted.items() <= vars(tuning).items()
 
 
 @pytest.mark.parametrize(
@@ -462,7 +469,7 @@ def test_nonsense_is_refused_before_anything_is_loaded(
     tmp_path: Path, flags: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_language_modeling, "load_causal_lm", pytest.fail)
+    monkeypatch.setattr(training, "load_causal_lm", pytest.fail)
     with pytest.raises(UserError) as caught:
         train_e2e.main(["--tuning_mode", *flags.split()])
     assert message in str(caught.value)
@@ -470,6 +477,6 @@ def test_nonsense_is_refused_before_anything_is_loaded(
 
 
 def test_lora_without_peft_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpt2.baselines.find_spec", lambda name: None)
+    monkeypatch.setattr("gpt2.tuning.lora.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install peft"):
         train_e2e.main(["--tuning_mode", "lora"])

@@ -12,8 +12,10 @@ import torch
 from conftest import ROOT, tiny_model
 from transformers import TrainingArguments
 
-from gpt2 import run_language_modeling, train_e2e
+from gpt2 import distillation, train_e2e, training
 from gpt2.distillation import Trainer_Distill, matching_loss
+from gpt2.launch_flags import read
+from gpt2.run_names import run_name
 from gpt2.train_control import PrefixTuning
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.errors import UserError
@@ -111,14 +113,14 @@ def test_a_distilled_run(launch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The prefix comes closer to the teacher, which stays as it was."""
     teacher = launch("teacher", "--tuning_mode", "finetune")
     held = []
-    original = run_language_modeling.load_teacher
+    original = distillation.load_teacher
 
     def load(*args: Any) -> Any:
         held.append(original(*args))
         held.append(copy.deepcopy(held[0]))
         return held[0]
 
-    monkeypatch.setattr(run_language_modeling, "load_teacher", load)
+    monkeypatch.setattr(distillation, "load_teacher", load)
     losses = []
     compute = Trainer_Distill.compute_loss
 
@@ -170,7 +172,7 @@ def test_nonsense_is_refused_before_anything_is_loaded(
     tmp_path: Path, flags: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_language_modeling, "load_causal_lm", pytest.fail)
+    monkeypatch.setattr(training, "load_causal_lm", pytest.fail)
     with pytest.raises(UserError) as caught:
         train_e2e.main(flags.split())
     assert message in str(caught.value)
@@ -179,7 +181,7 @@ def test_nonsense_is_refused_before_anything_is_loaded(
 
 def test_run_names() -> None:
     def name(flags: str) -> str:
-        return train_e2e.run_name(train_e2e._parser().parse_args(flags.split()))
+        return run_name(read(flags.split())[0])
 
     assert name("--distill yes").endswith("_m=512_o=1_distill_o=kl_o=1")
     assert name("--distill yes --matching_objective logits").endswith("o=1_distill_o=logits_o=1")
@@ -189,5 +191,5 @@ def test_run_names() -> None:
 
 def test_custom_dropout_of_a_teacher(tmp_path: Path) -> None:
     flags = "--tuning_mode finetune --use_custom_teacher_dropout yes --dropout 0.25".split()
-    command = train_e2e.build_command(train_e2e._parser().parse_args(flags), tmp_path)
+    command = train_e2e.command_of(read(flags)[0], tmp_path)
     assert "--teacher_dropout=0.25" in command

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt2 import gen, run_language_modeling, train_e2e
+from gpt2 import gen, train_e2e, training
 from gpt2.arguments import DataArguments, parse
+from gpt2.launch_flags import read
 from gpt2.records import Record, development_size, sample_pairs, subset_size
-from gpt2.run_language_modeling import _read
+from gpt2.run_names import folder_name, run_name
 from gpt2.tasks import read_records
+from gpt2.training import _read
 from prefix_tuning.errors import UserError
 from scripts import sample_lowdata_e2e
 
@@ -101,8 +104,9 @@ def test_the_script_writes_what_training_draws(tmp_path: Path) -> None:
 
 
 def arguments_of(flags: str) -> tuple:
-    args = train_e2e._parser().parse_args(flags.split())
-    return parse(train_e2e.build_command(args, Path("r")))
+    args = read(flags.split())[0]
+    request = parse(train_e2e.command_of(args, Path("r")))
+    return SimpleNamespace(**vars(request.model), **vars(request.tuning)), request.data, request.run
 
 
 NO_WORD = "--use_lowdata_token no"
@@ -175,9 +179,9 @@ def test_a_prefix_starts_from_the_word_unless_the_flags_say_otherwise() -> None:
     ],
 )
 def test_run_names(flags: str, name: str) -> None:
-    args = train_e2e._parser().parse_args(flags.split())
+    args = read(flags.split())[0]
     head = "data2textprefixtune_y_10_act_cat_b=10-e=5_d=0.0_u=no_lr=5e-05_w=0.0_s=101_r=n_m=512_"
-    assert train_e2e.run_name(args) == head + name
+    assert run_name(args) == head + name
 
 
 def test_runs_go_to_the_originals_folders() -> None:
@@ -187,8 +191,8 @@ def test_runs_go_to_the_originals_folders() -> None:
         ("--notes datalevels_1_10", "e2e_datalevels_models"),
         ("--notes x", "save_e2e_models_convcheck"),
     ):
-        args = train_e2e._parser().parse_args(flags.split())
-        assert train_e2e.folder_name(args) == folder
+        args = read(flags.split())[0]
+        assert folder_name(args) == folder
 
 
 @pytest.mark.parametrize(
@@ -208,7 +212,7 @@ def test_nonsense_is_refused_before_anything_is_loaded(
     tmp_path: Path, flags: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_language_modeling, "load_causal_lm", pytest.fail)
+    monkeypatch.setattr(training, "load_causal_lm", pytest.fail)
     with pytest.raises(UserError, match=message):
         train_e2e.main(flags.split())
     assert list(tmp_path.iterdir()) == []
@@ -222,13 +226,13 @@ def test_training_and_decoding_agree_on_the_word(
     lines = (DATA / "src1_test.txt").read_text("utf-8").splitlines(keepends=True)[:6]
     test_file.write_text("".join(lines), encoding="utf-8")
     seen = []
-    original = run_language_modeling.TableToTextDataset
+    original = training.TableToTextDataset
 
     def spy(*args: object, **kwargs: object) -> object:
         seen.append(original(*args, **kwargs))
         return seen[-1]
 
-    monkeypatch.setattr(run_language_modeling, "TableToTextDataset", spy)
+    monkeypatch.setattr(training, "TableToTextDataset", spy)
     run = tmp_path / "m"
     train_e2e.main(
         ["--model_name_or_path", str(tiny_folder), "--output_dir", str(run), "--use_cpu"]

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import GPT2Tokenizer
 
-from gpt2 import gen, prefix_flags, run_language_modeling, train_e2e
+from gpt2 import gen, prefix_flags, train_e2e, training
 from gpt2.arguments import parse
 from gpt2.data import collate_infix
 from gpt2.decoding import Search, decode, decode_batch, decode_samples
@@ -212,7 +212,7 @@ def test_words_are_encoded_as_in_the_original(text: str, ids: list[int], tmp_pat
         pytest.skip("GPT-2's vocabulary is not here: scripts/test.sh fetches it")
     base = ["--train_data_file", "x", "--output_dir", str(tmp_path), "--optim_prefix", "yes"]
     base += ["--tuning_mode", "prefixtune", "--init", "text", "--init_text", text]
-    assert prefix_flags.word_ids(parse(base)[0], GPT2Tokenizer.from_pretrained(BPE)) == ids
+    assert prefix_flags.word_ids(parse(base).tuning, GPT2Tokenizer.from_pretrained(BPE)) == ids
 
 
 def test_zero(tiny_folder: Path, tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ def test_nonsense_is_refused_before_anything_is_loaded(
     tmp_path: Path, flags: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_language_modeling, "load_causal_lm", pytest.fail)
+    monkeypatch.setattr(training, "load_causal_lm", pytest.fail)
     with pytest.raises(UserError) as caught:
         train_e2e.main(flags.split())
     assert message in str(caught.value)
@@ -426,6 +426,6 @@ def test_an_empty_text(tmp_path: Path, tokenizer: Any) -> None:
     base = ["--train_data_file", "x", "--output_dir", str(tmp_path), "--optim_prefix", "yes"]
     base += ["--tuning_mode", "prefixtune", "--init", "text", "--init_file"]
     for name, message in (("empty", "is empty"), ("binary", "cannot be read as UTF-8")):
-        args, _, _ = parse([*base, str(tmp_path / f"{name}.txt")])
+        args = parse([*base, str(tmp_path / f"{name}.txt")]).tuning
         with pytest.raises(UserError, match=message):
             prefix_flags.word_ids(args, tokenizer)

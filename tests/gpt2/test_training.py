@@ -16,9 +16,10 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from transformers import GPT2LMHeadModel
 
-from gpt2 import decoding, gen, run_language_modeling, train_e2e
+from gpt2 import decoding, gen, run_language_modeling, train_e2e, training
 from gpt2.arguments import parse
-from gpt2.run_language_modeling import _train
+from gpt2.launch_flags import read
+from gpt2.run_names import run_name
 from gpt2.train_control import PrefixTuning
 from gpt2.trainer_prefix import Trainer_Prefix
 from harness.models import load_causal_lm
@@ -94,12 +95,12 @@ def test_the_base_model_is_untouched_and_every_slot_has_moved(
 ) -> None:
     """Trained again here, to look at the frozen model that the run held."""
     held = []
-    original = run_language_modeling.load_causal_lm
+    original = training.load_causal_lm
     try:
-        run_language_modeling.load_causal_lm = lambda *a: held.append(original(*a)) or held[-1]
+        training.load_causal_lm = lambda *a: held.append(original(*a)) or held[-1]
         train_e2e.main(command(tiny_folder, files, tmp_path / "m", "--generate", "no"))
     finally:
-        run_language_modeling.load_causal_lm = original
+        training.load_causal_lm = original
     fresh = GPT2LMHeadModel.from_pretrained(tiny_folder).state_dict()
     for name, value in held[0].state_dict().items():
         assert torch.equal(value[: len(fresh[name])], fresh[name]), name
@@ -374,19 +375,20 @@ def test_accumulated_batches_are_a_mean(tiny_folder: Path, files: Path, tmp_path
 
 
 def test_run_name_is_the_originals() -> None:
-    args = train_e2e._parser().parse_args("--mode webnlg --preseqlen 5 --bsz 5".split())
-    assert train_e2e.run_name(args) == (
+    args = read("--mode webnlg --preseqlen 5 --bsz 5".split())[0]
+    assert run_name(args) == (
         "webnlgprefixtune_y_5_act_cat_b=5-e=5_d=0.0_u=no_lr=5e-05_w=0.0_s=101_r=n_m=512_o=1_o=1"
     )
-    args = train_e2e._parser().parse_args("--tuning_mode finetune --notes x".split())
-    assert train_e2e.run_name(args).endswith("_m=512_x_uctd=no_o=1_o=1")
+    args = read("--tuning_mode finetune --notes x".split())[0]
+    assert run_name(args).endswith("_m=512_x_uctd=no_o=1_o=1")
 
 
 def test_defaults_are_the_originals(tmp_path: Path) -> None:
-    args = train_e2e._parser().parse_args([])
-    model, data, run = parse(train_e2e.build_command(args, tmp_path / "r"))
-    assert (model.model_name_or_path, model.preseqlen, model.mid_dim) == ("gpt2-medium", 10, 512)
-    assert (model.objective_mode, model.use_dropout, model.pad_row) == (1, "no", "auto")
+    args = read([])[0]
+    request = parse(train_e2e.command_of(args, tmp_path / "r"))
+    model, prefix, data, run = request.model, request.tuning, request.data, request.run
+    assert (model.model_name_or_path, prefix.preseqlen, prefix.mid_dim) == ("gpt2-medium", 10, 512)
+    assert (prefix.objective_mode, prefix.use_dropout, model.pad_row) == (1, "no", "auto")
     assert (run.learning_rate, run.num_train_epochs, run.per_device_train_batch_size) == (
         5e-5,
         5,
@@ -397,8 +399,8 @@ def test_defaults_are_the_originals(tmp_path: Path) -> None:
     assert str(run.lr_scheduler_type.value) == "linear"
     assert (run.eval_steps, run.logging_steps) == (5000, 500)
     assert Path(data.train_data_file).parts[-3:] == ("data", "e2e_data", "src1_train.txt")
-    args = train_e2e._parser().parse_args(["--notes", "large"])
-    assert "--model_name_or_path=gpt2-large" in train_e2e.build_command(args, tmp_path / "r")
+    args = read(["--notes", "large"])[0]
+    assert "--model_name_or_path=gpt2-large" in train_e2e.command_of(args, tmp_path / "r")
 
 
 @pytest.mark.parametrize(
@@ -432,7 +434,7 @@ def test_impossible_flags_are_refused_before_anything_is_loaded(
     tmp_path: Path, flags: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_language_modeling, "load_causal_lm", pytest.fail)
+    monkeypatch.setattr(training, "load_causal_lm", pytest.fail)
     with pytest.raises(UserError) as caught:
         train_e2e.main(flags.split())
     assert message in str(caught.value)
@@ -440,8 +442,8 @@ def test_impossible_flags_are_refused_before_anything_is_loaded(
 
 
 def test_flags_of_trainer_are_passed_on_and_not_taken_for_short_ones() -> None:
-    args, rest = train_e2e._parser().parse_known_args(["--optim", "adafactor"])
-    assert (args.optim_prefix, rest) == ("yes", ["--optim", "adafactor"])
+    args, rest = read(["--optim", "adafactor"])
+    assert (args.prefix.optim_prefix, rest) == ("yes", ["--optim", "adafactor"])
 
 
 def test_every_flag_of_the_original_is_known(tmp_path: Path) -> None:
@@ -456,14 +458,11 @@ def test_every_flag_of_the_original_is_known(tmp_path: Path) -> None:
         "--dropout 0.0 --mid_dim 512 --init_random no --submit no --distill no "
         "--matching_objective kl --use_custom_teacher_dropout no"
     )
-    parser = train_e2e._parser()
-    args, rest = parser.parse_known_args(flags.split())
+    launch, rest = read(flags.split())
     assert rest == []
-    assert train_e2e.build_command(args, tmp_path) == train_e2e.build_command(
-        parser.parse_args([]), tmp_path
-    )
+    assert train_e2e.command_of(launch, tmp_path) == train_e2e.command_of(read([])[0], tmp_path)
     for flag in ("notes", "dir_name", "max_steps", "eval_steps", "warmup_steps", "cache_dir"):
-        assert parser.parse_known_args([f"--{flag}", "1"])[1] == []
+        assert read([f"--{flag}", "1"])[1] == []
 
 
 @pytest.mark.parametrize("use_dropout", ["yes", "no"])
@@ -516,7 +515,7 @@ def test_mistakes_with_run_folders(
     with pytest.raises(UserError, match="is a file"):
         train_e2e.main(command(tiny_folder, files, tmp_path / "full" / "thesis.tex"))
     direct = ["--train_data_file", str(files / "src1_train.txt"), "--output_dir", str(run)]
-    with pytest.raises(UserError, match="add --resume_from_checkpoint auto"):
+    with pytest.raises(UserError, match=r"was started with --.*, now it is .*: use the old value"):
         run_language_modeling.main(direct)
 
 
@@ -546,13 +545,13 @@ def test_a_prefix_too_long_for_the_model(tiny_folder: Path, files: Path, tmp_pat
 def test_a_record_too_long_for_the_model(tiny_folder: Path, tmp_path: Path) -> None:
     long = tmp_path / "long.txt"
     long.write_text(f"name : a||b \nname : {'x ' * 50_000}||c \n", encoding="utf-8")
-    arguments = parse(
+    request = parse(
         ["--train_data_file", str(long), "--output_dir", str(tmp_path / "r"), "--preseqlen", "3"]
         + ["--optim_prefix", "yes", "--tuning_mode", "prefixtune", "--use_cpu"]
         + ["--model_name_or_path", str(tiny_folder)]
     )
     with pytest.raises(UserError, match=r"long\.txt, line 2: \d+ tokens, but 317 fit"):
-        _train(arguments, tmp_path / "r", None)
+        training.train(request)
 
 
 @pytest.mark.parametrize(

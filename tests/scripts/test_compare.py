@@ -156,7 +156,7 @@ def test_mistakes(flags: str, message: str) -> None:
 
 
 def test_lora_without_peft_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpt2.baselines.find_spec", lambda name: None)
+    monkeypatch.setattr("gpt2.tuning.lora.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install peft"):
         compare.chosen_modes("prefix,lora")
 

@@ -1,4 +1,4 @@
-"""Adapters: small bottlenecks inside a frozen model (Houlsby et al. 2019; Lin et al. 2020).
+"""The layers of adapters (Houlsby et al. 2019; Lin et al. 2020).
 
 The model's own code is left alone: an adapter is a submodule of a block, under the original's name,
 and a forward hook that lets the block's output pass through it.
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 from transformers import PreTrainedModel
 
+from gpt2.tuning.blocks import blocks
 from prefix_tuning.errors import UserError
 
-DESIGNS = (1, 2)
 NAME = "adapter_block"
 """What the names of all parameters of adapters contain."""
 ATTENTIONS = ("attn", "self_attn", "attention")
@@ -46,15 +46,6 @@ class Adapter(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         inner = self.ln(hidden) if hasattr(self, "ln") else hidden
         return hidden + self.project_up(relu(self.project_down(inner)))
-
-
-def blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """The layers of a decoder, lowest first."""
-    count = model.config.get_text_config().num_hidden_layers
-    for module in model.base_model.modules():  # in OPT not among the children
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return module
-    raise UserError(f"{type(model).__name__} has no list of {count} blocks: use prefixtune")
 
 
 def attach_adapters(model: PreTrainedModel, design: int, bottleneck: int) -> None:

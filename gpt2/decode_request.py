@@ -1,0 +1,130 @@
+"""The flags of decoding; no torch is needed to read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt2.arguments import DTYPES
+from gpt2.tasks import TASKS, Task
+from harness.flags import HIDDEN, at_least_one, flag, probability, required, seed
+from prefix_tuning.errors import UserError
+
+
+@dataclass(frozen=True)
+class Search:
+    """How texts are searched for; the defaults are the original's for table-to-text."""
+
+    num_beams: int = 5
+    max_new_tokens: int = 100
+    min_length: int = 5
+    length_penalty: float = 1.0
+    implementation: str = "legacy"
+    """``legacy`` (2020's length normaliser, the paper's) or ``transformers`` (today's)."""
+    n_sample: int = 0
+    """Texts drawn for every prompt by nucleus sampling (Holtzman et al. 2020); 0: beam search."""
+    top_p: float = 0.8
+    seed: int = 42
+
+    @property
+    def name(self) -> str:
+        """What the files of its texts are called."""
+        return "nucleus" if self.n_sample else "beam" if self.num_beams > 1 else "greedy"
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How texts are made."""
+
+    tokenizer_name: str | None = flag(None, "tokenizer, if not the model's")
+    cache_dir: str | None = flag(None, "folder for downloaded models")
+    data_file: str | None = flag(None, "file to decode, if not the split's in data/")
+    length: int = flag(100, "maximal number of new tokens")
+    search: str | None = flag(
+        None, "way of searching, if not the task's own", choices=("beam", "greedy", "nucleus")
+    )
+    num_beams: int | None = flag(None, "beams of beam search (default: 5); 1 is greedy search")
+    beam_search: str = flag(
+        "legacy",
+        "length normaliser of beam search: legacy (2020's, the paper's) or transformers (today's)",
+        choices=("legacy", "transformers"),
+    )
+    length_penalty: float = flag(1.0, "exponent of the length that a beam's score is divided by")
+    top_p: float = flag(0.8, "nucleus: probability of the tokens to choose from")
+    num_return_sequences: int = flag(5, "nucleus: texts for every prompt")
+    seed: int = flag(42, "nucleus: seed of what is drawn")
+    batch_size: int = flag(64, "prompts decoded together")
+    limit: int | None = flag(None, "decode only the first N inputs")
+    separator: str | None = flag(None, "text between source and target, if not the checkpoint's")
+    dtype: str | None = flag(None, "precision, if not the checkpoint's", choices=DTYPES)
+    no_score: bool = flag(False, "leave the texts unscored")
+    no_cuda: bool = flag(False, "compute on the CPU even if there is a GPU")
+    # Flags of the original that its own runs leave without effect.
+    model_type: str | None = flag(None, HIDDEN)
+    tuning_mode: str | None = flag(None, HIDDEN)
+    control_mode: str | None = flag(None, HIDDEN)
+    prefix_mode: str | None = flag(None, HIDDEN)
+    format_mode: str | None = flag(None, HIDDEN)
+    optim_prefix: str | None = flag(None, HIDDEN)
+    preseqlen: str | None = flag(None, HIDDEN)
+    stop_token: str | None = flag(None, HIDDEN)
+
+    def __post_init__(self) -> None:
+        at_least_one(
+            length=self.length,
+            num_beams=self.num_beams,
+            batch_size=self.batch_size,
+            num_return_sequences=self.num_return_sequences,
+            limit=self.limit,
+        )
+        probability(top_p=self.top_p)
+        seed(seed=self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeRequest(DecodeOptions):
+    """What is decoded."""
+
+    model_name_or_path: str = required("base model, or fine-tuned model")
+    prefixModel_name_or_path: str | None = flag(None, "folder of a prefix, adapters or LoRA")
+    task_mode: str = flag("data2text", "task", choices=tuple(TASKS))
+    eval_dataset: str = flag("valid", "split", choices=("train", "valid", "test"))
+    gen_dir: str = flag("e2e_results_conv2", "folder of the results")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_beams and self._search != "beam":
+            raise UserError(f"--num_beams {self.num_beams}: --search {self._search} has no beams")
+        if self.data_file is None and self.eval_dataset not in self.task.files:
+            raise UserError(f"{self.task_mode} has no {self.eval_dataset} file: name --data_file")
+
+    @property
+    def task(self) -> Task:
+        """The row of the task."""
+        return TASKS[self.task_mode]
+
+    @property
+    def file(self) -> Path:
+        """The file to decode."""
+        return Path(self.data_file or self.task.files[self.eval_dataset])
+
+    @property
+    def folder(self) -> Path:
+        """The folder of what was trained."""
+        return Path(self.prefixModel_name_or_path or self.model_name_or_path)
+
+    @property
+    def _search(self) -> str:
+        return self.search or ("beam" if self.num_beams else self.task.search)
+
+    def how(self) -> Search:
+        """The search that the flags ask for, or else the task."""
+        return Search(
+            1 if self._search == "greedy" else self.num_beams or 5,
+            self.length,
+            length_penalty=self.length_penalty,
+            implementation=self.beam_search,
+            n_sample=self.num_return_sequences if self._search == "nucleus" else 0,
+            top_p=self.top_p,
+            seed=self.seed,
+        )

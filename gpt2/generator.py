@@ -1,0 +1,130 @@
+"""A trained model, loaded to write texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from gpt2.data import Format
+from gpt2.decode_request import DecodeRequest, Search
+from gpt2.decoding import decode, decode_samples, no_prefix
+from gpt2.records import Record
+from gpt2.tuning import folders
+from harness.decode import Identity, decode_resumably
+from harness.models import load_causal_lm, load_tokenizer
+from prefix_tuning import checkpoint
+from prefix_tuning.attention import KeyValues, enable_prefix
+from prefix_tuning.errors import UserError
+from prefix_tuning.prefix import Prefix
+
+
+@dataclass
+class TextGenerator:
+    """A frozen model with what was trained for it.
+
+    Attributes:
+        prefix: keys and values; a :class:`Prefix` where they depend on the source.
+        n_slot: the length of the prefix.
+        trained_task: what the folder says of the strings around source and target.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    prefix: KeyValues | Prefix
+    n_slot: int
+    trained_task: dict[str, Any]
+
+    @classmethod
+    def load(cls, request: DecodeRequest) -> TextGenerator:
+        """Load the base model and what was trained for it.
+
+        Raises:
+            UserError: one of them cannot be had, or they do not belong together.
+        """
+        name, found = request.model_name_or_path, folders.describe(request.folder)
+        if request.prefixModel_name_or_path and not found.needs_base:
+            checkpoint.read_metadata(found.folder)  # says what is expected there
+        print(f"loading {name} ...", flush=True)
+        tokenizer = load_tokenizer(request.tokenizer_name or name, request.cache_dir)
+        dtype = request.dtype or found.dtype or "float32"
+        model = load_causal_lm(name, dtype, request.cache_dir)
+        if found.needs_base and not found.is_prefix:
+            model = folders.load_into(model, found)
+        enable_prefix(model.requires_grad_(False))
+        if torch.cuda.is_available() and not request.no_cuda:
+            model.cuda()
+        keys_values: KeyValues | Prefix = no_prefix(model)
+        n_slot = 0
+        if found.is_prefix:
+            prefix, _ = checkpoint.load(found.folder, model)
+            keys_values = prefix.requires_grad_(False).to(model.device)
+            n_slot = prefix.length
+            if not prefix.reads_source:
+                sites = prefix.prompt(model).sites
+                keys_values = KeyValues(sites, found.metadata.get("position_offset"))
+        return cls(model, tokenizer, keys_values, n_slot, found.task)
+
+    def format(self, request: DecodeRequest) -> Format:
+        """The strings around source and target, as in training."""
+        return Format(
+            self.tokenizer,
+            request.separator or self.trained_task.get("separator"),
+            request.task.layout,
+            self.trained_task.get("source_prefix"),
+        )
+
+    def generate(
+        self, request: DecodeRequest, records: Sequence[Record], unfinished: Path
+    ) -> list[str]:
+        """One text for every record, or as many as are to be drawn.
+
+        Args:
+            unfinished: the file that grows with every text, so that a stopped decode goes on.
+
+        Raises:
+            UserError: a record does not fit into the model's positions, naming its line.
+        """
+        search = request.how()
+        prompts = self.format(request).encode_prompts([record.source for record in records])
+        self._check_lengths(records, prompts, search)
+        identity = Identity(
+            request.folder,
+            prompts,
+            vars(search),
+            str(self.model.dtype),
+            {"data_file": str(request.file), "model": request.model_name_or_path},
+        )
+        n_text = len(records) * max(1, search.n_sample)
+        run = partial(self._texts, prompts, search, request.batch_size)
+        return decode_resumably(unfinished, identity.settings(), n_text, run)
+
+    def _texts(
+        self,
+        prompts: Sequence[list[int]],
+        search: Search,
+        batch_size: int,
+        skip: Sequence[int],
+    ) -> Iterator[tuple[int, str]]:
+        what = (self.model, self.tokenizer, self.prefix, prompts, search)
+        if search.n_sample:
+            return decode_samples(*what, skip)
+        return decode(*what, batch_size, skip)
+
+    def _check_lengths(
+        self, records: Sequence[Record], prompts: Sequence[list[int]], search: Search
+    ) -> None:
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        for record, prompt in zip(records, prompts, strict=True):
+            need = self.n_slot + len(prompt) + search.max_new_tokens
+            if limit is not None and need > limit:
+                raise UserError(
+                    f"{record.where}: prefix, {len(prompt)} prompt tokens and "
+                    f"{search.max_new_tokens} new ones exceed the model's {limit} positions; "
+                    "shorten the text or lower --length"
+                )

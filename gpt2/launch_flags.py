@@ -1,0 +1,121 @@
+"""The flags of ``train_e2e.py``, with the original's names and defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from gpt2.arguments import DataArguments, ModelArguments, choose, mode_classes
+from gpt2.tasks import TASKS
+from gpt2.tuning import TuningMode
+from gpt2.tuning.finetune import FineTune
+from gpt2.tuning.prefix import PrefixTune
+from harness.flags import HIDDEN, Parser, flag, like, yes_no
+from prefix_tuning.errors import UserError
+
+DEFAULTS = {
+    "optim_prefix": "yes",
+    "objective_mode": 1,
+    "init_shallow_word": "summarize",
+    "top_layers": 1,
+    "adapter_design": 1,
+}
+"""Where the original's launcher has other defaults than its trainer."""
+
+
+@dataclass(frozen=True)
+class LaunchFlags:
+    """What is launched."""
+
+    mode: str = flag("data2text", f"task: {', '.join(TASKS)}")
+    tuning_mode: str = like(ModelArguments, "tuning_mode", "prefixtune")
+    preseqlen: int | None = flag(
+        None, "prefix length P (default: 10; with --init text: as many slots as tokens)"
+    )
+    notes: str | None = flag(
+        None,
+        "appended to the run name; 'large' in it selects gpt2-large, lowdata_SEED_SIZE or "
+        "datalevels_SEED_PERCENT a random subset",
+    )
+    seed: int = flag(101, "random seed")
+    bsz: int = flag(10, "batch size")
+    epoch: int = flag(5, "number of epochs")
+    max_steps: int | None = flag(None, "steps instead of epochs (of a number of pairs: 400)")
+    eval_steps: int | None = flag(None, "steps between evaluations (5000; of a subset: 50)")
+    warmup_steps: int | None = flag(None, "steps of linear warm-up (none; of a subset: 100)")
+    train_size: str | None = like(DataArguments, "train_size")
+    sample_seed: int = like(DataArguments, "sample_seed")
+    lowdata_token: str = flag("summarize", "word for training on a subset")
+    use_lowdata_token: str = yes_no(
+        "yes", "use the word: a prefix starts from it, finetune puts it in front of the source"
+    )
+    gradient_accumulation_steps: int = flag(1, "batches per update")
+    learning_rate: float = flag(5e-5, "peak learning rate")
+    weight_decay: float = flag(0.0, "AdamW's weight decay")
+    dropout: float = flag(0.0, "dropout on the generated keys and values")
+    use_custom_teacher_dropout: str = yes_no(
+        "no", "finetune: make --dropout the model's residual dropout"
+    )
+    cache_dir: str | None = like(ModelArguments, "cache_dir")
+    dir_name: str | None = flag(None, "folder of the run's folder, instead of the mode's")
+    prefix_model_path: str | None = flag(None, HIDDEN)
+    use_big: str = yes_no("no", HIDDEN)
+    submit: str = flag("no", "no: run; print (or anything else): only show the command")
+    model_name_or_path: str | None = flag(
+        None, "base model (default: gpt2-medium, or gpt2-large by --notes)"
+    )
+    train_file: str | None = flag(None, "training file (default: the mode's, in data/)")
+    eval_file: str | None = flag(
+        None, "file of the evaluation loss (default: the mode's, in data/)"
+    )
+    test_file: str | None = flag(
+        None, "file decoded after training (default: the mode's, in data/)"
+    )
+    output_dir: str | None = flag(None, "folder of the run (default: <folder>/<run name>)")
+    resume: str = yes_no("yes", "go on with an interrupted run; no: train again")
+
+    def check(self) -> None:
+        """Refuse by name what cannot be launched."""
+        if self.mode not in TASKS:
+            raise UserError(f"--mode {self.mode}: only {', '.join(TASKS)} so far")
+        if self.prefix_model_path is not None:
+            raise UserError(
+                f"--prefix_model_path {self.prefix_model_path}: going on from another prefix is "
+                "not implemented (the original puts a path of its own in its place)"
+            )
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A command line of the launcher.
+
+    Attributes:
+        args: the launcher's own flags.
+        tuning: the chosen tuning mode with its options.
+        prefix: the flags of a prefix, which stand in the name of every run.
+        options: of every tuning mode.
+    """
+
+    args: LaunchFlags
+    tuning: TuningMode
+    prefix: PrefixTune
+    options: tuple[TuningMode, ...]
+
+
+def read(argv: Sequence[str] | None, description: str | None = None) -> tuple[Launch, list[str]]:
+    """What ``argv`` says, and its flags that are unknown here, which are the trainer's.
+
+    Raises:
+        UserError: it cannot be launched.
+    """
+    parser = Parser(LaunchFlags, *mode_classes(), description=description, defaults=DEFAULTS)
+    (args, *options), rest = parser.read_known(argv)
+    args.check()
+    if args.use_custom_teacher_dropout == "yes":
+        options = [
+            replace(mode, teacher_dropout=args.dropout) if isinstance(mode, FineTune) else mode
+            for mode in options
+        ]
+    tuning = choose(args.tuning_mode, options)
+    (prefix,) = (mode for mode in options if type(mode) is PrefixTune)
+    return Launch(args, tuning, prefix, tuple(options)), rest

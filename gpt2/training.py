@@ -1,0 +1,196 @@
+"""A training run: data, model, trainer, results."""
+
+from __future__ import annotations
+
+import glob
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers.trainer_utils import TrainOutput
+
+from gpt2.arguments import DataArguments, ModelArguments, TrainRequest
+from gpt2.data import Format, TableToTextDataset, collate, collate_infix
+from gpt2.records import Record, development_size, sample_pairs
+from gpt2.run_arguments import RunArguments
+from gpt2.tasks import TASKS, read_records
+from gpt2.train_control import add_pad_row
+from gpt2.trainer_prefix import TableToTextTrainer
+from gpt2.tuning.base import Setting
+from harness import report
+from harness.folder import AGAIN, RunFolder
+from harness.models import load_causal_lm, load_tokenizer
+from prefix_tuning.errors import UserError
+from prefix_tuning.files import read_json_object, write_json
+
+
+def run_folder(request: TrainRequest) -> RunFolder:
+    """The folder of a run."""
+    path = Path(request.run.output_dir)
+    best = f"{glob.escape(path.name)}-checkpoint-*"
+    return RunFolder(
+        path,
+        request.settings(),
+        finished="log_history.json",
+        leftovers=("loss.png", "checkpoint-*", best),
+        overwrite=request.run.overwrite_output_dir,
+        resume_from=request.run.resume_from_checkpoint,
+    )
+
+
+def train(request: TrainRequest) -> Path:
+    """Train as requested, or go on where it was stopped; return the folder of the run.
+
+    Raises:
+        UserError: the folder, the data or the model is not what the request needs.
+    """
+    folder = run_folder(request)
+    state = folder.state()
+    if state.kind == "finished":
+        print(f"{folder.path} is trained already; {AGAIN}")
+    else:
+        _train(request, folder, state.checkpoint)
+    return folder.path
+
+
+def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -> None:
+    model_args, data_args, run_args = request.model, request.data, request.run
+    set_seed(run_args.seed)
+    train_records, eval_records = _read(data_args)
+    name = model_args.model_name_or_path
+    print(f"loading {name} ...", flush=True)
+    tokenizer = load_tokenizer(model_args.tokenizer_name or name, model_args.cache_dir)
+    model = load_causal_lm(name, model_args.dtype, model_args.cache_dir)
+    layout = TASKS[data_args.task_mode].layout
+    text_format = Format(tokenizer, data_args.separator, layout, data_args.source_prefix)
+    pad_id = _add_padding(model_args, model, tokenizer, run_args.seed)
+
+    room = _room(model, request.tuning.slots(tokenizer))
+    make = partial(TableToTextDataset, text_format=text_format, max_tokens=room)
+    train_set = make(train_records)
+    eval_set = make(eval_records, training=False) if eval_records else None
+    print(f"{len(train_set):,} training pairs from {data_args.train_data_file}")
+
+    _configure(run_args, folder.path, has_eval=eval_set is not None)
+    arrange = collate_infix if request.tuning.reads_source else collate
+    task = {
+        "task_mode": data_args.task_mode,
+        "separator": text_format.separator,
+        "source_prefix": text_format.source_prefix,
+    }
+    trainer_options = {
+        "args": run_args,
+        "data_collator": partial(arrange, pad_id=pad_id),
+        "train_dataset": train_set,
+        "eval_dataset": eval_set,
+        "length_groups": run_args.length_groups == "yes",
+    }
+    built = request.tuning.build(Setting(model, name, tokenizer, task, trainer_options))
+
+    if resume_from:
+        print(f"going on from {resume_from}")
+    else:
+        built.start()
+        folder.create()
+    built.sizes.write(folder.path)
+    before = _step_of(resume_from)
+    trainer = built.trainer
+    result = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    built.save(folder.path)
+    write_json(folder.path / "train_results.json", _costs(trainer, result, before))
+    _finish(trainer, folder.path, run_args.evaluate_train_set == "yes")
+
+
+def _read(data_args: DataArguments) -> tuple[list[Record], list[Record] | None]:
+    """The records to train on and those of the evaluation loss, subsets where asked for."""
+    mode, eval_records = data_args.task_mode, None
+    assert data_args.train_data_file is not None
+    train_records = read_records(mode, data_args.train_data_file, training=True)
+    if data_args.eval_data_file:
+        eval_records = read_records(mode, data_args.eval_data_file, training=True)
+    if data_args.test_data_file and data_args.generate == "yes":
+        # Read now, for a mistake in it would otherwise show after hours of training.
+        read_records(mode, data_args.test_data_file, training=False)
+    size, seed = data_args.train_size, data_args.sample_seed
+    if size:
+        train_records = sample_pairs(train_records, size, seed)
+        if eval_records:
+            eval_records = sample_pairs(eval_records, development_size(size), seed)
+    return train_records, eval_records
+
+
+def _room(model: PreTrainedModel, n_slot: int) -> int | None:
+    """Tokens that fit into the model's positions beside the prefix; None without a limit."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is not None and n_slot >= limit:
+        raise UserError(
+            f"a prefix of {n_slot} slots leaves no room for text in the {limit} positions "
+            "of the model: lower --preseqlen, or shorten the text it starts from"
+        )
+    return None if limit is None else limit - n_slot
+
+
+def _add_padding(
+    model_args: ModelArguments,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+) -> int:
+    """Give model and tokenizer a [PAD] row if they are to have one; return the padding id."""
+    is_gpt2 = model.config.model_type == "gpt2"
+    if model_args.pad_row == "no" or (model_args.pad_row == "auto" and not is_gpt2):
+        pad_id = tokenizer.pad_token_id
+        return tokenizer.eos_token_id if pad_id is None else pad_id
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    add_pad_row(model, tokenizer.pad_token_id, seed)
+    return tokenizer.pad_token_id
+
+
+def _configure(run_args: RunArguments, output_dir: Path, has_eval: bool) -> None:
+    if run_args.evaluate_during_training and has_eval:
+        run_args.eval_strategy = "steps"
+    if run_args.report_to == ["tensorboard"]:
+        os.environ["TENSORBOARD_LOGGING_DIR"] = run_args.logging_dir or str(output_dir / "runs")
+    run_args.dataloader_pin_memory = run_args.n_gpu > 0
+    if run_args.n_gpu > 1:
+        # DataParallel would replicate the prefix without its frozen model.
+        print("several GPUs seen: using the first; start with torchrun to use all")
+        run_args._n_gpu = 1
+
+
+def _step_of(resume_from: Path | None) -> int:
+    if resume_from is None:
+        return 0
+    return read_json_object(resume_from / "trainer_state.json")["global_step"]
+
+
+def _costs(trainer: TableToTextTrainer, result: TrainOutput, before: int) -> dict[str, Any]:
+    """What training took; time and memory are those of this process, from step ``before`` on."""
+    return {
+        "trained_parameters": report.n_parameters(trainer.model, trainable_only=True),
+        "steps": result.global_step - before,
+        "seconds": result.metrics["train_runtime"],
+        "peak_bytes": report.peak_memory(),
+    }
+
+
+def _finish(trainer: TableToTextTrainer, output_dir: Path, evaluate_train_set: bool) -> None:
+    """Final losses, the log and its picture."""
+    results = {}
+    if trainer.eval_dataset is not None:
+        logs = (log for log in reversed(trainer.state.log_history) if "eval_loss" in log)
+        last = next(logs, {"step": -1})
+        fresh = last["step"] == trainer.state.global_step
+        results["eval_loss"] = (last if fresh else trainer.evaluate())["eval_loss"]
+    if evaluate_train_set:
+        # The original writes this number as "perplexity".
+        # By another name than eval_loss, which would make it the best evaluation.
+        losses = trainer.evaluate(trainer.train_dataset, metric_key_prefix="train_set")
+        results["train_set_loss"] = losses["train_set_loss"]
+    lines = "".join(f"{name} = {value}\n" for name, value in results.items())
+    (output_dir / "eval_results_lm.txt").write_text(lines, encoding="utf-8")
+    print(lines, end="")
+    report.draw_loss(trainer.state.log_history, output_dir / "loss.png")
+    write_json(output_dir / "log_history.json", trainer.state.log_history)

@@ -1,0 +1,137 @@
+"""What a tuning mode is: what it trains, how that is kept, and how it is loaded again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from prefix_tuning.files import write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+
+    from harness.report import Sizes
+
+MANIFEST = "tuned.json"
+"""What the folder of a baseline says of itself: its mode, its base model, its task."""
+
+
+@dataclass
+class Setting:
+    """What a tuning mode builds a trainer from.
+
+    Attributes:
+        model: the loaded base model, which the mode may change.
+        model_name: where it was loaded from.
+        tokenizer: of the model, with the padding token that training uses.
+        task: what decoding has to know: ``task_mode``, ``separator``, ``source_prefix``.
+        trainer: arguments of the trainer that are none of the mode's business.
+    """
+
+    model: PreTrainedModel
+    model_name: str
+    tokenizer: PreTrainedTokenizerBase
+    task: dict[str, str | None]
+    trainer: dict[str, Any]
+
+
+@dataclass
+class Built:
+    """A trainer, and what there is to do before and after it runs.
+
+    Attributes:
+        save: writes what is trained into a folder.
+        sizes: numbers of parameters.
+        start: brings the parameters of a new run to where they start, if not where they are.
+    """
+
+    trainer: Trainer
+    save: Callable[[Path], None]
+    sizes: Sizes
+    start: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class TuningMode:
+    """A tuning mode with its options, whose fields are its flags.
+
+    A subclass checks its options in the constructor; it says what is trained (:meth:`prepare`),
+    and, unless that is the whole model, how it is kept (:meth:`save`, :meth:`load`).
+    """
+
+    name: ClassVar[str]
+    """What ``--tuning_mode`` calls it."""
+    needs_base: ClassVar[bool] = False
+    """Whether its folder holds a part, to be put into a base model."""
+    exclusive: ClassVar[tuple[str, ...]] = ()
+    """Flags that are refused with other modes, by :meth:`check_unused`."""
+
+    def check(self) -> None:
+        """Refuse what cannot be trained.
+
+        Raises:
+            UserError: options exclude each other, or a package is missing.
+        """
+
+    def check_unused(self, chosen: str) -> None:
+        """Refuse, where another mode is chosen, flags that only this one has."""
+
+    def flags(self) -> dict[str, object]:
+        """The options by their flags, as a launcher writes them down."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def note(self) -> str:
+        """What the name of a run says of the options."""
+        return ""
+
+    def slots(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Positions that stand in front of every text."""
+        return 0
+
+    @property
+    def reads_source(self) -> bool:
+        """Whether batches keep source and target apart."""
+        return False
+
+    def prepare(self, model: PreTrainedModel) -> Any:
+        """Decide which parameters of the loaded model train; return the model to be trained."""
+        raise NotImplementedError
+
+    def save(self, folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Write what was trained: here the whole model and its tokenizer."""
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    @classmethod
+    def load(cls, model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+        """Put the trained part of ``folder`` into a base model, in eval mode.
+
+        Raises:
+            UserError: it is damaged, or belongs to another model.
+        """
+        raise NotImplementedError
+
+    def build(self, setting: Setting) -> Built:
+        """Make the trainer."""
+        from gpt2.trainer_prefix import TableToTextTrainer
+        from harness import report
+        from prefix_tuning import fingerprint
+
+        manifest = {
+            "tuning_mode": self.name,
+            # Before the model is changed, as it will be found again.
+            "base_model": fingerprint.describe(setting.model, setting.model_name),
+            "task": setting.task,
+        }
+        tuned = self.prepare(setting.model)
+        sizes = report.sizes(tuned, None)
+        print("\n".join(sizes.lines()), flush=True)
+
+        def save(folder: Path) -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.save(folder, tuned, setting.tokenizer)
+            write_json(folder / MANIFEST, manifest)
+
+        return Built(TableToTextTrainer(model=tuned, save=save, **setting.trainer), save, sizes)
