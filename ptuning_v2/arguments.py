@@ -45,6 +45,13 @@ class ModelArguments:
     pre_seq_len: int = flag(4, "number of prompt vectors of a layer")
     prefix_projection: bool = flag(False, "compute the keys and values by an MLP")
     prefix_hidden_size: int = flag(512, "hidden width of that MLP")
+    parametrization: str = flag(
+        "ptuning_v2",
+        "how keys and values are computed: ptuning_v2, mlp, flat, or one that is registered",
+    )
+    prefix_options: str | None = flag(
+        None, "options of that parametrisation by name, as rank=4,scale=0.5"
+    )
     hidden_dropout_prob: float = flag(
         0.1, "with --prefix, dropout of the prefix, the head and the frozen encoder"
     )
@@ -244,6 +251,13 @@ def _check_model(model: ModelArguments, data: DataTrainingArguments) -> None:
         raise UserError(f"--prompt with --task_name {data.task_name}: only glue and superglue")
     if model.prefix_projection and not model.prefix:
         raise UserError("--prefix_projection is part of --prefix: give both")
+    if model.parametrization != "ptuning_v2":
+        if not model.prefix:
+            raise UserError(f"--parametrization {model.parametrization}: only with --prefix")
+        if model.prefix_projection:
+            raise UserError("--prefix_projection: only with --parametrization ptuning_v2")
+    if model.prefix_options is not None and not model.prefix:
+        raise UserError(f"--prefix_options {model.prefix_options}: only with --prefix")
     if model.prefix or model.prompt:
         at_least_one(pre_seq_len=model.pre_seq_len, prefix_hidden_size=model.prefix_hidden_size)
     flags.fraction(hidden_dropout_prob=model.hidden_dropout_prob)
@@ -280,14 +294,9 @@ def free_positions(config: PretrainedConfig, occupied: int) -> int | None:
         config: of the encoder.
         occupied: :attr:`ModelArguments.occupied_positions`.
     """
-    if not getattr(config, "position_biased_input", True):
-        return None
-    # RoBERTa's table begins with rows that no token uses, up to the one of padding.
-    skipped = config.pad_token_id + 1 if config.model_type in _NUMBERED_AFTER_PADDING else 0
-    return config.max_position_embeddings - skipped - occupied
+    from prefix_tuning.positions import room
 
-
-_NUMBERED_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
+    return room(config, occupied)
 
 
 def check_length(config: PretrainedConfig, pre_seq_len: int, max_seq_length: int) -> None:

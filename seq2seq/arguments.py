@@ -56,6 +56,8 @@ def _add_prefix(add: Any) -> None:
     add("--mid_dim", type=int, help="hidden width of the prefix's MLPs (default: 512)")
     add("--use_deep", choices=YES_NO, help="one more hidden layer in the MLPs (default: no)")
     add("--prefix_sites", help=f"attentions with a prefix (default: {','.join(SITES)})")
+    add("--parametrization", help="mlp, flat, or one that is registered (default: mlp)")
+    add("--prefix_options", help="options of that parametrisation by name, as rank=4,scale=0.5")
     add("--prefix_dropout", type=float, default=0.0, help="on generated keys and values")
     add("--use_lowdata_token", default="no", choices=YES_NO, help="start from --lowdata_token")
     add("--lowdata_token", default="summarize", help="words whose tokens decide the prefix length")

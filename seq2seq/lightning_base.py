@@ -87,6 +87,7 @@ class BaseTransformer(pl.LightningModule):
         super().__init__()
         self.args = args
         loading.device(args)  # before minutes of loading: can this machine do it?
+        loading.own_options(args)
         self.tokenizer, base = loading.load_base(args, args.model_name_or_path)
         lengths = {n: getattr(args, n) for n in ("max_target_length", "val_max_target_length")}
         lengths["max_source_length"] = args.max_source_length or 512
@@ -242,6 +243,10 @@ class BaseTransformer(pl.LightningModule):
         self.position = tuple(checkpoint["position"])
 
 
+_MLP = {"mid_dim": "mid_dim", "use_deep": "deep"}
+"""The original's keys of a prefix's configuration -> options of the MLP."""
+
+
 class PrefixTransformer(BaseTransformer):
     """A frozen model and the prefix in front of it, the only thing that is trained."""
 
@@ -255,7 +260,7 @@ class PrefixTransformer(BaseTransformer):
         return self.seq2seq_model
 
     def generation_prefix(self) -> KeyValues:
-        return KeyValues(self.model.all_key_values())
+        return self.model.prompt(self.seq2seq_model)
 
     def logits(self, batch: dict[str, Tensor], is_target: Tensor) -> Tensor:
         inputs = self._inputs(batch)
@@ -269,12 +274,12 @@ class PrefixTransformer(BaseTransformer):
             "max_source_length": args.max_source_length or 512,
         }
         meta = checkpoint.metadata(prefix, self.seq2seq_model, args.model_name_or_path, task=task)
+        own = prefix.options()
         config = {
             **self.seq2seq_model.config.to_dict(),
             "optim_prefix": True,
             "preseqlen": prefix.length,
-            "mid_dim": prefix.mid_dim,
-            "use_deep": prefix.deep,
+            **{flag: own[name] for flag, name in _MLP.items() if name in own},
             "prefix_dropout": prefix.dropout.p,
             "format_mode": args.format_mode,
         }

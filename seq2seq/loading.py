@@ -13,6 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedToken
 
 from harness.models import load_model, load_tokenizer
 from prefix_tuning import checkpoint, initialization
+from prefix_tuning.choice import check_independent, parametrization, parse_options
 from prefix_tuning.errors import UserError
 from prefix_tuning.names import SITES
 from seq2seq import arguments
@@ -81,6 +82,12 @@ def check_flags(args: argparse.Namespace, folder: str) -> dict[str, Any]:
     """
     meta = checkpoint.read_metadata(Path(folder))
     deep = None if args.use_deep is None else args.use_deep == "yes"
+    name, given = meta["parametrization"], args.parametrization
+    if given not in (None, name) and not checkpoint.is_export(Path(folder)):
+        raise UserError(
+            f"{folder} was trained with --parametrization {name}, not {given}: leave the flag out, "
+            "the checkpoint knows"
+        )
     flags = {
         "preseqlen": ("length", args.preseqlen),
         "mid_dim": ("mid_dim", args.mid_dim),
@@ -101,6 +108,21 @@ def _as_flag(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ",".join(value) if isinstance(value, list) else str(value)
+
+
+def own_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What ``--prefix_options`` says of the parametrisation.
+
+    Raises:
+        UserError: it is impossible with BART, or has no such options.
+    """
+    name = args.parametrization or "mlp"
+    check_independent(name, "BART")
+    if args.use_lowdata_token == "yes" and not parametrization(name).can_start:
+        raise UserError(
+            f"--use_lowdata_token yes: a prefix of the parametrisation {name} can only start random"
+        )
+    return parse_options(name, args.prefix_options)
 
 
 def make_prefix(
@@ -138,9 +160,11 @@ def make_prefix(
         prefix_dropout=args.prefix_dropout,
         use_deep=args.use_deep == "yes",
         sites=arguments.sites(args) or SITES,
+        parametrization=args.parametrization or "mlp",
+        prefix_options=own_options(args),
     )
     if words is not None and fit:
         at = device(args)
-        targets = initialization.activations(model.to(at), words.to(at))
-        initialization.fit(prefix.to(at), targets, 200, 3e-5, train_embedding=True)
+        slots = initialization.activations(model.to(at), words.to(at))
+        prefix.to(at).start(slots, steps=200, learning_rate=3e-5, train_embedding=True)
     return prefix

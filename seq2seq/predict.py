@@ -59,7 +59,8 @@ SCORES: dict[str, Callable[[Sequence[str], Sequence[str]], dict[str, float]]] = 
 def of_run(args: argparse.Namespace) -> argparse.Namespace:
     """The flags that decode the best checkpoint of the run that the flags ``args`` trained."""
     best = str(Path(args.output_dir) / runs.BEST)
-    given = dict.fromkeys(("preseqlen", "mid_dim", "use_deep", "prefix_sites"))
+    of_prefix = ("preseqlen", "mid_dim", "use_deep", "prefix_sites")
+    given = dict.fromkeys((*of_prefix, "parametrization", "prefix_options"))
     if args.tuning_mode == "finetune":
         given = {"model_name_or_path": best, "source_prefix": args.source_prefix}
     else:

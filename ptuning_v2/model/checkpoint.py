@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 HEAD = "head.safetensors"
 _TUNING = ("prefix", "prompt", "pre_seq_len", "prefix_projection", "prefix_hidden_size")
 _TUNING += ("hidden_dropout_prob", "shift_positions", "freeze_backbone")
+_TUNING += ("parametrization", "prefix_options")
 """The flags that say what is trained; a checkpoint remembers them."""
 
 
@@ -51,7 +52,7 @@ def metadata(model: nn.Module, model_args: ModelArguments, **task: Any) -> dict[
     """What a checkpoint says about itself, as JSON values; ``task`` is its task and its labels."""
     base = model.backbone if isinstance(model, PromptedEncoder) else model
     return {
-        "parametrization": "ptuning_v2",
+        "parametrization": model_args.parametrization,
         "tuning": {name: getattr(model_args, name) for name in _TUNING},
         # Real tokens are numbered from here.
         "position_offset": model_args.occupied_positions,

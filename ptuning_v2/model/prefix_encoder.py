@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
+from prefix_tuning.parametrizations import PARAMETRIZATIONS
 from prefix_tuning.prefix import Prefix
 from prefix_tuning.shape import PrefixShape
 
@@ -32,7 +34,7 @@ class PrefixEncoder(Prefix):
 
     def __init__(
         self,
-        shape: PrefixShape,
+        shape: PrefixShape | PretrainedConfig,
         length: int,
         dropout: float = 0.0,
         projection: bool = False,
@@ -41,12 +43,14 @@ class PrefixEncoder(Prefix):
         super().__init__(shape, length, dropout, ("self",))
         self.projection = projection
         self.hidden_size = hidden_size
-        self.embedding = nn.Embedding(length, shape.width if projection else shape.features)
+        self.embedding = nn.Embedding(
+            length, self.shape.width if projection else self.shape.features
+        )
         if projection:
             self.trans = nn.Sequential(
-                nn.Linear(shape.width, hidden_size),
+                nn.Linear(self.shape.width, hidden_size),
                 nn.Tanh(),
-                nn.Linear(hidden_size, shape.features),
+                nn.Linear(hidden_size, self.shape.features),
             )
         self.apply(init_weights)
 
@@ -61,6 +65,9 @@ class PrefixEncoder(Prefix):
     def slots(self, site: str = "self") -> Tensor:
         table = self.embedding.weight
         return self.trans(table) if self.projection else table
+
+
+PARAMETRIZATIONS[PrefixEncoder.parametrization] = PrefixEncoder
 
 
 def init_weights(module: nn.Module) -> None:

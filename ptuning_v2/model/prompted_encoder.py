@@ -15,7 +15,7 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 
-from prefix_tuning.attention import KeyValues, enable_prefix
+from prefix_tuning.attention import KeyValues, enable_prefix, run
 from prefix_tuning.errors import UserError
 from prefix_tuning.positions import check_length
 from prefix_tuning.prefix import Prefix
@@ -165,8 +165,9 @@ class PromptedEncoder(nn.Module):
         layers = self.prefix_encoder.key_values(n_row)
         prefix = KeyValues(layers, offset=None if self.shift_positions else 0)
         # Padding is numbered like tokens: of question answering, it has a part in the loss.
-        positions = torch.arange(n_token, device=input_ids.device).unsqueeze(0)
-        return self.backbone(input_ids=input_ids, position_ids=positions, prefix=prefix, **inputs)
+        positions = torch.arange(n_token, device=input_ids.device).unsqueeze(0)  # [1, T]
+        given = {"input_ids": input_ids, "position_ids": positions, **inputs}
+        return run(self.backbone, prefix, given)
 
     def _encode_shallow(
         self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor

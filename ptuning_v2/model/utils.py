@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import transformers
 from torch import nn
@@ -10,10 +10,10 @@ from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoModel, PretrainedConfi
 
 from harness.models import load_config, load_partly
 from harness.report import Sizes, n_parameters
+from prefix_tuning.choice import build, check_independent, parse_options
 from prefix_tuning.errors import UserError
-from prefix_tuning.shape import PrefixShape
 from ptuning_v2.model.heads import TaskType
-from ptuning_v2.model.prefix_encoder import PrefixEncoder, init_weights
+from ptuning_v2.model.prefix_encoder import init_weights
 from ptuning_v2.model.prompted_encoder import PromptedEncoder
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def get_model(
     Raises:
         UserError: the base model cannot be had, or cannot carry prompts.
     """
+    options = _own_options(model_args)
     prompted = model_args.prefix or model_args.prompt
     auto_class = AutoModel if prompted else AUTO_CLASSES[task_type]
     base, new = load_partly(
@@ -92,17 +93,25 @@ def get_model(
     prompts: nn.Module = nn.Embedding(length, config.hidden_size)
     init_weights(prompts)
     if model_args.prefix:
-        prompts = PrefixEncoder(
-            PrefixShape.from_config(config),
-            length,
-            dropout=config.hidden_dropout_prob,
-            projection=model_args.prefix_projection,
-            hidden_size=model_args.prefix_hidden_size,
-        )
+        shared = {
+            "length": length,
+            "dropout": config.hidden_dropout_prob,
+            "projection": model_args.prefix_projection,
+            "hidden_size": model_args.prefix_hidden_size,
+        }
+        prompts = build(model_args.parametrization, config, shared, options)
     shift = model_args.shift_positions == "yes"
     model = PromptedEncoder(base, task_type, config.num_labels, prompts, shift_positions=shift)
     model.new_names = [f"{base.base_model_prefix}.{name}" for name in new]
     return model
+
+
+def _own_options(model_args: ModelArguments) -> dict[str, Any]:
+    """``--prefix_options``, refused before anything is loaded if they are none."""
+    if not model_args.prefix:
+        return {}
+    check_independent(model_args.parametrization, "an encoder")
+    return parse_options(model_args.parametrization, model_args.prefix_options)
 
 
 def sizes(model: nn.Module) -> Sizes:
