@@ -47,6 +47,7 @@ def macro_f1(labels: Sequence[float], predictions: Sequence[float]) -> float:
 
 
 def matthews_correlation(labels: Sequence[float], predictions: Sequence[float]) -> float:
+    """Matthews' correlation; 0 where either side is constant, as scikit-learn and GLUE have it."""
     return float(metrics.matthews_corrcoef(labels, predictions))
 
 
@@ -91,14 +92,18 @@ def score(task: str, labels: Sequence[float], predictions: Sequence[float]) -> S
 
     Returns:
         The metrics of the task, correlations from -1 to 1, others from 0 to 1; where there are
-        two, also their mean as ``combined_score``, as P-tuning v2 logs it.
+        two, also their mean as ``combined_score``, as P-tuning v2 logs it. Where labels or
+        predictions are constant Matthews' correlation is 0 by definition, which a note says;
+        Pearson's and Spearman's are undefined (the official metric prints nan), hence missing.
 
     Raises:
-        UserError: the task is unknown, or counts differ.
+        UserError: the task is unknown, counts differ, or a number is not finite.
     """
     if task not in TASKS:
         raise UserError(f"unknown task {task!r}: expected one of {', '.join(sorted(TASKS))}")
     checks.check_counts(len(labels), len(predictions), "labels")
+    checks.check_finite(labels, "the labels")
+    checks.check_finite(predictions, "the predictions")
     values = {name: metric(labels, predictions) for name, metric in TASKS[task].items()}
     if len(values) > 1:
         values["combined_score"] = sum(values.values()) / len(values)
@@ -108,20 +113,26 @@ def score(task: str, labels: Sequence[float], predictions: Sequence[float]) -> S
             scores.add_missing(name, "undefined: labels or predictions are all the same")
         else:
             scores.values[name] = value
+    if task == "cola" and 1 in (len(set(labels)), len(set(predictions))):
+        scores.add_note("matthews_correlation: 0 as labels or predictions are all the same")
     return scores
 
 
 def read_labels(path: Path, kind: Callable[[str], float] = int) -> list[float]:
-    """Read one label per line; ``kind`` is int for classes and float for scores."""
+    """Read one label per line; ``kind`` is int for classes and float for scores.
+
+    Raises:
+        UserError: a line is no number, is not finite, or is the -1 of a set without labels.
+    """
     labels = []
     for number, line in enumerate(files.read_lines(path), 1):
         try:
             labels.append(kind(line))
-            if not math.isfinite(labels[-1]):
+            if not math.isfinite(labels[-1]) or (kind is int and not line.isdecimal()):
                 raise ValueError(line)
         except ValueError as error:
             expected = "a class number" if kind is int else "a number"
-            raise UserError(f"{path}, line {number}: {line!r} is not {expected}") from error
+            raise UserError(f"{path}, line {number}: {line[:40]!r} is not {expected}") from error
     return labels
 
 

@@ -84,8 +84,7 @@ def score(
     scores.note = "Scored on " + TEST_SETS.get(
         len(hyps), f"{len(hyps)} records, which is neither of the DART test sets"
     )
-    if remark := checks.empty_outputs(hyps):
-        scores.note += f"; {remark}"
+    scores.add_note(checks.empty_outputs(hyps))
     if not models:
         return scores
     first = [group[0] for group in refs]

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 
-from evaluation import checks, files, java
+from evaluation import checks, files, java, words
 from evaluation.mteval import Mteval
 from evaluation.report import Scores, Unavailable, argument_parser, naming_files, publish
 from prefix_tuning.errors import UserError, run_command
@@ -42,7 +42,8 @@ def score(
 
     Returns:
         BLEU, METEOR, ROUGE_L from 0 to 1, NIST and CIDEr on scales of their own. CIDEr weighs
-        n-grams by their frequency in these references: not comparable across test sets.
+        n-grams by their frequency in these references: not comparable across test sets. All are
+        undefined where a text has words and the tokeniser 13a sees none.
 
     Raises:
         UserError: counts differ, or an instance has no reference.
@@ -61,6 +62,9 @@ def score(
         scores.values |= {column: results[column][0] for column in columns}
         scores.segments = {column: results[column][1] for column in columns}
     scores.segments = _segment_ngrams(references, hypotheses) | scores.segments if segments else {}
+    if unread := words.unread_instances(references, hypotheses, "13a"):
+        advice = "sacrebleu REFERENCES -i HYPOTHESES -tok {} scores such texts"
+        scores.undefine(words.why_undefined(unread, len(hypotheses), "13a", advice), unread)
     return scores
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,21 @@ class Scores:
         self.values[column] = None
         self.missing[column] = str(reason)
 
+    def add_note(self, text: str) -> None:
+        self.note = "; ".join(filter(None, (self.note, text)))
+
+    def undefine(self, reason: str, instances: Iterable[int]) -> None:
+        """Take every column back, and the scores of these instances, numbered from 0.
+
+        The reason is a note: it is printed once and not per column.
+        """
+        self.add_note(reason)
+        for column in self.values:
+            self.add_missing(column, reason)
+        for values in self.segments.values():
+            for number in instances:
+                values[number] = None
+
 
 def format_table(rows: Mapping[str, Scores]) -> str:
     """Lay out one line per row, four decimals, then the notes and why columns are missing."""
@@ -50,7 +65,9 @@ def format_table(rows: Mapping[str, Scores]) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in cells]
     remarks = [scores.note for scores in rows.values() if scores.note]
-    remarks += [f"{c}: {why}" for scores in rows.values() for c, why in scores.missing.items()]
+    said = "\n".join(remarks)
+    missing = [pair for scores in rows.values() for pair in scores.missing.items()]
+    remarks += [f"{column}: {why}" for column, why in missing if why not in said]
     return "\n".join([*lines, *dict.fromkeys(remarks)])
 
 

@@ -3,9 +3,13 @@
     python -m evaluation.summarization REFERENCES HYPOTHESES [--sentence_separator "<n>"]
 
 One summary per line. ROUGE-L takes the whole summary for one sentence, as the original did: right
-for XSUM. Papers on CNN/DailyMail report ROUGE-Lsum, which compares sentence by sentence: it is
-printed when --sentence_separator says what stands between two sentences of a line. There is no
-sentence splitter here, because every splitter gives another number.
+for XSUM. Papers on CNN/DailyMail report ROUGE-Lsum, which compares sentence by sentence. Every
+splitter gives another number, hence it is printed when one is named: --sentence_separator says what
+stands between two sentences of a line, --sentence_splitter nltk finds them with NLTK's Punkt, as
+transformers' examples do.
+
+rouge-score reads the letters a to z and digits. Where a text has words and none of them, scores are
+undefined, and printed as such; --tokenizer takes one of sacrebleu's tokenisers in its place.
 
 Numbers are means over summaries, from 0 to 100. The original's were medians of bootstrap samples
 without a seed, different at each run by up to 0.1: --bootstrap SEED repeats that with a seed.
@@ -14,14 +18,14 @@ ROUGE-1.5.5.pl with -m has a larger stemmer: 0.2 to 0.4 points above these.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.scoring import BootstrapAggregator
+from rouge_score.scoring import BootstrapAggregator, Score
 from tqdm import tqdm
 
-from evaluation import checks, files
+from evaluation import checks, files, sentences, words
 from evaluation.report import Scores, argument_parser, naming_files, publish
 from prefix_tuning.errors import UserError, run_command
 
@@ -35,39 +39,85 @@ def score(
     bootstrap_seed: int | None = None,
     use_stemmer: bool = True,
     segments: bool = False,
+    tokenizer: str = "rouge",
+    sentence_splitter: str | None = None,
 ) -> Scores:
     """Score summaries against one reference each.
 
     Args:
         references: one summary per instance.
         hypotheses: one summary per instance, same order; an empty one scores 0.
-        sentence_separator: what stands between two sentences; None leaves ROUGE-Lsum out.
+        sentence_separator: what stands between two sentences.
         bootstrap_seed: report medians of 1000 bootstrap samples, as the original, not means.
         use_stemmer: Porter stemmer, as the original; False equals ROUGE-1.5.5.pl without -m.
         segments: also give the scores of each summary.
+        tokenizer: rouge-score's own, or one of sacrebleu's (``words.TOKENIZERS``), unstemmed.
+        sentence_splitter: ``"nltk"`` finds the sentences, and the column says so. Without it and
+            a separator there is no ROUGE-Lsum.
 
     Returns:
-        F of ROUGE-1, ROUGE-2, ROUGE-L (Lin 2004) and ROUGE-Lsum, from 0 to 100.
+        F of ROUGE-1, ROUGE-2, ROUGE-L (Lin 2004) and ROUGE-Lsum, from 0 to 100; all undefined
+        where a text has words and the tokeniser sees none.
 
     Raises:
-        UserError: counts differ, or a reference is empty.
+        UserError: counts differ, a reference is empty, the splitter has no data.
     """
     checks.check_texts([[reference] for reference in references], hypotheses)
-    names = [name for name in COLUMNS if name != "rougeLsum" or sentence_separator is not None]
-    scorer = RougeScorer(names, use_stemmer=use_stemmer)
-    pairs = tqdm(zip(references, hypotheses, strict=True), "ROUGE", leave=False, disable=None)
-    separator = sentence_separator or "\n"
-    results = [scorer.score(*(text.replace(separator, "\n") for text in pair)) for pair in pairs]
-    by_name = {name: [100 * result[name].fmeasure for result in results] for name in names}
+    split = _splitter(sentence_separator, sentence_splitter)
+    columns = {name: COLUMNS[name] for name in COLUMNS if name != "rougeLsum" or split}
+    if sentence_splitter:
+        columns["rougeLsum"] += f" ({sentence_splitter})"
     scores = Scores(note=checks.empty_outputs(hypotheses))
+    results = _score_each(list(columns), references, hypotheses, split, tokenizer, use_stemmer)
+    by_name = {name: [100 * result[name].fmeasure for result in results] for name in columns}
     if bootstrap_seed is None:
-        scores.values = {COLUMNS[name]: float(np.mean(by_name[name])) for name in names}
+        scores.values = {columns[name]: float(np.mean(by_name[name])) for name in columns}
     else:
         middle = _bootstrap(results, bootstrap_seed)
-        scores.values = {COLUMNS[name]: 100 * middle[name].mid.fmeasure for name in names}
+        scores.values = {columns[name]: 100 * middle[name].mid.fmeasure for name in columns}
     if segments:
-        scores.segments = {COLUMNS[name]: list(by_name[name]) for name in names}
+        scores.segments = {columns[name]: list(by_name[name]) for name in columns}
+    if tokenizer != "rouge":
+        scores.add_note(f"words as the tokeniser {tokenizer} splits them")
+    texts = [[reference] for reference in references]
+    if unread := words.unread_instances(texts, hypotheses, tokenizer):
+        advice = "use --tokenizer {}"
+        scores.undefine(words.why_undefined(unread, len(texts), tokenizer, advice), unread)
     return scores
+
+
+def _splitter(separator: str | None, name: str | None) -> Callable[[str], list[str]] | None:
+    if separator is not None and name is not None:
+        raise UserError("give --sentence_separator or --sentence_splitter: either one splits")
+    if separator is not None:
+        if not separator:
+            raise UserError("--sentence_separator is empty, which stands everywhere")
+        return lambda text: text.split(separator)
+    if name not in (None, "nltk"):
+        raise UserError(f"--sentence_splitter {name}: there is only nltk")
+    return sentences.punkt() if name else None
+
+
+class _Words:
+    """What :class:`RougeScorer` takes for a tokeniser."""
+
+    def __init__(self, tokenize: words.Tokenize) -> None:
+        self.tokenize = tokenize
+
+
+def _score_each(
+    names: list[str],
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    split: Callable[[str], list[str]] | None,
+    tokenizer: str,
+    use_stemmer: bool,
+) -> list[dict[str, Score]]:
+    scorer = RougeScorer(names, tokenizer=_Words(words.tokenizer(tokenizer, use_stemmer)))
+    pairs = tqdm(zip(references, hypotheses, strict=True), "ROUGE", leave=False, disable=None)
+    if split is None:
+        return [scorer.score(*pair) for pair in pairs]
+    return [scorer.score(*("\n".join(split(text)) for text in pair)) for pair in pairs]
 
 
 def _bootstrap(results: Sequence[dict], seed: int) -> dict:
@@ -86,6 +136,12 @@ def _bootstrap(results: Sequence[dict], seed: int) -> dict:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argument_parser(__doc__, "one summary per line", "one summary per line")
     parser.add_argument("--sentence_separator", metavar="TEXT", help="also print ROUGE-Lsum")
+    parser.add_argument(
+        "--sentence_splitter", choices=["nltk"], help="also print ROUGE-Lsum, of its sentences"
+    )
+    parser.add_argument(
+        "--tokenizer", choices=words.TOKENIZERS, default="rouge", help="what is taken for a word"
+    )
     parser.add_argument("--bootstrap", type=int, metavar="SEED", help="medians, not means")
     args = parser.parse_args(argv)
     if args.bootstrap is not None and not 0 <= args.bootstrap < 2**32:
@@ -98,6 +154,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             sentence_separator=args.sentence_separator,
             bootstrap_seed=args.bootstrap,
             segments=args.segments,
+            tokenizer=args.tokenizer,
+            sentence_splitter=args.sentence_splitter,
         )
     publish({"summaries": scores}, args)
 
