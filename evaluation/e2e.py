@@ -62,9 +62,7 @@ def score(
         scores.values |= {column: results[column][0] for column in columns}
         scores.segments = {column: results[column][1] for column in columns}
     scores.segments = _segment_ngrams(references, hypotheses) | scores.segments if segments else {}
-    if unread := words.unread_instances(references, hypotheses, "13a"):
-        advice = "sacrebleu REFERENCES -i HYPOTHESES -tok {} scores such texts"
-        scores.undefine(words.why_undefined(unread, len(hypotheses), "13a", advice), unread)
+    words.undefine_unread(scores, references, hypotheses, "13a")
     return scores
 
 

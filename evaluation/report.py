@@ -55,13 +55,13 @@ class Scores:
                 values[number] = None
 
 
-def format_table(rows: Mapping[str, Scores]) -> str:
-    """Lay out one line per row, four decimals, then the notes and why columns are missing."""
+def format_table(rows: Mapping[str, Scores], digits: int = 4) -> str:
+    """Lay out one line per row, so many decimals, then the notes and why columns are missing."""
     columns = list(dict.fromkeys(column for scores in rows.values() for column in scores.values))
     cells = [["", *columns]]
     for name, scores in rows.items():
         values = (scores.values.get(column) for column in columns)
-        cells.append([name, *("-" if value is None else f"{value:.4f}" for value in values)])
+        cells.append([name, *("-" if value is None else f"{value:.{digits}f}" for value in values)])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in cells]
     remarks = [scores.note for scores in rows.values() if scores.note]

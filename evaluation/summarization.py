@@ -62,7 +62,8 @@ def score(
     Raises:
         UserError: counts differ, a reference is empty, the splitter has no data.
     """
-    checks.check_texts([[reference] for reference in references], hypotheses)
+    groups = [[reference] for reference in references]
+    checks.check_texts(groups, hypotheses)
     split = _splitter(sentence_separator, sentence_splitter)
     columns = {name: COLUMNS[name] for name in COLUMNS if name != "rougeLsum" or split}
     if sentence_splitter:
@@ -79,10 +80,8 @@ def score(
         scores.segments = {columns[name]: list(by_name[name]) for name in columns}
     if tokenizer != "rouge":
         scores.add_note(f"words as the tokeniser {tokenizer} splits them")
-    texts = [[reference] for reference in references]
-    if unread := words.unread_instances(texts, hypotheses, tokenizer):
-        advice = "use --tokenizer {}"
-        scores.undefine(words.why_undefined(unread, len(texts), tokenizer, advice), unread)
+    advice = "use --tokenizer {} of evaluation.summarization"
+    words.undefine_unread(scores, groups, hypotheses, tokenizer, advice)
     return scores
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from rouge_score.tokenizers import DefaultTokenizer
 from sacrebleu.metrics.bleu import BLEU
 
+from evaluation.report import Scores
 from prefix_tuning.errors import UserError
 
 Tokenize = Callable[[str], list[str]]
@@ -99,16 +100,30 @@ def unread_instances(
     return unread
 
 
-def why_undefined(unread: dict[int, str], total: int, name: str, advice: str) -> str:
-    """One sentence about :func:`unread_instances`.
+def undefine_unread(
+    scores: Scores,
+    references: Sequence[Sequence[str]],
+    hypotheses: Sequence[str],
+    name: str,
+    advice: str = "sacrebleu REFERENCES -i HYPOTHESES -tok {} scores such texts",
+) -> None:
+    """Take back scores of texts that the tokeniser ``name`` does not read, and say so in a note.
 
     Args:
-        total: number of instances.
-        advice: how to use another tokeniser, ``{}`` being the one that fits.
+        scores: of these texts.
+        references: one or more per instance.
+        hypotheses: one per instance.
+        name: of the tokeniser that the scores stand on.
+        advice: how to use another one, ``{}`` being the one that fits.
     """
+    unread = unread_instances(references, hypotheses, name)
+    if not unread:
+        return
     first, text = next(iter(unread.items()))
     fitting = next((fit for script, fit in _FITTING if script.search(text)), "intl")
-    return (
-        f"undefined: the tokeniser {name} sees no word in {len(unread)} of {total} texts, first "
-        f"in number {first + 1}, which are not in its scripts; {advice.format(fitting)}"
+    reason = (
+        f"undefined: the tokeniser {name} sees no word in {len(unread)} of {len(hypotheses)} "
+        f"texts, first in number {first + 1}, which are not in its scripts; "
+        f"{advice.format(fitting)}"
     )
+    scores.undefine(reason, unread)

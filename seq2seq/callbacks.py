@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ class OurModelCheckPoint(Checkpoint):
 
     Args:
         folder: of the run.
-        metric: of the validation, the larger the better unless it is "loss".
+        metric: of the validation, the larger the better unless it is "loss". One that is equal or
+            undefined at every validation chooses nothing: the loss does.
         save_steps: optimiser steps between two checkpoints to resume from.
         all_epochs: keep ``checkpointepoch=N.ckpt`` of every epoch, as the original.
     """
@@ -32,29 +34,45 @@ class OurModelCheckPoint(Checkpoint):
         self.save_steps = save_steps
         self.all_epochs = all_epochs
         self.best: float | None = None
+        """The metric of the best validation, the larger the better."""
+        self.least_loss, self.always_equal = -math.inf, False
         self.saved_at = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {
+            "best": self.best if self.metric != "loss" or self.best is None else -self.best,
+            "least_loss": self.least_loss,
+            "always_equal": self.always_equal,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
+        best = state_dict["best"]
+        self.best = best if self.metric != "loss" or best is None else -best
+        self.least_loss = state_dict.get("least_loss", -math.inf)
+        self.always_equal = state_dict.get("always_equal", False)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         # Not again at this step: a batch that is accumulated for the next one would be lost.
         self.saved_at = trainer.global_step
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        value = trainer.callback_metrics[f"val_{self.metric}"].item()
-        better = self.best is None or (
-            value < self.best if self.metric == "loss" else value > self.best
-        )
+        value, loss = (self._merit(trainer, name) for name in (self.metric, "loss"))
+        if self.best is None:
+            better, self.always_equal = True, True
+        else:
+            self.always_equal = self.always_equal and value == self.best
+            better = value > self.best or (self.always_equal and loss > self.least_loss)
         if better:
-            self.best = value
+            self.best, self.least_loss = value, loss
             self._save(trainer, pl_module, self.folder / runs.BEST)
         if self.all_epochs:
             name = runs.EPOCHS.replace("*", str(trainer.current_epoch))
             self._save(trainer, pl_module, self.folder / name)
+
+    def _merit(self, trainer: pl.Trainer, name: str) -> float:
+        """The larger the better; what is not a finite number is worse than all that are."""
+        value = trainer.callback_metrics[f"val_{name}"].item()
+        return (-value if name == "loss" else value) if math.isfinite(value) else -math.inf
 
     def _save(self, trainer: pl.Trainer, pl_module: Any, folder: Path) -> None:
         if trainer.is_global_zero:

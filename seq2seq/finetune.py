@@ -14,6 +14,7 @@ command goes on with it.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -130,7 +131,8 @@ class SummarizationModule(BaseTransformer):
         predicted = {i: text for output in outputs for i, text in output["texts"].items()}
         records = self.datasets["val"].records
         references = [record.target for record in records]
-        scores = SCORES[self.mode](references, [predicted[i] for i in range(len(records))])
+        outputs_in_order = [predicted[i] for i in range(len(records))]
+        scores = SCORES[self.mode](references, outputs_in_order).values
 
         def mean(values: list[float]) -> float:
             return sum(values) / len(values)
@@ -146,10 +148,12 @@ class SummarizationModule(BaseTransformer):
                 "val_avg_gen_time": mean([output["gen_time"] for output in outputs]),
                 "val_avg_gen_len": mean(lengths),
                 "step_count": self.step_count,
-                **{name: mean([output[name] for output in outputs]) for name in legacy},
+                **{name: _finite(mean([o[name] for o in outputs])) for name in legacy},
             }
         )
         logged = {f"val_{name}": value for name, value in {"loss": loss, **scores}.items()}
+        # Lightning logs numbers only; one that is not finite chooses no checkpoint.
+        logged = {name: math.nan if value is None else value for name, value in logged.items()}
         self.log_dict(logged, prog_bar=True, sync_dist=True)
 
     def _of_all_processes(self, values: list[Any]) -> list[Any]:
@@ -166,6 +170,10 @@ class SummarizationModule(BaseTransformer):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.metrics, self.step_count = checkpoint["validations"]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 class PrefixSummarizationModule(PrefixTransformer, SummarizationModule):

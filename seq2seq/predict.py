@@ -19,6 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evaluation import summarization
+from evaluation.report import Scores, format_table
+from evaluation.words import undefine_unread
 from harness.decode import decode_resumably
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
@@ -34,22 +36,21 @@ ORIGINAL_BASE = "facebook/bart-large"
 """The base model of all that the original trained, which its folders do not name."""
 
 
-def rouge(references: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+def rouge(references: Sequence[str], predictions: Sequence[str]) -> Scores:
     """Means of ROUGE over whole references, from 0 to 100; an empty output scores 0."""
-    scores = summarization.score(references, [text or "." for text in predictions])
-    return {
-        name: scores[column]
-        for name, column in summarization.COLUMNS.items()
-        if column in scores.values
-    }
+    scores = summarization.score(references, predictions)
+    names = {column: name for name, column in summarization.COLUMNS.items()}
+    return Scores({names[c]: value for c, value in scores.values.items()}, note=scores.note)
 
 
-def bleu(references: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+def bleu(references: Sequence[str], predictions: Sequence[str]) -> Scores:
     """sacrebleu's corpus BLEU, from 0 to 100."""
-    return calculate_bleu(predictions, references)
+    scores = Scores({**calculate_bleu(predictions, references)})
+    undefine_unread(scores, [[text] for text in references], predictions, "13a")
+    return scores
 
 
-SCORES: dict[str, Callable[[Sequence[str], Sequence[str]], dict[str, float]]] = {
+SCORES: dict[str, Callable[[Sequence[str], Sequence[str]], Scores]] = {
     "summarization": rouge,
     "translation": bleu,
 }
@@ -187,8 +188,13 @@ def _decode(args: argparse.Namespace, run: Decoder, split: str, records: Sequenc
         print("not scored: some inputs have no reference")
         return output
     scores = SCORES[args.task_mode](references, predictions)
-    print("  ".join(f"{name} {value:.2f}" for name, value in scores.items()))
-    document = {"scores": scores, "n_text": len(records), "search": asdict(run.search)}
+    print(format_table({split: scores}, digits=2))
+    document = {
+        "scores": scores.values,
+        "note": scores.note,
+        "n_text": len(records),
+        "search": asdict(run.search),
+    }
     write_json(output.with_name(output.name + "_eval.json"), document)
     return output
 

@@ -6,6 +6,7 @@ that is reported.
 
 from __future__ import annotations
 
+import math
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,13 +48,11 @@ def calculate_rouge(
     """ROUGE-1, -2 and -L (stemmed F, from 0 to 100, 4 decimals) of a batch.
 
     They are medians of bootstrap samples, as the original's, whose samples had no seed; for few
-    texts they are a little off the mean.
+    texts they are a little off the mean. They are nan where they are undefined.
     """
-    # An empty output has no words, and neither has a full stop: both score 0.
-    outputs = [text if text.strip() else "." for text in output_lns]
-    scores = summarization.score(reference_lns, outputs, bootstrap_seed=seed)
-    names = ("rouge1", "rouge2", "rougeL")
-    return {name: round(scores.values[summarization.COLUMNS[name]], 4) for name in names}
+    scores = summarization.score(reference_lns, output_lns, bootstrap_seed=seed)
+    values = {name: scores[summarization.COLUMNS[name]] for name in ("rouge1", "rouge2", "rougeL")}
+    return {name: math.nan if v is None else round(v, 4) for name, v in values.items()}
 
 
 def calculate_bleu(output_lns: Sequence[str], refs_lns: Sequence[str]) -> dict[str, float]:

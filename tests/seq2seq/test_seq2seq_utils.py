@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from transformers import BartConfig, BartForConditionalGeneration, T5Config, T5Model
 
+from seq2seq.callbacks import OurModelCheckPoint
+from seq2seq.predict import SCORES
 from seq2seq.utils import (
     assert_all_frozen,
     calculate_bleu,
@@ -147,3 +150,48 @@ def test_git_info(tmp_path: Path) -> None:
     info = git_info(tmp_path)
     assert info["repo_branch"] == "trunk"
     assert len(info["repo_sha"]) == 40
+
+
+def test_scores_of_a_script_that_the_tokeniser_does_not_read() -> None:
+    assert math.isnan(calculate_rouge(["добрый день"], ["добрый день"])["rouge1"])
+    scores = SCORES["summarization"](["добрый день"], ["добрый день"])
+    assert scores.values == dict.fromkeys(("rouge1", "rouge2", "rougeL"))
+    assert "use --tokenizer intl" in scores.note
+    scores = SCORES["translation"](["今天天气很好我们"], ["今天天气很好我们"])
+    assert scores.values == {"bleu": None}
+    assert "-tok zh" in scores.note
+    assert SCORES["translation"](["a b c d"], ["a b c d"])["bleu"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("metric", "validations", "kept"),
+    [
+        ("rouge2", [(math.nan, 3.0), (math.nan, 2.0), (math.nan, 2.5)], 1),
+        ("rouge2", [(0.0, 3.0), (0.0, 2.0), (0.0, 2.5)], 1),
+        ("rouge2", [(3.0, 3.0), (4.0, 2.0), (4.0, 1.0)], 1),  # not always equal: the first stays
+        ("rouge2", [(math.nan, 1.0), (0.0, 2.0), (0.0, 1.0)], 1),
+        ("rouge2", [(0.0, 1.0), (0.0, math.nan), (1.0, 9.0)], 2),
+        ("loss", [(math.nan,), (2.0,), (math.nan,), (1.5,), (1.6,)], 3),
+    ],
+)
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_metric_that_is_undefined_or_always_equal_chooses_nothing(
+    tmp_path: Path, metric: str, validations: list[tuple[float, ...]], kept: int, resumed: bool
+) -> None:
+    callback = OurModelCheckPoint(tmp_path, metric, 1, all_epochs=False)
+    saved = []
+    for number, values in enumerate(validations):
+        if resumed:
+            state = callback.state_dict()
+            callback = OurModelCheckPoint(tmp_path, metric, 1, all_epochs=False)
+            callback.load_state_dict(state)
+        names = (metric,) if metric == "loss" else (metric, "loss")
+        trainer = SimpleNamespace(
+            is_global_zero=True,
+            callback_metrics={
+                f"val_{n}": torch.tensor(v) for n, v in zip(names, values, strict=True)
+            },
+        )
+        module = SimpleNamespace(save=lambda folder, number=number: saved.append(number))
+        callback.on_validation_end(trainer, module)
+    assert saved[-1] == kept
