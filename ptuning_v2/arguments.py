@@ -183,8 +183,10 @@ def get_args(
         UserError: a flag is missing or makes no sense, naming it.
     """
     classes = (ModelArguments, DataTrainingArguments, RunFlags, QuestionAnwseringArguments)
+    ours = {field.name for cls in classes for field in fields(cls)}
     parser = flags.Parser(*classes, description=DESCRIPTION, defaults=defaults)
     (model, data, run, qa), rest = parser.read_known(sys.argv[1:] if argv is None else argv)
+    theirs = {name: value for name, value in (defaults or {}).items() if name not in ours}
     check(model, data, run, qa)
     data = replace(
         data,
@@ -193,8 +195,10 @@ def get_args(
     )
     from ptuning_v2.training.arguments import training_arguments
 
-    known = [f"--{field.name}" for cls in classes for field in fields(cls)]
-    return Arguments(model, data, training_arguments(run, rest, known), qa)
+    training_args = training_arguments(
+        run, [*flags.command(theirs), *rest], [f"--{name}" for name in sorted(ours)]
+    )
+    return Arguments(model, data, training_args, qa)
 
 
 def check(

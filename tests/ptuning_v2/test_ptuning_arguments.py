@@ -14,8 +14,8 @@ from transformers import BertConfig, DebertaConfig, RobertaConfig, TrainingArgum
 
 from prefix_tuning.errors import UserError
 from ptuning_v2.arguments import RunFlags, check_length, free_positions, get_args, settings
-from ptuning_v2.run_script.run_hyperparameters import command_of, read_rows
 from ptuning_v2.tasks.utils import DATASETS, TASKS
+from scripts.run_hyperparameters import arguments_of, read_rows
 
 # As the original's scripts spell them, with variables filled in.
 SUPERGLUE = (
@@ -78,6 +78,17 @@ def test_flags_of_trainer_are_taken_too():
         get_args([*MINIMAL.format("glue", "rte").split(), "--pre_seq_length", "1"])
     with pytest.raises(UserError, match=r"Trainer refuses these flags: .*sometimes"):
         get_args([*MINIMAL.format("glue", "rte").split(), "--eval_strategy", "sometimes"])
+
+
+def test_defaults_instead_of_the_usual_ones():
+    """What a row gives; the command line goes before it, and Trainer's flags are among them."""
+    row = {"task_name": "glue", "dataset_name": "rte", "model_name_or_path": "m"}
+    row |= {"output_dir": "o", "do_eval": True, "adam_beta1": 0.8, "learning_rate": "1e-2"}
+    model, _, run, _ = get_args(["--model_name_or_path", "n"], row)
+    assert (model.model_name_or_path, run.do_eval, run.adam_beta1) == ("n", True, 0.8)
+    assert run.learning_rate == 0.01
+    with pytest.raises(UserError, match="--adam_beta3: there is no such flag"):
+        get_args([], {**row, "adam_beta3": 0.8})
 
 
 def test_help_imports_no_model_library():
@@ -178,7 +189,7 @@ def test_hyperparameters_are_flags():
     rows = read_rows()
     assert len(rows) == 20
     for name, row in rows.items():
-        model, data, run, _ = get_args(command_of(name))
+        model, data, run, _ = arguments_of(name)
         assert ("roberta" in model.model_name_or_path) == name.endswith("roberta"), name
         assert Path(run.output_dir).name.endswith(name.rsplit("_", 1)[1]), name
         assert data.dataset_name in TASKS[data.task_name]

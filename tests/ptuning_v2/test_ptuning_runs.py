@@ -24,9 +24,9 @@ from transformers import (
 from prefix_tuning import checkpoint
 from prefix_tuning.errors import UserError
 from ptuning_v2 import run, search
-from ptuning_v2.arguments import get_args
-from ptuning_v2.run_script import run_hyperparameters
+from ptuning_v2.arguments import Arguments, get_args
 from ptuning_v2.training.trainer_base import BaseTrainer
+from scripts import run_hyperparameters, search_hyperparameters
 
 _SIZES = {
     "hidden_size": 32,
@@ -491,11 +491,11 @@ def test_search(
     grid = ["--learning_rate", "1e-2", "3e-2", "--pre_seq_len", "2", "--num_train_epochs", "1"]
     with pytest.raises(UserError, match="no finished run"):
         search.main(["rte", "bert"])
-    search.main(["rte", "bert", *grid, *overrides])
+    search_hyperparameters.main(["rte", "bert", *grid, *overrides])
     runs = sorted(path.name for path in (tmp_path / "checkpoints/rte-bert-search").iterdir())
     assert runs == ["rte-1-1e-2-2", "rte-1-3e-2-2"]
     capsys.readouterr()
-    search.main(["rte", "bert", *grid, *overrides])
+    search_hyperparameters.main(["rte", "bert", *grid, *overrides])
     assert "trained parameters" not in capsys.readouterr().out  # all of them are finished
     path = tmp_path / "checkpoints/rte-bert-search/rte-1-3e-2-2/best_results.json"
     path.write_text('{"best_epoch": 4, "best_eval_accuracy": 0.99}', encoding="utf-8")
@@ -505,21 +505,25 @@ def test_search(
     assert "rte-1-1e-2-2" in second
     with pytest.raises(UserError, match="no finished run with a score"):
         search.main(["rte", "bert", "f1"])
+    with pytest.raises(UserError, match="give at least one of --num_train_epochs"):
+        search_hyperparameters.main(["rte", "bert", *overrides])
 
 
 def test_rows_of_hyperparameters(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """conll04_bert and wic_bert as the original's scripts have them."""
-    calls: list[list[str]] = []
-    monkeypatch.setattr(run, "main", lambda argv: calls.append(argv))
+    calls: list[Arguments] = []
+    monkeypatch.setattr(run, "run", calls.append)
     run_hyperparameters.main(["conll04_bert", "--seed", "3"])
     run_hyperparameters.main(["wic_bert"])
-    model, data, training, _ = get_args(calls[0])
+    model, data, training, _ = calls[0]
     assert (model.prefix, model.pre_seq_len, model.hidden_dropout_prob) == (True, 128, 0.2)
     assert (training.learning_rate, training.num_train_epochs, training.seed) == (2e-2, 40, 3)
     assert (training.do_predict, data.dataset_name) == (True, "conll2004")
-    model, data, training, _ = get_args(calls[1])
+    model, data, training, _ = calls[1]
     assert (model.prefix_projection, data.template_id, training.do_predict) == (True, 1, False)
     run_hyperparameters.main([])
     assert capsys.readouterr().out.count("\n") >= 20
+    with pytest.raises(UserError, match="there is no such flag; did you mean --pre_seq_len"):
+        run_hyperparameters.main(["wic_bert", "--pre_seq_length", "3"])
     with pytest.raises(UserError, match="'wic' is no row"):
         run_hyperparameters.main(["wic"])

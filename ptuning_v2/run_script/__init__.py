@@ -1,1 +1,0 @@
-"""Runs with the original's hyper-parameters."""
