@@ -6,22 +6,40 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from prefix_tuning.attached import attach, detach, load
     from prefix_tuning.attention import KeyValues, enable_prefix
+    from prefix_tuning.model_card import Facts
     from prefix_tuning.parametrizations import EmbeddingPrefix, FlatPrefix, InfixPrefix, MLPPrefix
+    from prefix_tuning.prefix import Prefix
+    from prefix_tuning.saving import load_prefix, save_prefix
     from prefix_tuning.shape import PrefixShape
 
 __version__ = "0.1.0"
 __all__ = [
     "EmbeddingPrefix",
+    "Facts",
     "FlatPrefix",
     "InfixPrefix",
     "KeyValues",
     "MLPPrefix",
+    "Prefix",
     "PrefixShape",
+    "attach",
+    "detach",
     "enable_prefix",
+    "load",
+    "load_prefix",
+    "save_prefix",
 ]
 
 _HOMES = {
+    "attach": "attached",
+    "detach": "attached",
+    "load": "attached",
+    "load_prefix": "saving",
+    "save_prefix": "saving",
+    "Facts": "model_card",
+    "Prefix": "prefix",
     "KeyValues": "attention",
     "enable_prefix": "attention",
     "FlatPrefix": "parametrizations",

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from prefix_tuning import guard
 from prefix_tuning.backends import BACKENDS, InterfaceDoor
 from prefix_tuning.deberta import DisentangledDoor
 from prefix_tuning.doors import Door, not_through_the_interface
@@ -40,6 +41,7 @@ __all__ = [
     "check_usable",
     "enable_prefix",
     "has_plain_head",
+    "prefixed_class",
     "prefixed_inputs",
     "run",
 ]
@@ -47,6 +49,7 @@ __all__ = [
 DOORS: dict[str, Door] = {"deberta": DisentangledDoor(), "deberta-v2": DisentangledDoor()}
 """``model_type`` -> the door of a family whose attention bypasses ``AttentionInterface``."""
 _INTERFACE = InterfaceDoor()
+guard.install()
 
 
 def _door_of(model: PreTrainedModel) -> Door:
@@ -93,6 +96,7 @@ def prefixed_inputs(
         UserError, RuntimeError: as :func:`run`.
     """
     check_usable(model)
+    guard.check_shape(model, prefix)
     return {**inputs, **position_inputs(model, prefix.offset, inputs), "prefix": prefix}
 
 
@@ -115,16 +119,17 @@ def check_usable(model: PreTrainedModel) -> None:
 
 
 @functools.cache
-def _prefixed_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
+def prefixed_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
     """A subclass of ``base`` whose ``forward`` takes one parameter more, ``prefix``."""
     signature = inspect.signature(base.forward)
     names = [n for n, p in signature.parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
 
-    def forward(self: Any, *args: Any, prefix: Front | None = None, **kwargs: Any) -> Any:
+    def forward(self: Any, *args: Any, prefix: Any = None, **kwargs: Any) -> Any:
         if prefix is None:
             return base.forward(self, *args, **kwargs)
         inputs = {**dict(zip(names, args, strict=False)), **kwargs}
-        return run(self, prefix, inputs, functools.partial(base.forward, self))
+        front = guard.as_front(self, prefix, inputs)
+        return run(self, front, inputs, functools.partial(base.forward, self))
 
     # generate() reads the signature to decide what to pass: with (*args, **kwargs) it would drop
     # position_ids, and left-padded rows would be decoded differently, silently.
@@ -164,7 +169,7 @@ class _Probe(Front):
 
 
 def enable_prefix(model: PreTrainedModel) -> PreTrainedModel:
-    """Let a model take ``prefix=KeyValues(...)`` in ``forward`` and ``generate``.
+    """Let a model take ``prefix=`` in ``forward`` and ``generate``: KeyValues, or a Prefix.
 
     Decoders (GPT-2, Llama), encoders (BERT, RoBERTa, DeBERTa) and encoder-decoders (BART, T5)
     alike. The model keeps its weights and its behaviour without a prefix; its class becomes a
@@ -194,8 +199,9 @@ def enable_prefix(model: PreTrainedModel) -> PreTrainedModel:
         name_sites(model)
     elif "position_ids" not in inspect.signature(base.forward).parameters:
         raise UserError(f"{base.__name__} cannot carry a prefix: it takes no position_ids to shift")
-    model.__class__ = _prefixed_class(base)
+    model.__class__ = prefixed_class(base)
     model._prefix_backend = backend  # type: ignore[assignment]
+    model._prefix_shape = PrefixShape.from_config(model.config)  # type: ignore[assignment]
     try:
         _door_of(model).open(model, backend)
         _prove(model)

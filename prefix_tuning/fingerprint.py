@@ -19,6 +19,7 @@ def fingerprint(model: PreTrainedModel) -> dict[str, list[float]]:
     """
     body = model.base_model if hasattr(model, "base_model") else model
     matrices = {n: p for n, p in body.named_parameters() if p.ndim == 2 and ".weight" in n}
+    matrices = {n: p for n, p in matrices.items() if not n.startswith("prefix.")}  # attached
     names = sorted(n for n in matrices if any(part.isdigit() for part in n.split(".")))
     picked = names[:: max(1, len(names) // 8)][:8]
     return {n: _sample(matrices[n]) for n in picked}

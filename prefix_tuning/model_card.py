@@ -26,6 +26,8 @@ class Facts:
     """The command line that trained it."""
     license: str | None = None
     """An identifier of the hub (``apache-2.0``), which should agree with the base model's."""
+    address: str | None = None
+    """Where it will be found, ``owner/name``; the folder's name when not given."""
 
 
 _USE = {
@@ -77,7 +79,7 @@ def write(
         lines += ["| metric | value |", "|---|---:|", *rows, ""]
     if facts.command:
         lines += ["Trained with:", "", "```sh", facts.command, "```", ""]
-    lines += [_USE[library].format(auto=auto, base=shown, folder=folder.name)]
+    lines += [_USE[library].format(auto=auto, base=shown, folder=facts.address or folder.name)]
     write_text(folder / FILE, "\n".join(lines) + "\n")
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prefix_tuning import checkpoint, model_card, peft_format
+from prefix_tuning import checkpoint, hub, model_card, peft_format
 from prefix_tuning.checkpoint import CHECKPOINT, EXPORT, META
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import write_json
@@ -33,6 +33,13 @@ class Saved(NamedTuple):
     head: dict[str, Tensor]
     """Parameters of the model that were trained besides; empty for a language model."""
 
+    @property
+    def offset(self) -> int | None:
+        """Where real tokens are numbered from, if not where this kind of model has them."""
+        offset = self.meta.get("position_offset", self.prefix.length)
+        is_usual = offset == self.prefix.length or self.prefix.sites != ("self",)
+        return None if is_usual else offset
+
 
 def save_prefix(
     folder: Path | str,
@@ -41,6 +48,7 @@ def save_prefix(
     *,
     head: Mapping[str, Tensor] | None = None,
     facts: Facts | None = None,
+    offset: int | None = None,
 ) -> int:
     """Write what is kept of a prefix: its keys and values, safetensors and JSON, and a card.
 
@@ -50,6 +58,7 @@ def save_prefix(
         model: the base model, after ``enable_prefix``.
         head: trained parameters of the model besides, by name.
         facts: for the card.
+        offset: where real tokens are numbered from, ``P`` or 0 by the kind of model when not given.
 
     Returns:
         the size of the keys and values in bytes.
@@ -58,7 +67,7 @@ def save_prefix(
         UserError: the prefix depends on each source and has no keys and values of its own.
     """
     folder, head = Path(folder), dict(head or {})
-    meta = describe(prefix, model, head)
+    meta = describe(prefix, model, head, offset)
     size = checkpoint.export(folder, prefix, meta, model)
     if head:
         checkpoint.write_tensors(folder / HEAD, head)
@@ -71,27 +80,37 @@ def save_parameters(
     prefix: Prefix,
     model: PreTrainedModel,
     *,
+    state: Mapping[str, Tensor] | None = None,
     head: Mapping[str, Tensor] | None = None,
     facts: Facts | None = None,
+    offset: int | None = None,
 ) -> None:
     """Write the prefix as it is trained, so that training can go on; arguments as above.
+
+    ``state`` is taken instead of the prefix's own, where a wrapper has gathered it.
 
     Its ``config.json`` names no ``model_type``: the base's own loader refuses the folder, instead
     of drawing the base's weights at random.
     """
     folder, head = Path(folder), dict(head or {})
     folder.mkdir(parents=True, exist_ok=True)
-    meta = describe(prefix, model, head)
-    checkpoint.write_tensors(folder / CHECKPOINT[0], {**prefix.state_dict(), **head})
+    meta = describe(prefix, model, head, offset)
+    state = prefix.state_dict() if state is None else state
+    checkpoint.write_tensors(folder / CHECKPOINT[0], {**state, **head})
     write_json(folder / CHECKPOINT[1], {META: meta})
     model_card.write(folder, meta, facts, auto=_loader(model))
 
 
 def describe(
-    prefix: Prefix, model: PreTrainedModel, head: Mapping[str, Tensor] | None = None
+    prefix: Prefix,
+    model: PreTrainedModel,
+    head: Mapping[str, Tensor] | None = None,
+    offset: int | None = None,
 ) -> dict[str, Any]:
     """The metadata of a prefix for ``model``, with the names of the trained head."""
     meta = checkpoint.metadata(prefix, model, model.name_or_path or "")
+    if offset is not None:
+        meta["position_offset"] = offset
     return {**meta, "head": sorted(head)} if head else meta
 
 
@@ -99,7 +118,7 @@ def load_prefix(folder: Path | str, model: PreTrainedModel | None = None) -> Pre
     """Read a prefix from a folder of this project, of the original or of PEFT.
 
     Args:
-        folder: where it is.
+        folder: where it is, or ``owner/name`` on the hub.
         model: the base model, checked to be the one that the prefix was trained on. PEFT's folders
             need it.
 
@@ -109,12 +128,18 @@ def load_prefix(folder: Path | str, model: PreTrainedModel | None = None) -> Pre
     Raises:
         UserError: the folder is missing, damaged, of something else, or of another model.
     """
-    return read(folder, model).prefix
+    saved = read(folder, model)
+    if saved.offset is not None:
+        raise UserError(
+            f"behind the prefix of {folder} real tokens are numbered from {saved.offset}, which "
+            "prefix.prompt() does not know: use prefix_tuning.load(model, folder)"
+        )
+    return saved.prefix
 
 
 def read(folder: Path | str, model: PreTrainedModel | None = None) -> Saved:
     """:func:`load_prefix` with the metadata and the head."""
-    folder = Path(folder)
+    folder = hub.local(folder)
     if peft_format.is_peft_folder(folder):
         if model is None:
             raise UserError(f"{folder} is a folder of PEFT, which needs the base model: give it")

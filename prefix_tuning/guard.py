@@ -1,0 +1,87 @@
+"""What may be given to a model as its prefix; anything else is an error, and not ignored.
+
+The models of transformers hand down every keyword that they do not know, and their attentions
+ignore it: without :func:`install`, ``model(**inputs, prefix=...)`` before ``enable_prefix(model)``
+would compute the bare model's logits. The one place that all of them pass is the call of a
+``PreTrainedModel``, so importing :mod:`prefix_tuning.attention` puts a check there; no other
+argument is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from prefix_tuning.errors import UserError
+from prefix_tuning.key_values import Front, KeyValues
+from prefix_tuning.names import SITES
+from prefix_tuning.shape import PrefixShape
+
+
+def install() -> None:
+    """Check every call of a model from now on."""
+    PreTrainedModel.__call__ = _call  # type: ignore[method-assign]
+
+
+def _call(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+    prefix = kwargs.get("prefix")
+    if prefix is not None and isinstance(prefix, Front | nn.Module) and not _is_enabled(self):
+        raise UserError(
+            f"{type(self).__name__} would ignore the prefix it was given: call "
+            "prefix_tuning.enable_prefix(model) first"
+        )
+    return nn.Module.__call__(self, *args, **kwargs)
+
+
+def _is_enabled(model: PreTrainedModel) -> bool:
+    """Whether it is an enabled model, or the body of one, which shares its configuration."""
+    backend = model.config._attn_implementation or ""
+    return hasattr(model, "_prefix_base") or backend.startswith("prefix_tuning_")
+
+
+def as_front(model: PreTrainedModel, prefix: Any, inputs: Mapping[str, Any]) -> Front:
+    """What ``prefix=`` means: a front as it is, or the module whose keys and values it shall be.
+
+    Args:
+        inputs: the arguments of the call.
+    """
+    if isinstance(prefix, Front):
+        return prefix
+    prompt = getattr(prefix, "prompt", None)
+    if not isinstance(prefix, nn.Module) or not callable(prompt):
+        raise UserError(
+            f"prefix= takes KeyValues, or a prefix that makes them, not {type(prefix).__name__}"
+        )
+    return prompt(model, n_row(inputs))
+
+
+def n_row(inputs: Mapping[str, Any]) -> int:
+    """How many rows the batch of a call has; 1 where nothing tells."""
+    names = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
+    given = (inputs[name] for name in names if inputs.get(name) is not None)
+    return next((tokens.shape[0] for tokens in given), 1)
+
+
+def check_shape(model: Any, front: Front) -> None:
+    """Raise :class:`UserError` for keys and values of another model, which might run regardless."""
+    if not isinstance(front, KeyValues):
+        return
+    shape: PrefixShape = model._prefix_shape
+    wanted = (shape.n_layer, shape.n_head, shape.head_dim)
+    sites = SITES if model.config.is_encoder_decoder else ("self",)
+    for site, layers in front.sites.items():
+        if site not in sites:
+            raise UserError(
+                f"this prefix stands at the {site} attention, which {type(model).__name__} does "
+                f"not have (it has {', '.join(sites)}): give it a prefix made for it"
+            )
+        found = (len(layers), layers[0].shape[2], layers[0].shape[4])
+        if found != wanted:
+            raise UserError(
+                "this prefix has {} layers, {} key/value heads of size {}, ".format(*found)
+                + f"but {type(model).__name__} has "
+                + "{}, {} of size {}: give it a prefix made for it".format(*wanted)
+            )
