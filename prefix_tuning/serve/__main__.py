@@ -55,7 +55,8 @@ def _load(args: argparse.Namespace) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(args.model)
         dtype = getattr(torch, args.dtype)
-        model: Any = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype).to(device)
+        model: Any = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype)
+        model = model.to(device)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"--model {args.model} cannot be loaded on {device} ({reason})") from error

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from prefix_tuning.key_values import Attended, Backend, Front, KeyValues
-from prefix_tuning.positions import position_limit
+from prefix_tuning.positions import room
 from prefix_tuning.shape import PrefixShape
 
 _COLUMNS = 64
@@ -33,7 +33,7 @@ class Rows(Front):
         super().__init__(0)
         shape = PrefixShape.from_config(model.config)
         self.model = model
-        self._limit = position_limit(model)
+        self._limit = room(model.config)
         empty = (shape.n_layer, 2, 0, shape.n_head, 0, shape.head_dim)
         self._store = torch.empty(empty, dtype=model.dtype, device=model.device)
         """``[L, 2, R, H, N, d]`` for at least as many rows and columns as are in use."""
