@@ -34,7 +34,6 @@ class MLPPrefix(Prefix):
     """
 
     parametrization = "mlp"
-    can_start = True
 
     def __init__(
         self,
@@ -96,7 +95,6 @@ class EmbeddingPrefix(Prefix):
     """
 
     parametrization = "embedding"
-    uses_model = True
 
     def __init__(
         self,
@@ -144,9 +142,7 @@ class InfixPrefix(MLPPrefix):
     """
 
     parametrization = "infix"
-    can_start = False
     reads_source = True
-    uses_model = True
 
     def __init__(
         self,
@@ -162,7 +158,7 @@ class InfixPrefix(MLPPrefix):
     def options(self) -> dict[str, Any]:
         return {**Prefix.options(self), "mid_dim": self.mid_dim, "deep": self.deep}
 
-    start = Prefix.start
+    start = Prefix.start  # given keys and values would not be all of its own
 
     def prompt(
         self,
