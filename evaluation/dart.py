@@ -118,18 +118,25 @@ def read_references(path: Path) -> tuple[list[list[str]], list[Hashable]]:
         for column in columns[1:]:
             checks.check_counts(len(columns[0]), len(column), f"lines in {path.name}")
         return [list(texts) for texts in zip(*columns, strict=True)], list(range(len(columns[0])))
+    place = ""
     try:
         if path.suffix.lower() == ".xml":
             records = [_xml_record(entry) for entry in files.read_xml(path).iter("entry")]
         else:
-            records = [_json_record(record) for record in files.read_json(path)]
+            records = []
+            for number, record in enumerate(files.read_json(path), 1):
+                place = f", record {number}"
+                records.append(_json_record(record))
     except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a DART file: {error}") from error
+        raise UserError(f"{path} is not a DART file: {error}{place}") from error
     return [texts for texts, _ in records], [triples for _, triples in records]
 
 
 def _json_record(record: dict) -> tuple[list[str], Hashable]:
     texts = [annotation["text"].strip() for annotation in record["annotations"]]
+    for triple in record["tripleset"]:
+        if not isinstance(triple, list) or not all(isinstance(part, str) for part in triple):
+            raise TypeError(f"{triple!r} is not a list of three texts")
     return texts, tuple(_triple_key(*triple) for triple in record["tripleset"])
 
 

@@ -15,7 +15,7 @@ number.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -175,9 +175,8 @@ def _read_references(path: Path) -> list[list[str]]:
         grouped = groupby(pairs, key=lambda pair: pair[0])
         return [[reference for _, reference in group] for _, group in grouped]
     lines = files.read_lines(path)
-    if all(line.count("||") == 1 for line in lines if line):
-        pairs = [(line.split("||")[0], line.split("||")[1].strip()) for line in lines if line]
-        return list(group_by_source(pairs).values())
+    if "||" in next(filter(None, lines)):
+        return list(group_by_source(_data_pairs(path, lines)).values())
     while not lines[-1]:
         lines.pop()
     if "" not in lines:
@@ -186,6 +185,19 @@ def _read_references(path: Path) -> list[list[str]]:
         if not line and not following:
             raise UserError(f"{path}, line {number}: an instance without references")
     return [list(group) for full, group in groupby(lines, key=bool) if full]
+
+
+def _data_pairs(path: Path, lines: list[str]) -> Iterator[tuple[str, str]]:
+    """Sources and references of the paper's data file; blank lines are skipped, as in training."""
+    for number, line in enumerate(lines, 1):
+        if line and line.count("||") != 1:
+            raise UserError(
+                f"{path}, line {number}: expected SOURCE||TARGET, found {line.count('||')} "
+                "times '||'"
+            )
+        if line:
+            source, reference = line.split("||")
+            yield source, reference.strip()
 
 
 def _read_pairs(path: Path, text_columns: set[str]) -> list[tuple[str, str]]:

@@ -46,8 +46,21 @@ def read_xml(path: Path) -> ElementTree.Element:
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Read a ``.csv`` or ``.tsv`` file with a header: its column names and its rows."""
+    """Read a ``.csv`` or ``.tsv`` file with a header: its column names and its rows.
+
+    Raises:
+        UserError: a row is not as wide as the header, a quotation mark is not closed, or a cell of
+            a ``.tsv`` holds a tab or line break: then one is not closed where it should be, and
+            rows are merged.
+    """
     read_text(path)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    header, *rows = [row for row, _ in files.read_csv(path, delimiter)]
-    return [name.strip().lower() for name in header], rows
+    header, *rows = files.read_csv(path, delimiter)
+    if delimiter == "\t":
+        for row, where in rows:
+            if any("\t" in cell or "\n" in cell or "\r" in cell for cell in row):
+                raise UserError(
+                    f"{where}: a tab or line break inside a cell: a quotation mark that begins a "
+                    "cell is not closed in it; write it twice and the cell in quotation marks"
+                )
+    return [name.strip().lower() for name in header[0]], [row for row, _ in rows]

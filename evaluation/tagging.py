@@ -9,16 +9,20 @@ role labelling count; srl-eval.pl leaves them out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from seqeval import metrics
 
-from evaluation import checks, files
+from evaluation import checks
 from evaluation.report import Scores, argument_parser, naming_files, publish
 from prefix_tuning.errors import UserError, run_command
+from prefix_tuning.files import numbered_lines
 
 Tags = Sequence[str]
+_TAG = re.compile(r"O|[BIES]-\S+")
+_BILOU = re.compile(r"[LU]-\S+")
 
 
 def score(references: Sequence[Tags], hypotheses: Sequence[Tags]) -> dict[str, Scores]:
@@ -34,7 +38,7 @@ def score(references: Sequence[Tags], hypotheses: Sequence[Tags]) -> dict[str, S
         then precision, recall and f1 of each type; from 0 to 1.
 
     Raises:
-        UserError: counts of sentences or words differ.
+        UserError: counts of sentences or words differ, or a tag is outside the scheme.
     """
     checks.check_counts(len(references), len(hypotheses), "sentences")
     for number, (gold, predicted) in enumerate(zip(references, hypotheses, strict=True), 1):
@@ -44,6 +48,9 @@ def score(references: Sequence[Tags], hypotheses: Sequence[Tags]) -> dict[str, S
                 f"{len(predicted)} in the hypotheses"
             )
     gold_tags, tags = [list(s) for s in references], [list(s) for s in hypotheses]
+    for number, sentence in enumerate([*gold_tags, *tags]):
+        for tag in set(sentence):
+            check_tag(tag, f"sentence {number % len(gold_tags) + 1}")
     if not any(tag != "O" for sentence in gold_tags for tag in sentence):
         raise UserError("the references have no chunk to find: every tag is O")
     report = metrics.classification_report(gold_tags, tags, output_dict=True, zero_division=0)
@@ -58,18 +65,73 @@ def _scores(line: dict[str, float]) -> Scores:
     return Scores({column: float(line[name]) for column, name in columns.items()})
 
 
+def check_tag(tag: str, where: str) -> None:
+    """Refuse a tag that is neither O nor ``B-``, ``I-``, ``E-`` or ``S-`` and a type.
+
+    conlleval.pl and seqeval score the tags of BILOU, but wrongly: to them ``L-`` and ``U-`` begin
+    no chunk of their own.
+    """
+    if _TAG.fullmatch(tag):
+        return
+    advice = "expected O, or B- or I- and a type"
+    if _BILOU.fullmatch(tag):
+        advice = "tags of BILOU are not scored: write I- for L- and B- for U-"
+    raise UserError(f"{where}: tag {tag!r}; {advice}")
+
+
+def ends_sentence(line: str) -> bool:
+    """Whether a line of CoNLL columns is blank or begins a document."""
+    return not line.strip() or split_columns(line)[0] == "-DOCSTART-"
+
+
+def split_columns(line: str) -> list[str]:
+    """The columns of a line, separated by tabs or else by blanks.
+
+    A token of a tab-separated file may be a character that counts as white space, and one of a
+    blank-separated file an unbreakable blank.
+    """
+    if "\t" in line:
+        return [*line.split("\t")[:-1], line.split("\t")[-1].strip()]
+    return [column for column in line.rstrip("\r").split(" ") if column]
+
+
 def read_tags(path: Path) -> list[list[str]]:
-    """Read the tags of each sentence, from CoNLL columns or ``words ||| tags`` lines."""
-    lines = files.read_lines(path)
-    if all("|||" in line for line in lines if line):
-        return [line.split("|||")[1].split() for line in lines if line]
+    """Read the tags of each sentence, from CoNLL columns or ``INDEX words ||| tags`` lines.
+
+    Raises:
+        UserError: a line has another number of columns than the first, or of tags than words, or
+            a tag is outside the scheme, naming file and line.
+    """
+    lines = [(line, where) for line, where in numbered_lines(path)]
+    first = next((line for line, _ in lines if line.strip()), None)
+    if first is None:
+        raise UserError(f"{path} is empty")
+    if re.match(r"\s*\d+ .*\|\|\|", first):
+        return [_predicate_tags(line, where) for line, where in lines if line.strip()]
     sentences: list[list[str]] = [[]]
-    for line in lines:
-        if line and not line.startswith("-DOCSTART-"):
-            sentences[-1].append(line.split()[-1])
+    width = 0
+    for line, where in lines:
+        if not ends_sentence(line):
+            columns = split_columns(line)
+            width = width or len(columns)
+            if len(columns) != width:
+                raise UserError(f"{where}: {len(columns)} columns, the first line has {width}")
+            check_tag(columns[-1], where)
+            sentences[-1].append(columns[-1])
         elif sentences[-1]:
             sentences.append([])
     return [tags for tags in sentences if tags]
+
+
+def _predicate_tags(line: str, where: str) -> list[str]:
+    words, *rest = line.split("|||")
+    tags = rest[0].split() if len(rest) == 1 else []
+    count = len(words.split()) - 1
+    if len(rest) != 1 or len(tags) != count:
+        raise UserError(f"{where}: expected INDEX words ||| tags, a tag for each of {count} words")
+    for tag in tags:
+        check_tag(tag, where)
+    return tags
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -83,12 +83,16 @@ def read_references(path: Path) -> tuple[list[list[str]], list[str]]:
         texts = [[lex.text or "" for lex in entry.findall("lex")] for entry in entries]
         return texts, [entry.get("category", "") for entry in entries]
     document = files.read_json(path)
+    texts, categories, place = [], [], ""
     try:
-        values = [next(iter(entry.values())) for entry in document["entries"]]
-        texts = [[lex["lex"].strip() for lex in entry["lexicalisations"]] for entry in values]
-        return texts, [entry["category"].strip() for entry in values]
-    except (AttributeError, KeyError, StopIteration, TypeError) as error:
-        raise UserError(f"{path} is not a WebNLG challenge file: no {error}") from error
+        for number, numbered in enumerate(document["entries"], 1):
+            place = f", entry {number}"
+            (entry,) = numbered.values()  # a subset keeps the numbers of the whole
+            texts.append([lex["lex"].strip() for lex in entry["lexicalisations"]])
+            categories.append(entry["category"].strip())
+    except (AttributeError, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a WebNLG challenge file: {error}{place}") from error
+    return texts, categories
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,7 +7,7 @@ one's own JSONL; the other tasks from lines with a separator, or from two parall
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gpt2.records import Record, checked, lines
@@ -46,9 +46,9 @@ def _read_webnlg(path: Path, good_only: bool) -> Iterator[Record]:
     for number, entry in enumerate(entries, start=1):
         where = f"{path}, entry {number}"
         try:
-            entry = entry[str(number)]
+            (entry,) = entry.values()  # a subset keeps the numbers of the whole
             triples = [
-                (triple["subject"], triple["property"], triple["object"])
+                _triple((triple["subject"], triple["property"], triple["object"]))
                 for triple in entry["modifiedtripleset"]
             ]
             texts = [
@@ -56,13 +56,24 @@ def _read_webnlg(path: Path, good_only: bool) -> Iterator[Record]:
                 for text in entry["lexicalisations"]
                 if not good_only or text["comment"] == "good"
             ]
-        except (KeyError, TypeError) as error:
+        except KeyError as error:
             raise UserError(f"{where}: {error!s} is missing, no WebNLG 2017 entry") from error
+        except UserError:
+            raise
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UserError(f"{where}: no WebNLG 2017 entry ({error!s})") from error
         # A bar in front of every triple, the first one too (the paper's text shows it without).
         source = "".join(f" | {s} : {p} : {o}" for s, p, o in triples)
         relations = tuple(p for _, p, _ in triples)
         source = checked(source, "modifiedtripleset", where)
         yield Record(source, tuple(texts), where, relations, entry.get("category"))
+
+
+def _triple(parts: Sequence[str]) -> Sequence[str]:
+    """``parts`` if they are three texts; a text would be read as its characters."""
+    if isinstance(parts, str) or not all(isinstance(part, str) for part in parts):
+        raise TypeError(f"{parts!r} is not a triple of texts")
+    return parts
 
 
 def read_dart(path: Path) -> Iterator[Record]:
@@ -73,8 +84,10 @@ def read_dart(path: Path) -> Iterator[Record]:
     for number, entry in enumerate(data, start=1):
         where = f"{path}, record {number}"
         try:
-            triples = [(s, p.lower(), o) for s, p, o in entry["tripleset"]]
+            triples = [(s, p.lower(), o) for s, p, o in map(_triple, entry["tripleset"])]
             texts = tuple(checked(a["text"], "a text", where) for a in entry["annotations"])
+        except UserError:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{where}: no DART record ({error!s})") from error
         source = checked(" | ".join(f"{s} : {p} : {o}" for s, p, o in triples), "tripleset", where)

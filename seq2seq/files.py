@@ -131,6 +131,8 @@ def _json_rows(path: Path) -> Iterator[Row]:
 
 def _e2e_rows(path: Path) -> Iterator[Row]:
     for line, where in numbered_lines(path):
+        if not line.strip():
+            continue
         if line.count("||") != 1:
             raise UserError(
                 f"{where}: expected SOURCE||TARGET, found {line.count('||')} times '||'"

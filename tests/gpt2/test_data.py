@@ -191,7 +191,7 @@ def test_average_lengths_of_e2e(shared: Path, gpt2_tokenizer: GPT2Tokenizer) -> 
         ("webnlg", "a.json", {"entries": []}, "the file has no records"),
         ("webnlg", "a.json", [], "expected WebNLG 2017 JSON"),
         ("webnlg", "a.json", {"entries": [{"1": {}}]}, "a.json, entry 1: 'modifiedtripleset'"),
-        ("webnlg", "a.json", {"entries": [{"2": {}}]}, "a.json, entry 1: '1' is missing"),
+        ("webnlg", "a.json", {"entries": [{"2": {}}]}, "entry 1: 'modifiedtripleset' is missing"),
         ("triples", "a.json", json.dumps(DART)[:-20], "a.json, line 1: not JSON"),
         ("triples", "a.json", "", "a.json, line 1: not JSON"),
         ("triples", "a.json", {}, "expected DART JSON"),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation import tagging
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import numbered_lines
 from ptuning_v2.tasks.base import DATA, locate
@@ -84,20 +85,21 @@ def read_columns(path: Path, token_column: int = 0) -> list[Sentence]:
             tags.clear()
 
     for line, where in numbered_lines(path):
-        if not line.strip() or line.startswith("-DOCSTART-"):
+        if tagging.ends_sentence(line):
             finish()
             continue
-        # A token of a tab-separated file may be a character that counts as white space.
-        columns = line.split("\t") if "\t" in line else line.split()
+        columns = tagging.split_columns(line)
         if len(columns) < token_column + 2:
             raise UserError(
                 f"{where}: {len(columns)} columns, expected the token in column "
                 f"{token_column + 1} and the tag in the last"
             )
+        if not columns[token_column]:
+            raise UserError(f"{where}: the token is empty")
         if not words:
             start = where
         words.append(columns[token_column])
-        tags.append(columns[-1].strip())
+        tags.append(columns[-1])
     finish()
     return sentences
 

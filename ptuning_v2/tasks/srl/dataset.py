@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from evaluation import tagging
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import numbered_lines
 from ptuning_v2.tasks.base import DATA, locate
@@ -43,6 +44,8 @@ def read_predicates(path: Path) -> list[Sentence]:
             raise UserError(f"{where}: expected INDEX words ||| tags")
         if len(words) != len(tags):
             raise UserError(f"{where}: {len(words)} words, but {len(tags)} tags")
+        for tag in tags:
+            tagging.check_tag(tag, where)
         if int(index) >= len(words):
             raise UserError(f"{where}: predicate {index}, but there are {len(words)} words")
         sentences.append(Sentence(tuple(words), tuple(tags), where, int(index)))
