@@ -84,7 +84,8 @@ def decode_by_length(
         lengths, size, skip, one_length: of :func:`batches_by_length`.
         decode_batch: gives the texts of some indices.
     """
-    with tqdm(total=len(lengths), initial=len(skip), desc="decoding", unit="text") as bar:
+    done = {"total": len(lengths), "initial": len(skip)}
+    with tqdm(**done, desc="decoding", unit="text", disable=None) as bar:
         for batch in batches_by_length(lengths, size, skip, one_length):
             yield from zip(batch, decode_batch(batch), strict=True)
             bar.update(len(batch))

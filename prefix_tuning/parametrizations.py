@@ -34,6 +34,7 @@ class MLPPrefix(Prefix):
     """
 
     parametrization = "mlp"
+    can_start = True
 
     def __init__(
         self,
@@ -95,6 +96,7 @@ class EmbeddingPrefix(Prefix):
     """
 
     parametrization = "embedding"
+    uses_model = True
 
     def __init__(
         self,
@@ -142,7 +144,9 @@ class InfixPrefix(MLPPrefix):
     """
 
     parametrization = "infix"
+    can_start = False
     reads_source = True
+    uses_model = True
 
     def __init__(
         self,
@@ -158,7 +162,7 @@ class InfixPrefix(MLPPrefix):
     def options(self) -> dict[str, Any]:
         return {**Prefix.options(self), "mid_dim": self.mid_dim, "deep": self.deep}
 
-    start = Prefix.start  # given keys and values would not be all of its own
+    start = Prefix.start
 
     def prompt(
         self,

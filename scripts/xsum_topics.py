@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from prefix_tuning.errors import UserError, run_command
 from prefix_tuning.files import read_text
+from scripts.sampling import random_subset
 from seq2seq.files import ROWS, Record, write_splits
 
 SECTIONS = ("URL", "TITLE", "FIRST-SENTENCE", "RESTBODY")
@@ -186,8 +187,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not splits[split]:
             raise UserError(f"--{split}: none of these articles belongs to {args.split}'s {split}")
     if args.max_test is not None:
-        from seq2seq.data import random_subset  # imports torch: not for --help
-
         splits["test"] = random_subset(splits["test"], args.max_test, args.seed)
     write_splits(args.out, splits)
     counts = ", ".join(f"{len(records):,} {split}" for split, records in splits.items())

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from harness.report import n_parameters
 from prefix_tuning.files import write_json
-from seq2seq import runs
+from seq2seq import run_folder
 
 
 class OurModelCheckPoint(Checkpoint):
@@ -64,9 +64,9 @@ class OurModelCheckPoint(Checkpoint):
             better = value > self.best or (self.always_equal and loss > self.least_loss)
         if better:
             self.best, self.least_loss = value, loss
-            self._save(trainer, pl_module, self.folder / runs.BEST)
+            self._save(trainer, pl_module, self.folder / run_folder.BEST)
         if self.all_epochs:
-            name = runs.EPOCHS.replace("*", str(trainer.current_epoch))
+            name = run_folder.EPOCHS.replace("*", str(trainer.current_epoch))
             self._save(trainer, pl_module, self.folder / name)
 
     def _merit(self, trainer: pl.Trainer, name: str) -> float:
@@ -95,7 +95,7 @@ class OurModelCheckPoint(Checkpoint):
     ) -> None:
         self.saved_at = trainer.global_step
         pl_module.position = position
-        path = self.folder / runs.RESUME
+        path = self.folder / run_folder.RESUME
         temporary = path.with_name(path.name + ".tmp")
         trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:

@@ -1,4 +1,4 @@
-"""What all modules share: model, optimiser, schedule, data loaders; checkpoints; the training run.
+"""What all modules share: model, optimiser, schedule, data loaders, checkpoints.
 
 Two things about Lightning that matter here. It leaves a model in the mode it comes in, and
 transformers' models come in eval mode: :meth:`BaseTransformer.on_train_start` switches the whole
@@ -9,9 +9,6 @@ what was trained on, and every batch starts from a random state of its own.
 
 from __future__ import annotations
 
-import argparse
-import logging
-import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +16,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, TQDMProgressBar
-from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 from transformers import (
@@ -33,19 +27,10 @@ from transformers import (
     get_polynomial_decay_schedule_with_warmup,
 )
 
-from harness import report
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
-from prefix_tuning.errors import UserError
-from prefix_tuning.files import write_json
-from seq2seq import arguments, loading, runs
-from seq2seq.callbacks import (
-    LoggingCallback,
-    Seq2SeqLoggingCallback,
-    StopAtMaxSteps,
-    get_checkpoint_callback,
-    get_early_stopping_callback,
-)
+from seq2seq import arguments, loading
+from seq2seq.arguments import Arguments
 from seq2seq.data import Seq2SeqDataset
 from seq2seq.files import Record
 from seq2seq.samplers import (
@@ -54,7 +39,7 @@ from seq2seq.samplers import (
     SortishSampler,
     TokenBatchSampler,
 )
-from seq2seq.utils import git_info
+from seq2seq.utils import assert_all_frozen
 
 SCHEDULES = {
     "linear": get_linear_schedule_with_warmup,
@@ -80,7 +65,7 @@ class BaseTransformer(pl.LightningModule):
 
     def __init__(
         self,
-        args: argparse.Namespace,
+        args: Arguments,
         records: dict[str, Sequence[Record]],
         resuming: bool = False,
     ) -> None:
@@ -101,10 +86,15 @@ class BaseTransformer(pl.LightningModule):
             "val": self._dataset(records["val"], args.val_max_target_length, args.n_val),
         }
         self.position = (0, 0)  # epoch, batches of it
-        self._set_model(base, resuming)
+        self.freeze_base(base)
+        self.model = self.make_trained(base, resuming)
 
-    def _set_model(self, base: PreTrainedModel, resuming: bool) -> None:
-        self.model = base
+    def freeze_base(self, base: PreTrainedModel) -> None:
+        """Freeze what is not trained of the base model: here nothing."""
+
+    def make_trained(self, base: PreTrainedModel, resuming: bool) -> torch.nn.Module:
+        """What is trained: here the base model itself."""
+        return base
 
     def _dataset(self, records: Sequence[Record], length: int, n_obs: int) -> Seq2SeqDataset:
         return Seq2SeqDataset(
@@ -250,10 +240,15 @@ _MLP = {"mid_dim": "mid_dim", "use_deep": "deep"}
 class PrefixTransformer(BaseTransformer):
     """A frozen model and the prefix in front of it, the only thing that is trained."""
 
-    def _set_model(self, base: PreTrainedModel, resuming: bool) -> None:
-        self.seq2seq_model = enable_prefix(base.requires_grad_(False))
-        self.model = loading.make_prefix(self.args, self.tokenizer, base, fit=not resuming)
-        self.model.requires_grad_(True)
+    def freeze_base(self, base: PreTrainedModel) -> None:
+        super().freeze_base(base)
+        base.requires_grad_(False)
+        assert_all_frozen(base)
+
+    def make_trained(self, base: PreTrainedModel, resuming: bool) -> torch.nn.Module:
+        self.seq2seq_model = enable_prefix(base)
+        prefix = loading.make_prefix(self.args, self.tokenizer, base, fit=not resuming)
+        return prefix.requires_grad_(True)
 
     @property
     def language_model(self) -> Any:
@@ -285,88 +280,3 @@ class PrefixTransformer(BaseTransformer):
         }
         checkpoint.save(folder, prefix, config, meta)
         checkpoint.export(folder / "export", prefix, meta)
-
-
-def generic_train(
-    model: BaseTransformer,
-    args: argparse.Namespace,
-    logger: Logger | None = None,
-    resume_from: Path | None = None,
-) -> pl.Trainer:
-    """Train ``model`` as the flags say, and save it in the folder of the run.
-
-    Args:
-        resume_from: checkpoint of a run that was stopped.
-
-    Raises:
-        UserError: the devices asked for are not there.
-        KeyboardInterrupt: the run was stopped by Ctrl-C or SIGTERM.
-    """
-    folder, log = Path(args.output_dir), LoggingCallback(args.logging_steps)
-    trainer = _trainer(args, [*_callbacks(args), log], logger)
-    if trainer.is_global_zero:
-        if resume_from:
-            print(f"going on from {resume_from}")
-        else:  # not earlier: what an old run left is not removed for a mistake
-            runs.start(args)
-        write_json(folder / "git_log.json", git_info())
-        counts = [f"{len(model.datasets[split]):,}" for split in ("train", "val")]
-        print(f"{counts[0]} training and {counts[1]} validation pairs from {args.data_dir}")
-        prefix = model.model if isinstance(model, PrefixTransformer) else None
-        sizes = report.sizes(model.language_model, prefix)
-        print("\n".join(sizes.lines()), flush=True)
-        sizes.write(folder)
-    try:
-        trainer.fit(model, ckpt_path=resume_from, weights_only=True)
-    except SystemExit as stop:  # Lightning's way to end after a signal
-        raise KeyboardInterrupt from stop
-    if trainer.is_global_zero:
-        model.save(folder)
-        report.draw_loss(log.history, folder / "loss.png")
-        write_json(folder / runs.HISTORY, log.history)
-        (folder / runs.RESUME).unlink()
-    return trainer
-
-
-def _callbacks(args: argparse.Namespace) -> list[Callback]:
-    folder = Path(args.output_dir)
-    keep_all = args.save_all_epochs == "yes"
-    callbacks = [
-        Seq2SeqLoggingCallback(folder),
-        StopAtMaxSteps(args.max_steps),
-        TQDMProgressBar(),
-        get_checkpoint_callback(folder, args.val_metric, args.save_steps, keep_all),
-    ]
-    if args.early_stopping_patience >= 0:
-        callbacks.append(get_early_stopping_callback(args.val_metric, args.early_stopping_patience))
-    return callbacks
-
-
-def _trainer(
-    args: argparse.Namespace, callbacks: Sequence[Callback], logger: Logger | None
-) -> pl.Trainer:
-    # Hints about devices and workers are not about this project.
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
-    try:
-        return pl.Trainer(
-            accelerator=args.accelerator,
-            devices=args.devices,
-            strategy=args.strategy,
-            precision="16-mixed" if args.fp16 else "bf16-mixed" if args.bf16 else "32-true",
-            max_epochs=args.num_train_epochs if args.max_steps < 0 else -1,
-            accumulate_grad_batches=args.gradient_accumulation_steps,
-            gradient_clip_val=args.max_grad_norm or None,
-            log_every_n_steps=args.logging_steps,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            enable_model_summary=False,
-            logger=logger or False,
-            callbacks=list(callbacks),
-        )
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(
-            f"--devices {args.devices} --accelerator {args.accelerator} does not work here "
-            f"({reason})"
-        ) from error

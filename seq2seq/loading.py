@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +16,14 @@ from prefix_tuning.choice import check_independent, parametrization, parse_optio
 from prefix_tuning.errors import UserError
 from prefix_tuning.names import SITES
 from seq2seq import arguments
+from seq2seq.arguments import Arguments
 from seq2seq.prefixTuning import PrefixTuning
 
 OVERRIDES = ("encoder_layerdrop", "decoder_layerdrop", "dropout", "attention_dropout")
 
 
-def device(args: argparse.Namespace) -> torch.device:
-    """Where this process computes.
+def device(args: Arguments) -> torch.device:
+    """The GPU or CPU that this process computes on.
 
     Raises:
         UserError: the flags ask for what only a GPU can do, and there is none.
@@ -38,7 +38,7 @@ def device(args: argparse.Namespace) -> torch.device:
     return torch.device("cpu")
 
 
-def load_base(args: argparse.Namespace, name: str) -> tuple[PreTrainedTokenizerBase, Any]:
+def load_base(args: Arguments, name: str) -> tuple[PreTrainedTokenizerBase, Any]:
     """Tokenizer and model, the latter in eval mode.
 
     Raises:
@@ -65,7 +65,7 @@ def check_positions(model: PreTrainedModel, lengths: Mapping[str, int]) -> None:
             raise UserError(f"--{flag} {length}: the model has {limit} positions; lower it")
 
 
-def source_prefix(args: argparse.Namespace, model: PreTrainedModel) -> str:
+def source_prefix(args: Arguments, model: PreTrainedModel) -> str:
     """What stands in front of every source: the flag's text, or else the configuration's."""
     if args.source_prefix is not None:
         return args.source_prefix
@@ -74,7 +74,7 @@ def source_prefix(args: argparse.Namespace, model: PreTrainedModel) -> str:
     return of_task or getattr(model.config, "prefix", None) or ""
 
 
-def check_flags(args: argparse.Namespace, folder: str) -> dict[str, Any]:
+def check_flags(args: Arguments, folder: str) -> dict[str, Any]:
     """The metadata of a trained prefix, after checking that no flag contradicts it.
 
     Raises:
@@ -110,7 +110,7 @@ def _as_flag(value: Any) -> str:
     return ",".join(value) if isinstance(value, list) else str(value)
 
 
-def own_options(args: argparse.Namespace) -> dict[str, Any]:
+def own_options(args: Arguments) -> dict[str, Any]:
     """What ``--prefix_options`` says of the parametrisation.
 
     Raises:
@@ -126,7 +126,7 @@ def own_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def make_prefix(
-    args: argparse.Namespace,
+    args: Arguments,
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel,
     fit: bool = True,

@@ -7,33 +7,28 @@ decode that was stopped goes on where it was.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from evaluation import summarization
 from evaluation.report import Scores, format_table
 from evaluation.words import undefine_unread
-from harness.decode import decode_resumably
+from harness.decode import Identity, decode_by_length, decode_resumably
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import write_json, write_text
-from seq2seq import arguments, loading, runs
+from seq2seq import arguments, loading, run_folder
+from seq2seq.arguments import ORIGINAL_BASE, Arguments
 from seq2seq.data import Seq2SeqDataset, read_split
 from seq2seq.decoding import generate, texts
 from seq2seq.files import Columns, Record
 from seq2seq.utils import calculate_bleu
-
-ORIGINAL_BASE = "facebook/bart-large"
-"""The base model of all that the original trained, which its folders do not name."""
 
 
 def rouge(references: Sequence[str], predictions: Sequence[str]) -> Scores:
@@ -57,16 +52,14 @@ SCORES: dict[str, Callable[[Sequence[str], Sequence[str]], Scores]] = {
 """Task -> scores of whole texts, as validation and test report them."""
 
 
-def of_run(args: argparse.Namespace) -> argparse.Namespace:
+def of_run(args: Arguments) -> Arguments:
     """The flags that decode the best checkpoint of the run that the flags ``args`` trained."""
-    best = str(Path(args.output_dir) / runs.BEST)
-    of_prefix = ("preseqlen", "mid_dim", "use_deep", "prefix_sites")
-    given = dict.fromkeys((*of_prefix, "parametrization", "prefix_options"))
+    best = str(Path(args.output_dir or "") / run_folder.BEST)
+    of_prefix = "preseqlen mid_dim use_deep prefix_sites parametrization prefix_options"
+    decode = dataclasses.replace(args, do_train=False, **dict.fromkeys(of_prefix.split()))
     if args.tuning_mode == "finetune":
-        given = {"model_name_or_path": best, "source_prefix": args.source_prefix}
-    else:
-        given["prefixModel_name_or_path"] = best
-    return argparse.Namespace(**{**vars(args), **given})
+        return dataclasses.replace(decode, model_name_or_path=best)
+    return dataclasses.replace(decode, prefixModel_name_or_path=best)
 
 
 class Decoder:
@@ -80,7 +73,7 @@ class Decoder:
             a flag.
     """
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: Arguments) -> None:
         self.args, self.search = args, arguments.search(args)
         trained, meta = args.prefixModel_name_or_path, None
         if trained:
@@ -129,19 +122,13 @@ class Decoder:
     def __call__(self, dataset: Seq2SeqDataset, skip: Sequence[int]) -> Iterator[tuple[int, str]]:
         """Yield index and output of every source that is not in ``skip``, long ones first."""
         args = self.args
-        lengths = dataset.src_lens
-        left = sorted(set(range(len(dataset))) - set(skip), key=lambda i: (-lengths[i], i))
         dtype = torch.float16 if args.fp16 else torch.bfloat16
-        mixed = torch.autocast(self.model.device.type, dtype, enabled=args.fp16 or args.bf16)
-        bar = tqdm(
-            total=len(dataset), initial=len(skip), desc="decoding", unit="text", disable=None
-        )
-        with bar, mixed:
-            for start in range(0, len(left), args.decode_batch_size):
-                indices = left[start : start + args.decode_batch_size]
-                batch = dataset.collate_fn([dataset[i] for i in indices])
-                yield from zip(indices, self.decode_batch(batch), strict=True)
-                bar.update(len(indices))
+
+        def decode(indices: list[int]) -> list[str]:
+            return self.decode_batch(dataset.collate_fn([dataset[i] for i in indices]))
+
+        with torch.autocast(self.model.device.type, dtype, enabled=args.fp16 or args.bf16):
+            yield from decode_by_length(dataset.src_lens, args.decode_batch_size, skip, decode)
 
     def decode_batch(self, batch: dict[str, Tensor]) -> list[str]:
         """The outputs for ``input_ids [B, S]``."""
@@ -149,7 +136,7 @@ class Decoder:
         return texts(self.tokenizer, generate(self.model, self.prefix, *inputs, self.search))
 
 
-def evaluate(args: argparse.Namespace) -> list[Path]:
+def evaluate(args: Arguments) -> list[Path]:
     """Decode the splits that the flags name; return the paths of the outputs."""
     columns = Columns(args.source_column, args.target_column)
     records = {
@@ -163,7 +150,7 @@ def evaluate(args: argparse.Namespace) -> list[Path]:
     ]
 
 
-def _decode(args: argparse.Namespace, run: Decoder, split: str, records: Sequence[Record]) -> Path:
+def _decode(args: Arguments, run: Decoder, split: str, records: Sequence[Record]) -> Path:
     """Decode and score one split; return the path of the outputs."""
     folder = run.folder
     if not folder.is_dir():
@@ -176,7 +163,7 @@ def _decode(args: argparse.Namespace, run: Decoder, split: str, records: Sequenc
     dataset = run.dataset(list(first_of.values()))
     output = folder / f"{split}_beam_{run.search.length_penalty}"
     unfinished = output.with_name(output.name + ".partial")
-    settings = _settings(args, run, dataset)
+    settings = _identity(args, run, dataset).settings()
     decoded = decode_resumably(unfinished, settings, len(dataset), lambda skip: run(dataset, skip))
     by_source = dict(zip(first_of, decoded, strict=True))
     predictions = [by_source[record.source] for record in records]
@@ -193,22 +180,22 @@ def _decode(args: argparse.Namespace, run: Decoder, split: str, records: Sequenc
         "scores": scores.values,
         "note": scores.note,
         "n_text": len(records),
-        "search": asdict(run.search),
+        "search": dataclasses.asdict(run.search),
     }
     write_json(output.with_name(output.name + "_eval.json"), document)
     return output
 
 
-def _settings(args: argparse.Namespace, run: Decoder, dataset: Seq2SeqDataset) -> dict[str, Any]:
-    """What must be equal for a stopped decode to go on."""
-    sources = "\n".join(dataset[i]["src_texts"] for i in range(len(dataset)))
-    files = sorted(run.folder.glob("*.safetensors")) + sorted(run.folder.glob("*.bin"))
-    return {
-        "search": asdict(run.search),
-        "sources": hashlib.sha256(sources.encode()).hexdigest(),
-        "length": run.max_source_length,
-        "languages": [args.src_lang, args.tgt_lang],
-        "precision": [args.fp16, args.bf16],
-        "model": [args.model_name_or_path, args.tokenizer_name],
-        "weights": [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files],
-    }
+def _identity(args: Arguments, run: Decoder, dataset: Seq2SeqDataset) -> Identity:
+    precision = "float16" if args.fp16 else "bfloat16" if args.bf16 else "float32"
+    return Identity(
+        run.folder,
+        prompts=[dataset[i]["src_texts"] for i in range(len(dataset))],
+        search=dataclasses.asdict(run.search),
+        precision=precision,
+        further={
+            "length": run.max_source_length,
+            "languages": [args.src_lang, args.tgt_lang],
+            "model": [args.model_name_or_path, args.tokenizer_name],
+        },
+    )

@@ -6,21 +6,22 @@ repeated, and runs it in this process. Flags unknown here are passed on.
 
 from __future__ import annotations
 
-import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
     sys.path.insert(0, str(ROOT))
 
+from harness.flags import HIDDEN, Parser, command, flag, like, one_of, required, yes_no
+from harness.launch import launch, subset_note
 from prefix_tuning.errors import UserError, run_command
 from seq2seq import arguments, finetune
-from seq2seq.decoding import PRESETS
-from seq2seq.predict import ORIGINAL_BASE
+from seq2seq.arguments import ORIGINAL_BASE, Arguments
+from seq2seq.search import PRESETS
 
 SCRIPT = Path(__file__).with_name("finetune.py")
 
@@ -54,107 +55,120 @@ MODES = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+@dataclass(kw_only=True)
+class LaunchArguments:
+    """The launcher, with the original's names."""
+
+    mode: str = required(f"task: {', '.join(MODES)}")
+    tuning_mode: str = like(Arguments, "tuning_mode")
+    optim_prefix: str = like(Arguments, "optim_prefix")
+    preseqlen: int | None = like(Arguments, "preseqlen", help="prefix length (default: 5)")
+    prefix_mode: str = like(Arguments, "prefix_mode")
+    format_mode: str = like(Arguments, "format_mode")
+    notes: str | None = flag(
+        None, "appended to the run name; lowdata_SEED_SIZE selects a low-data sample"
     )
-    add = parser.add_argument
+    lowdata_token: str = like(Arguments, "lowdata_token")
+    use_lowdata_token: str = yes_no("yes", "start a low-data prefix from --lowdata_token")
+    max_steps: int | None = like(Arguments, "max_steps", None)
+    warmup_steps: int | None = like(
+        Arguments,
+        "warmup_steps",
+        None,
+        help="optimiser steps of linear warm-up (default: 0; 100 in low-data runs)",
+    )
+    do_train: str = yes_no("yes", "train; no: decode the test set with a trained model")
+    fp16: str = yes_no("no", "compute in 16-bit floats (mixed precision, needs a GPU)")
+    seed: int = like(Arguments, "seed", 101)
+    bsz: int = like(Arguments, "train_batch_size")
+    epoch: int = like(Arguments, "num_train_epochs", 5)
+    gradient_accumulation_steps: int = like(
+        Arguments, "gradient_accumulation_steps", aliases=("--gradient_accumulation_step",)
+    )
+    learning_rate: float = like(Arguments, "learning_rate")
+    weight_decay: float = like(Arguments, "weight_decay")
+    dropout: float = like(Arguments, "prefix_dropout")
+    label_smoothing: float = like(Arguments, "label_smoothing")
+    length_pen: float | None = like(Arguments, "length_penalty")
+    search: str | None = like(
+        Arguments, "search", None, help="preset of the beam search (default: the mode's)"
+    )
+    mid_dim: int | None = like(Arguments, "mid_dim")
+    use_deep: str | None = like(Arguments, "use_deep")
+    max_source_length: int | None = like(
+        Arguments, "max_source_length", help="tokens to cut sources at (default: the mode's)"
+    )
+    prefix_model_path: str | None = flag(None, "folder of a trained prefix to decode with")
+    finetune_model_path: str | None = flag(None, "folder of a fine-tuned model to decode with")
+    model_name_or_path: str | None = flag(
+        None, f"base model (default: the checkpoint's, or {ORIGINAL_BASE})"
+    )
+    data_dir: str | None = like(
+        Arguments,
+        "data_dir",
+        None,
+        help="folder of the splits, file, or data set of the hub (default: data/<the mode's>)",
+    )
+    dir_name: str | None = flag(None, "folder to make the run's folder in (default: the mode's)")
+    output_dir: str | None = flag(None, "folder of the run (default: <folder>/<run name>)")
+    resume: str = yes_no("yes", "go on with an interrupted run; no: train again")
+    submit: str = flag("no", "no: run; print (or anything else): only show the command")
+    use_dropout: str | None = flag(None, HIDDEN)
+    use_big: str | None = flag(None, HIDDEN)
+    parametrize_emb: str | None = flag(None, HIDDEN)
+    adapter_design: str | None = flag(None, HIDDEN)
+    top_layers: str | None = flag(None, HIDDEN)
+    eval_steps: str | None = flag(None, HIDDEN)
 
-    def yes_no(name: str, default: str, text: str) -> None:
-        add(name, choices=["yes", "no"], default=default, help=text)
+    def __post_init__(self) -> None:
+        """Refuse by name what is impossible, and fill in what a training needs."""
+        one_of(MODES, mode=self.mode)
+        if self.do_train == "yes":
+            # In decoding, the checkpoint knows.
+            self.preseqlen = 5 if self.preseqlen is None else self.preseqlen
+            self.mid_dim = 512 if self.mid_dim is None else self.mid_dim
+            self.use_deep = self.use_deep or "no"
+            for name in ("prefix_model_path", "finetune_model_path"):
+                if getattr(self, name):
+                    raise UserError(f"--{name} is decoded, not trained: add --do_train no")
+            return
+        wanted = "prefix_model_path" if self.tuning_mode == "prefixtune" else "finetune_model_path"
+        if not getattr(self, wanted):
+            raise UserError(f"--do_train no with {self.tuning_mode} needs --{wanted}")
 
-    add("--mode", required=True, help=f"task: {', '.join(MODES)}")
-    add("--tuning_mode", default="prefixtune", help="prefixtune or finetune")
-    yes_no("--optim_prefix", "yes", "optimise a prefix")
-    add("--preseqlen", type=int, help="prefix length P (training: 5 if not given)")
-    add("--prefix_mode", default="activation", help="activation")
-    add("--format_mode", default="cat", help="cat")
-    add("--notes", help="appended to the run name; lowdata_SEED_SIZE selects a low-data sample")
-    add("--lowdata_token", default="summarize", help="words a low-data prefix starts from")
-    yes_no("--use_lowdata_token", "yes", "start a low-data prefix from words")
-    add("--max_steps", type=int, help="steps instead of epochs")
-    add("--warmup_steps", type=int, help="steps of linear warm-up (default: 100 in low data, or 0)")
-    yes_no("--do_train", "yes", "no: decode the test set with a trained model")
-    yes_no("--fp16", "no", "train in 16-bit floats with loss scaling")
-    add("--seed", type=int, default=101, help="random seed")
-    add("--bsz", type=int, default=10, help="batch size")
-    add("--epoch", type=int, default=5, help="epochs")
-    add("--gradient_accumulation_steps", type=int, default=1, help="batches per update")
-    add("--learning_rate", type=float, default=5e-5, help="peak learning rate")
-    add("--weight_decay", type=float, default=0.0, help="AdamW's weight decay")
-    add("--dropout", type=float, default=0.0, help="dropout on the generated keys and values")
-    add("--label_smoothing", type=float, default=0.0, help="smoothing of the training loss")
-    add("--length_pen", type=float, help="length penalty (default: the search's)")
-    add("--search", choices=list(PRESETS), help="how texts are searched for (default: the mode's)")
-    add("--mid_dim", type=int, help="hidden width of the MLPs (training: 512 if not given)")
-    add("--use_deep", choices=["yes", "no"], help="one more hidden layer in the MLPs")
-    add("--max_source_length", type=int, help="source tokens (default: the mode's)")
-    add("--prefix_model_path", help="folder of a trained prefix, to decode")
-    add("--finetune_model_path", help="folder of a fine-tuned model, to decode")
-    add("--model_name_or_path", help=f"base model (default: the checkpoint's, or {ORIGINAL_BASE})")
-    add("--data_dir", help="folder, file or hub name of the data (default: data/<the mode's>)")
-    add("--dir_name", help="folder of the run's folder, instead of the mode's")
-    add("--output_dir", help="folder of the run (default: <folder>/<run name>)")
-    yes_no("--resume", "yes", "go on with an interrupted run; no: train again")
-    add("--submit", default="no", help="no: run; print (or anything else): only show the command")
-    ignored = parser.add_argument_group("accepted, without effect as in the original")
-    for name in ("use_dropout", "use_big", "parametrize_emb", "adapter_design", "top_layers"):
-        ignored.add_argument(f"--{name}", help=argparse.SUPPRESS)
-    ignored.add_argument("--eval_steps", help=argparse.SUPPRESS)
-    return parser
+    @property
+    def low_data(self) -> tuple[int, str] | None:
+        """Seed and size of a low-data run, which its notes name."""
+        return subset_note(self.notes, "lowdata", "size")
 
 
-def _check(args: argparse.Namespace) -> None:
-    """Refuse by name what is impossible, and fill in what a training needs."""
-    if args.mode not in MODES:
-        raise UserError(f"--mode {args.mode}: use one of {', '.join(MODES)}")
-    if args.submit == "yes":
-        raise UserError("--submit yes: the original's cluster is not supported; use no or print")
-    if args.do_train == "yes":
-        for name, default in (("preseqlen", 5), ("mid_dim", 512), ("use_deep", "no")):
-            if getattr(args, name) is None:  # in decoding, the checkpoint knows
-                setattr(args, name, default)
-        for name in ("prefix_model_path", "finetune_model_path"):
-            if getattr(args, name):
-                raise UserError(f"--{name} is decoded, not trained: add --do_train no")
-        return
-    wanted = "prefix_model_path" if args.tuning_mode == "prefixtune" else "finetune_model_path"
-    if not getattr(args, wanted):
-        raise UserError(f"--do_train no with {args.tuning_mode} needs --{wanted}")
+def _parser() -> Parser:
+    return Parser(LaunchArguments, description=__doc__)
 
 
-def _low_data(args: argparse.Namespace) -> tuple[str, str] | None:
-    """Seed and size of a low-data run, which its notes name."""
-    parts = (args.notes or "").split("_")
-    if "lowdata" not in parts[0]:
-        return None
-    if len(parts) != 3 or not all(part.isdigit() for part in parts[1:]):
-        raise UserError(f"--notes {args.notes}: a low-data run is called lowdata_SEED_SIZE")
-    return parts[1], parts[2]
-
-
-def run_name(args: argparse.Namespace) -> str:
+def run_name(args: LaunchArguments) -> str:
     """The original's name of a run."""
+    deep = (args.use_deep or "no")[:1]
     name = (
         f"{args.mode}{args.tuning_mode}_{args.optim_prefix[:1]}_{args.preseqlen}"
         f"_{args.prefix_mode[:3]}_{args.format_mode[:3]}"
         f"_b={args.bsz * args.gradient_accumulation_steps}-e={args.epoch}_d={args.dropout}"
         f"_l={args.label_smoothing}_lr={args.learning_rate}_w={args.weight_decay}_s={args.seed}"
-        f"_d={args.use_deep[:1]}_m={args.mid_dim}"
+        f"_d={deep}_m={args.mid_dim}"
     )
     return f"{name}_{args.notes}" if args.notes else name
 
 
-def _run_folder(args: argparse.Namespace) -> Path:
-    """Of a training, or of what a decode leaves besides its texts."""
+def _run_folder(args: LaunchArguments) -> Path:
+    """The folder of a training, or of what a decode leaves besides its texts."""
     if args.do_train != "yes":
-        source = _named(Path(args.prefix_model_path or args.finetune_model_path))
+        source = _named(Path(args.prefix_model_path or args.finetune_model_path or ""))
         penalty = args.length_pen
         if penalty is None:
             penalty = PRESETS[args.search or MODES[args.mode].search].length_penalty
         return source.with_name(f"{source.name}_decode_eval_{penalty}")
     folder = MODES[args.mode].folder
-    if _low_data(args):
+    if args.low_data:
         folder = f"{args.mode}_lowdata_{args.tuning_mode}"
     return Path(args.dir_name or folder) / run_name(args)
 
@@ -164,24 +178,24 @@ def _named(path: Path) -> Path:
     return path.resolve() if path.name in ("", "..") else path
 
 
-def _data_dir(args: argparse.Namespace) -> str | Path:
-    low_data = _low_data(args)
+def _data_dir(args: LaunchArguments) -> str:
     if args.data_dir:
         return args.data_dir
-    if low_data:
-        seed, size = low_data
-        return ROOT / "data" / f"lowdata_{args.mode}" / f"{args.mode}_{size}_{seed}"
-    return ROOT / "data" / MODES[args.mode].data
+    data = ROOT / "data"
+    if args.low_data:
+        seed, size = args.low_data
+        return str(data / f"lowdata_{args.mode}" / f"{args.mode}_{size}_{seed}")
+    return str(data / MODES[args.mode].data)
 
 
-def build_command(args: argparse.Namespace, output_dir: Path) -> list[str]:
-    """The arguments of ``finetune.py``."""
+def training_flags(args: LaunchArguments, output_dir: Path) -> dict[str, Any]:
+    """The flags of ``finetune.py``, by name; None where its default holds."""
     mode, training = MODES[args.mode], args.do_train == "yes"
     knows = not training and args.tuning_mode == "prefixtune"  # the checkpoint that is decoded
-    low_data = _low_data(args) is not None
-    flags = {
+    low_data = args.low_data is not None
+    flags: dict[str, Any] = {
         "model_name_or_path": args.model_name_or_path or (None if knows else ORIGINAL_BASE),
-        "output_dir": output_dir,
+        "output_dir": str(output_dir),
         "data_dir": _data_dir(args),
         "task_mode": mode.task_mode,
         "tuning_mode": args.tuning_mode,
@@ -220,30 +234,30 @@ def build_command(args: argparse.Namespace, output_dir: Path) -> list[str]:
             }
     if args.finetune_model_path:
         flags["model_name_or_path"] = args.finetune_model_path
-    command = [f"--{name}={value}" for name, value in flags.items() if value is not None]
-    command.append("--do_train" if training else "--do_predict")
-    if args.fp16 == "yes":
-        command.append("--fp16")
-    if training and args.resume == "no":
-        command.append("--overwrite_output_dir")
-    return command
+    flags["do_train" if training else "do_predict"] = True
+    flags["fp16"] = args.fp16 == "yes"
+    flags["overwrite_output_dir"] = training and args.resume == "no"
+    return {k: v for k, v in flags.items() if v is not None and v is not False}
+
+
+def build_command(args: LaunchArguments, output_dir: Path) -> list[str]:
+    """:func:`training_flags` as the arguments of a command."""
+    return command(training_flags(args, output_dir))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Launch what ``argv`` describes."""
-    args, rest = _parser().parse_known_args(argv)
-    _check(args)
+    (args,), rest = _parser().read_known(argv)
     output_dir = _named(Path(args.output_dir or _run_folder(args)))
-    command = [*build_command(args, output_dir), *rest]
-    line = shlex.join([sys.executable, str(SCRIPT), *command])
-    print(line, flush=True)
-    arguments.parse(command)  # a wrong flag ends here, before anything is written
-    if args.submit != "no":
-        return
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    script = output_dir.with_name(output_dir.name + ".sh")
-    script.write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
-    finetune.main(command)
+    given = training_flags(args, output_dir)
+    launch(
+        SCRIPT,
+        [*command(given), *rest],
+        output_dir,
+        check=lambda: arguments.parse(rest, given),
+        run=finetune.run,
+        submit=args.submit,
+    )
 
 
 if __name__ == "__main__":

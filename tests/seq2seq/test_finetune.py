@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import math
@@ -27,7 +26,7 @@ from prefix_tuning import checkpoint
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.errors import UserError
 from prefix_tuning.initialization import activations
-from seq2seq import arguments, finetune, loading
+from seq2seq import arguments, finetune, loading, modules, training
 from seq2seq.callbacks import Seq2SeqLoggingCallback
 from seq2seq.data import read_split
 from seq2seq.lightning_base import BaseTransformer
@@ -67,13 +66,13 @@ def make_module(arguments_of_run: list[str], data: Path) -> Any:
 def held(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The modules that runs of a test train."""
     modules: list[Any] = []
-    original = finetune.generic_train
+    original = training.generic_train
 
     def keep(module: Any, *args: Any) -> Any:
         modules.append(module)
         return original(module, *args)
 
-    monkeypatch.setattr(finetune, "generic_train", keep)
+    monkeypatch.setattr(training, "generic_train", keep)
     return modules
 
 
@@ -361,13 +360,13 @@ def test_validation_scores_whole_references_once_each(
     """A search that returns the references is perfect, though training would cut them."""
     targets = (pairs / "val.target").read_text(encoding="utf-8").splitlines()
     found = iter(targets)
-    monkeypatch.setattr(finetune, "texts", lambda tokenizer, rows: [next(found) for _ in rows])
+    monkeypatch.setattr(modules, "texts", lambda tokenizer, rows: [next(found) for _ in rows])
     original = finetune.SummarizationModule.validation_step
 
     def step(self: Any, batch: Any, index: int) -> None:
-        monkeypatch.setattr(finetune, "clean_up", lambda text: "cut")
+        monkeypatch.setattr(modules, "clean_up", lambda text: "cut")
         monkeypatch.setattr(
-            finetune,
+            modules,
             "texts",
             lambda tokenizer, rows: [targets[i] for i in batch["ids"].tolist()],
         )
@@ -615,7 +614,7 @@ def test_mistakes_with_run_folders(bart_folder: Path, pairs: Path, tmp_path: Pat
 
 def test_defaults_are_the_originals() -> None:
     args = arguments.parse("--do_train --model_name_or_path b --data_dir d --output_dir o".split())
-    assert isinstance(args, argparse.Namespace)
+    assert isinstance(args, arguments.Arguments)
     wanted = {
         "learning_rate": 5e-5,
         "train_batch_size": 10,
@@ -645,3 +644,18 @@ def test_defaults_are_the_originals() -> None:
         "no_repeat_ngram_size": 3,
         "early_stopping": True,
     }
+
+
+def test_what_is_frozen_and_what_is_trained_are_two_hooks(
+    bart_folder: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No class of the diamond is cut out: fine-tuning's own freezing runs behind a prefix too."""
+    ran: list[str] = []
+    for name in ("freeze_embeds", "freeze_params"):
+        monkeypatch.setattr(modules, name, lambda _, name=name: ran.append(name))
+    monkeypatch.setattr(modules, "assert_all_frozen", lambda _: None)
+    flags = command(bart_folder, pairs, tmp_path / "m", "--freeze_embeds", "--freeze_encoder")
+    prefix = make_module(flags, pairs)
+    assert ran == ["freeze_embeds", "freeze_params"]
+    assert not any(p.requires_grad for p in prefix.seq2seq_model.parameters())
+    assert all(p.requires_grad for p in prefix.model.parameters())

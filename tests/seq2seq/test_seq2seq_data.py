@@ -1,4 +1,4 @@
-"""Files, records, samples and batches."""
+"""Files, records and batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -19,7 +18,7 @@ from torch.utils.data import DataLoader
 from transformers import MBartTokenizer, PreTrainedTokenizerFast
 
 from prefix_tuning.errors import UserError
-from seq2seq.data import Seq2SeqDataset, random_subset, read_split, sample_low_data
+from seq2seq.data import Seq2SeqDataset, read_split
 from seq2seq.files import Columns, Record, write_splits
 from seq2seq.samplers import TokenBatchSampler
 
@@ -232,44 +231,6 @@ def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_hub_that_does_not_answer() -> None:
     with pytest.raises(UserError, match="xsum is neither a file or folder here nor to be had"):
         read_split("EdinburghNLP/xsum", "train", training=True)
-
-
-# Samples.
-
-
-def test_low_data_draws_equal_numpys_seeded_ones() -> None:
-    train, val = records(300), records(90, "v")
-    few, few_val = sample_low_data(train, val, 50, seed=101)
-    np.random.seed(101)
-    assert few == [train[i] for i in np.random.choice(300, 50, replace=False)]
-    assert few_val == [val[i] for i in np.random.choice(90, 15, replace=False)]
-    assert sample_low_data(train, val, 50, seed=22)[0] != few
-
-
-@pytest.mark.parametrize("size", [0, 3, 301, 300])
-def test_impossible_samples(size: int) -> None:
-    with pytest.raises(UserError, match="choose another --size"):
-        sample_low_data(records(300), records(89), size, seed=0)
-
-
-@pytest.mark.parametrize(
-    ("count", "seed", "message"),
-    [(0, 0, "--max_test 0"), (-1, 0, "--max_test -1"), (1, -1, "--seed -1"), (1, 2**32, "--seed")],
-)
-def test_impossible_draws(count: int, seed: int, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        random_subset(records(5), count, seed)
-    if seed:
-        with pytest.raises(UserError, match=message):
-            sample_low_data(records(50), records(50), 4, seed)
-
-
-@given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 5))
-def test_random_subset(total: int, count: int, seed: int) -> None:
-    whole = records(total)
-    some = random_subset(whole, count, seed)
-    assert len(some) == min(count, total)
-    assert some == [record for record in whole if record in some]
 
 
 # Batches.

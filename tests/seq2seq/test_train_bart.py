@@ -149,7 +149,7 @@ def test_translation_is_a_mode(capsys: pytest.CaptureFixture[str]) -> None:
         ("--mode xsum --do_train no", "needs --prefix_model_path"),
         ("--mode xsum --do_train no --tuning_mode finetune", "needs --finetune_model_path"),
         ("--mode xsum --prefix_model_path p", "is decoded, not trained: add --do_train no"),
-        ("--mode xsum --notes lowdata_50", "is called lowdata_SEED_SIZE"),
+        ("--mode xsum --notes lowdata_50", "expected lowdata_SEED_SIZE"),
         ("--mode xsum --preseqlen 0", "--preseqlen 0"),
     ],
 )

@@ -1,0 +1,165 @@
+"""A run of ``finetune.py``: train, or go on, and decode."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from transformers import set_seed
+from transformers.utils import logging as library_logging
+
+from harness import report
+from harness.folder import AGAIN
+from prefix_tuning.errors import UserError
+from prefix_tuning.files import write_json
+from seq2seq import predict, run_folder
+from seq2seq.arguments import Arguments
+from seq2seq.callbacks import (
+    LoggingCallback,
+    Seq2SeqLoggingCallback,
+    StopAtMaxSteps,
+    get_checkpoint_callback,
+    get_early_stopping_callback,
+)
+from seq2seq.data import read_split
+from seq2seq.files import Columns
+from seq2seq.lightning_base import BaseTransformer, PrefixTransformer
+from seq2seq.modules import MODULES
+from seq2seq.utils import git_info
+
+
+def run(args: Arguments) -> None:
+    """Train, then decode, as the flags say."""
+    library_logging.set_verbosity_error()
+    # Workers are forked after the tokenizer has run, which its threads would warn about.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    is_first = True
+    if args.do_train:
+        state = run_folder.of(args).state()
+        if state.kind == "finished":
+            print(f"{args.output_dir} is trained already; {AGAIN}")
+        else:
+            is_first = train(args, state.checkpoint).is_global_zero
+    if args.do_predict and is_first:
+        predict.evaluate(predict.of_run(args) if args.do_train else args)
+
+
+def train(args: Arguments, resume_from: Path | None) -> pl.Trainer:
+    """Train as the flags say, or go on from a checkpoint."""
+    columns = Columns(args.source_column, args.target_column)
+    records = {
+        split: read_split(args.data_dir, split, True, columns, args.dataset_config)
+        for split in ("train", "val")
+    }
+    logger = _logger(args)
+    set_seed(args.seed)
+    module = MODULES[args.task_mode, args.tuning_mode](args, records, resume_from is not None)
+    return generic_train(module, args, logger, resume_from)
+
+
+def generic_train(
+    model: BaseTransformer,
+    args: Arguments,
+    logger: Logger | None = None,
+    resume_from: Path | None = None,
+) -> pl.Trainer:
+    """Train ``model`` as the flags say, and save it in the folder of the run.
+
+    Args:
+        resume_from: checkpoint of a run that was stopped.
+
+    Raises:
+        UserError: the devices asked for are not there.
+        KeyboardInterrupt: the run was stopped by Ctrl-C or SIGTERM.
+    """
+    folder, log = run_folder.of(args).path, LoggingCallback(args.logging_steps)
+    trainer = _trainer(args, [*_callbacks(args), log], logger)
+    if trainer.is_global_zero:
+        if resume_from:
+            print(f"going on from {resume_from}")
+        else:  # not earlier: what an old run left is not removed for a mistake
+            run_folder.of(args).create()
+        write_json(folder / "git_log.json", git_info())
+        counts = [f"{len(model.datasets[split]):,}" for split in ("train", "val")]
+        print(f"{counts[0]} training and {counts[1]} validation pairs from {args.data_dir}")
+        prefix = model.model if isinstance(model, PrefixTransformer) else None
+        sizes = report.sizes(model.language_model, prefix)
+        sizes.write(folder)
+        print("\n".join(sizes.lines()), flush=True)
+    try:
+        trainer.fit(model, ckpt_path=resume_from, weights_only=True)
+    except SystemExit as stop:  # Lightning's way to end after a signal
+        raise KeyboardInterrupt from stop
+    if trainer.is_global_zero:
+        model.save(folder)
+        report.draw_loss(log.history, folder / "loss.png")
+        write_json(folder / run_folder.HISTORY, log.history)
+        (folder / run_folder.RESUME).unlink()
+    return trainer
+
+
+def _callbacks(args: Arguments) -> list[Callback]:
+    folder = run_folder.of(args).path
+    keep_all = args.save_all_epochs == "yes"
+    callbacks = [
+        Seq2SeqLoggingCallback(folder),
+        StopAtMaxSteps(args.max_steps),
+        TQDMProgressBar(),
+        get_checkpoint_callback(folder, args.val_metric, args.save_steps, keep_all),
+    ]
+    if args.early_stopping_patience >= 0:
+        callbacks.append(get_early_stopping_callback(args.val_metric, args.early_stopping_patience))
+    return callbacks
+
+
+def _trainer(args: Arguments, callbacks: Sequence[Callback], logger: Logger | None) -> pl.Trainer:
+    # Hints about devices and workers are not about this project.
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    try:
+        return pl.Trainer(
+            accelerator=args.accelerator,
+            devices=args.devices,
+            strategy=args.strategy,
+            precision="16-mixed" if args.fp16 else "bf16-mixed" if args.bf16 else "32-true",
+            max_epochs=args.num_train_epochs if args.max_steps < 0 else -1,
+            accumulate_grad_batches=args.gradient_accumulation_steps,
+            gradient_clip_val=args.max_grad_norm or None,
+            log_every_n_steps=args.logging_steps,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            logger=logger or False,
+            callbacks=list(callbacks),
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(
+            f"--devices {args.devices} --accelerator {args.accelerator} does not work here "
+            f"({reason})"
+        ) from error
+
+
+def _logger(args: Arguments) -> Logger | None:
+    if args.logger_name == "none":
+        return None
+    if args.logger_name == "default":
+        return TensorBoardLogger(args.output_dir or "", name="runs", version="")
+    data = Path(args.data_dir).name
+    project = os.environ.get("WANDB_PROJECT", data)
+    if args.logger_name == "wandb_shared":
+        project = f"hf_{data}"
+    try:
+        return WandbLogger(name=run_folder.of(args).path.name, project=project)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--logger_name {args.logger_name}: the package wandb is not installed; install it, or "
+            "use default or none"
+        ) from error
