@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -173,7 +173,7 @@ class PrefixEmbTuning(PrefixTuning):
     def __init__(self, *args: Any, use_infix: bool = False, **kwargs: Any) -> None:
         if use_infix:
             raise UserError("PrefixEmbTuning: an embedding-only prefix cannot be an infix")
-        super().__init__(*args, parametrization="embedding", **kwargs)
+        super().__init__(*args, **{**kwargs, "parametrization": "embedding"})
 
 
 def _words(config: PretrainedConfig) -> list[int] | None:
@@ -192,10 +192,12 @@ def add_pad_row(model: PreTrainedModel, pad_id: int, seed: int) -> None:
     The prefix has to learn to push its logit down, which shows in the first hundreds of steps;
     decoding never sees the row. transformers would fill it with the mean of the other rows.
     """
-    if pad_id >= model.get_input_embeddings().num_embeddings:
+    words: Any = model.get_input_embeddings()
+    if pad_id >= words.num_embeddings:
         model.resize_token_embeddings(pad_id + 1, mean_resizing=False)
     generator = torch.Generator().manual_seed(seed)
     row = torch.randn(model.config.get_text_config().hidden_size, generator=generator) * 0.02
+    words, head = cast(Any, model.get_input_embeddings()), cast(Any, model.get_output_embeddings())
     with torch.no_grad():
-        model.get_input_embeddings().weight[pad_id] = row.to(model.device, model.dtype)
-        model.get_output_embeddings().weight[pad_id] = row.to(model.device, model.dtype)
+        words.weight[pad_id] = row.to(model.device, model.dtype)
+        head.weight[pad_id] = row.to(model.device, model.dtype)

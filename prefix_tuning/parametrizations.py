@@ -65,7 +65,8 @@ class MLPPrefix(Prefix):
 
     def slots(self, site: str = "self") -> Tensor:
         embedding = self.get_submodule(parameter_name("wte", site))
-        return self.get_submodule(parameter_name("control_trans", site))(embedding.weight)
+        mlp = self.get_submodule(parameter_name("control_trans", site))
+        return mlp(embedding.weight)  # equation 3: P = MLP(P'), [P, D] -> [P, 2LHd]
 
     def start(
         self,

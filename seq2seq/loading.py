@@ -15,6 +15,7 @@ from prefix_tuning import checkpoint, initialization
 from prefix_tuning.choice import check_independent, parametrization, parse_options
 from prefix_tuning.errors import UserError
 from prefix_tuning.names import SITES
+from prefix_tuning.positions import room
 from seq2seq import arguments
 from seq2seq.arguments import Arguments
 from seq2seq.prefixTuning import PrefixTuning
@@ -59,7 +60,7 @@ def load_base(args: Arguments, name: str) -> tuple[PreTrainedTokenizerBase, Any]
 
 def check_positions(model: PreTrainedModel, lengths: Mapping[str, int]) -> None:
     """Raise :class:`UserError` where a length, given by its flag's name, exceeds the positions."""
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = room(model.config)
     for flag, length in lengths.items():
         if limit is not None and length > limit:
             raise UserError(f"--{flag} {length}: the model has {limit} positions; lower it")

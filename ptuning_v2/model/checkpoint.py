@@ -19,11 +19,13 @@ All names are the original's. Frozen weights are not stored, unless the pretrain
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from prefix_tuning import checkpoint, fingerprint
 from prefix_tuning.checkpoint import CHECKPOINT, EXPORT, META, ORIGINAL, read_tensors
@@ -36,27 +38,33 @@ if TYPE_CHECKING:
     from ptuning_v2.arguments import ModelArguments
 
 HEAD = "head.safetensors"
-_TUNING = ("prefix", "prompt", "pre_seq_len", "prefix_projection", "prefix_hidden_size")
-_TUNING += ("hidden_dropout_prob", "shift_positions", "freeze_backbone")
-_TUNING += ("parametrization", "prefix_options")
+_TUNING = (
+    *("prefix", "prompt", "pre_seq_len", "prefix_projection", "prefix_hidden_size"),
+    *("hidden_dropout_prob", "shift_positions", "freeze_backbone"),
+    *("parametrization", "prefix_options"),
+)
 """The flags that say what is trained; a checkpoint remembers them."""
+
+
+def _base(model: nn.Module) -> PreTrainedModel:
+    """The encoder of a model with prompts, or the library's own model."""
+    return model.backbone if isinstance(model, PromptedEncoder) else cast(PreTrainedModel, model)
 
 
 def kept_parameters(model: nn.Module) -> dict[str, Tensor]:
     """What a checkpoint holds: trained parameters, and frozen ones the base model's file lacks."""
-    new = set(model.new_names)
+    new = set(cast(Any, model).new_names)
     return {n: p.detach() for n, p in model.named_parameters() if p.requires_grad or n in new}
 
 
 def metadata(model: nn.Module, model_args: ModelArguments, **task: Any) -> dict[str, Any]:
     """What a checkpoint says about itself, as JSON values; ``task`` is its task and its labels."""
-    base = model.backbone if isinstance(model, PromptedEncoder) else model
     return {
         "parametrization": model_args.parametrization,
         "tuning": {name: getattr(model_args, name) for name in _TUNING},
         # Real tokens are numbered from here.
         "position_offset": model_args.occupied_positions,
-        "base_model": fingerprint.describe(base, model_args.model_name_or_path),
+        "base_model": fingerprint.describe(_base(model), model_args.model_name_or_path),
         "task": task,
     }
 
@@ -65,7 +73,7 @@ def save(folder: Path, model: nn.Module, meta: dict[str, Any]) -> None:
     """Write a checkpoint; ``meta`` is the value of :func:`metadata`."""
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint.write_tensors(folder / CHECKPOINT[0], kept_parameters(model))
-    config = {**model.config.to_dict(), **meta["tuning"], META: meta}
+    config = {**cast(Any, model).config.to_dict(), **meta["tuning"], META: meta}
     write_json(folder / CHECKPOINT[1], config)
 
 
@@ -127,9 +135,10 @@ def load(folder: Path, model: nn.Module) -> None:
     """
     meta = read_metadata(folder)
     described = meta.get("base_model")
-    base = model.backbone if isinstance(model, PromptedEncoder) else model
+    base = _base(model)
     if described and any(not p.requires_grad for p in base.parameters()):
         fingerprint.check_same(described, base, str(folder))
+    wanted: Collection[str]
     if (folder / HEAD).is_file():
         model.prefix_encoder = checkpoint.load(folder, base)[0].to(base.device)
         path = folder / HEAD
@@ -141,8 +150,8 @@ def load(folder: Path, model: nn.Module) -> None:
     _fill(model, {name: state[name] for name in wanted if name in state}, wanted, path)
 
 
-def _fill(model: nn.Module, state: dict[str, Tensor], wanted: Any, path: Path) -> None:
-    missing = sorted(wanted - state.keys())
+def _fill(model: nn.Module, state: dict[str, Tensor], wanted: Collection[str], path: Path) -> None:
+    missing = sorted(set(wanted) - state.keys())
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}: it is of another model or task")
     for name, tensor in state.items():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import (
+    BaseModelOutputWithPooling,
     ModelOutput,
     MultipleChoiceModelOutput,
     QuestionAnsweringModelOutput,
@@ -44,6 +45,14 @@ class PromptedEncoder(nn.Module):
         UserError: the encoder cannot carry such prompts.
     """
 
+    prefix_encoder: Prefix | nn.Embedding
+    new_names: list[str]
+    """Parameters that the pretrained weights lack: a checkpoint stores them even if frozen."""
+    dropout: nn.Dropout
+    classifier: nn.Linear
+    qa_outputs: nn.Linear
+    pooler: ContextPooler
+
     def __init__(
         self,
         backbone: PreTrainedModel,
@@ -77,11 +86,11 @@ class PromptedEncoder(nn.Module):
             self.pooler = ContextPooler(self.config)
 
     @property
-    def backbone(self) -> PreTrainedModel:
-        """The frozen encoder."""
+    def backbone(self) -> Any:
+        """The frozen encoder, a ``PreTrainedModel``."""
         return self.get_submodule(self._backbone_name)
 
-    def _carry_prefix(self, backbone: PreTrainedModel) -> None:
+    def _carry_prefix(self, backbone: Any) -> None:
         enable_prefix(backbone)
         if self.config.model_type == "deberta-v2":
             # The original embeds padding like any token here. A convolution, where the model has
@@ -148,21 +157,26 @@ class PromptedEncoder(nn.Module):
 
     def _encode(self, **inputs: Tensor) -> Tensor:
         """What the head reads: ``[B, D]`` if it pools, otherwise ``[B, T, D]``."""
-        deep = isinstance(self.prefix_encoder, Prefix)
-        output = self._encode_deep(**inputs) if deep else self._encode_shallow(**inputs)
-        hidden = output.last_hidden_state
-        if not self.task_type.pools:
-            return hidden if deep else hidden[:, self.prefix_encoder.num_embeddings :]
-        if hasattr(self, "pooler"):
-            return self.pooler(hidden)
-        if deep or self.task_type is TaskType.MULTIPLE_CHOICE:
+        prompts = self.prefix_encoder
+        if isinstance(prompts, Prefix):
+            output: Any = self._encode_deep(prompts, **inputs)
+            if not self.task_type.pools:
+                return output.last_hidden_state
+            if hasattr(self, "pooler"):
+                return self.pooler(output.last_hidden_state)
+            return output.pooler_output
+        output = self._encode_shallow(prompts, **inputs)
+        if self.task_type is TaskType.MULTIPLE_CHOICE:
             # Behind shallow prompts this is the first prompt, not [CLS]: the original's choice.
             return output.pooler_output
-        return self.backbone.pooler(hidden[:, self.prefix_encoder.num_embeddings :])
+        hidden = output.last_hidden_state[:, prompts.num_embeddings :]
+        return self.backbone.pooler(hidden) if self.task_type.pools else hidden
 
-    def _encode_deep(self, input_ids: Tensor, **inputs: Tensor) -> ModelOutput:
+    def _encode_deep(
+        self, prompts: Prefix, input_ids: Tensor, **inputs: Tensor
+    ) -> BaseModelOutputWithPooling:
         n_row, n_token = input_ids.shape
-        layers = self.prefix_encoder.key_values(n_row)
+        layers = prompts.key_values(n_row)
         prefix = KeyValues(layers, offset=None if self.shift_positions else 0)
         # Padding is numbered like tokens: of question answering, it has a part in the loss.
         positions = torch.arange(n_token, device=input_ids.device).unsqueeze(0)  # [1, T]
@@ -170,17 +184,17 @@ class PromptedEncoder(nn.Module):
         return run(self.backbone, prefix, given)
 
     def _encode_shallow(
-        self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor
-    ) -> ModelOutput:
+        self, prompts: nn.Embedding, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor
+    ) -> BaseModelOutputWithPooling:
         # As in the original, the encoder embeds the embedded tokens once more: positions, token
         # type 0 and layer norm are applied twice to tokens, once to prompts.
-        n_row, length = len(input_ids), self.prefix_encoder.num_embeddings
+        n_row, length = len(input_ids), prompts.num_embeddings
         check_length(self.backbone, length, input_ids.shape[1])
         tokens = self.backbone.embeddings(input_ids=input_ids, **inputs)
-        prompts = self.prefix_encoder.weight.expand(n_row, -1, -1).to(tokens.dtype)
+        vectors = prompts.weight.expand(n_row, -1, -1).to(tokens.dtype)  # [P, D] -> [B, P, D]
         visible = attention_mask.new_ones(n_row, length)
         return self.backbone(
-            inputs_embeds=torch.cat([prompts, tokens], dim=1),
+            inputs_embeds=torch.cat([vectors, tokens], dim=1),
             attention_mask=torch.cat([visible, attention_mask], dim=1),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import transformers
 from torch import nn
@@ -12,6 +12,7 @@ from harness.models import load_config, load_partly
 from harness.report import Sizes, n_parameters
 from prefix_tuning.choice import build, check_independent, parse_options
 from prefix_tuning.errors import UserError
+from prefix_tuning.prefix import Prefix
 from ptuning_v2.model.heads import TaskType
 from ptuning_v2.model.prefix_encoder import init_weights
 from ptuning_v2.model.prompted_encoder import PromptedEncoder
@@ -75,6 +76,7 @@ def get_model(
     options = _own_options(model_args)
     prompted = model_args.prefix or model_args.prompt
     auto_class = AutoModel if prompted else AUTO_CLASSES[task_type]
+    base: Any
     base, new = load_partly(
         model_args.model_name_or_path,
         auto_class,
@@ -90,7 +92,7 @@ def get_model(
     if not task_type.pools and getattr(base, "pooler", None) is not None:
         base.pooler = None  # nothing reads it
     length = model_args.pre_seq_len
-    prompts: nn.Module = nn.Embedding(length, config.hidden_size)
+    prompts: Prefix | nn.Embedding = nn.Embedding(length, config.hidden_size)
     init_weights(prompts)
     if model_args.prefix:
         shared = {
@@ -100,8 +102,8 @@ def get_model(
             "hidden_size": model_args.prefix_hidden_size,
         }
         prompts = build(model_args.parametrization, config, shared, options)
-    shift = model_args.shift_positions == "yes"
-    model = PromptedEncoder(base, task_type, config.num_labels, prompts, shift_positions=shift)
+    shift, n_label = model_args.shift_positions == "yes", cast(int, config.num_labels)
+    model = PromptedEncoder(base, task_type, n_label, prompts, shift_positions=shift)
     model.new_names = [f"{base.base_model_prefix}.{name}" for name in new]
     return model
 
@@ -116,6 +118,8 @@ def _own_options(model_args: ModelArguments) -> dict[str, Any]:
 
 def sizes(model: nn.Module) -> Sizes:
     """How much of the base model, the prompts and the head is trained."""
+    base: Any
+    prompts: int | None
     if isinstance(model, PromptedEncoder):
         base, prompts = model.backbone, n_parameters(model.prefix_encoder)
     else:
