@@ -2,6 +2,8 @@
 
 python -m prefix_tuning.export RUN                   # safetensors and JSON, into RUN/export
 python -m prefix_tuning.export RUN --format peft     # for PEFT's PeftModel, into RUN/peft
+python -m prefix_tuning.export RUN --format cache    # a transformers DynamicCache, into RUN/cache
+python -m prefix_tuning.export RUN --format mlx      # a prompt cache of mlx-lm, into RUN/mlx
 """
 
 from __future__ import annotations
@@ -12,12 +14,20 @@ from pathlib import Path
 
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from prefix_tuning import checkpoint, model_card, peft_format, saving
+from prefix_tuning import cache_format, checkpoint, model_card, peft_format, saving
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.errors import UserError, run_command
 
-FOLDERS = {"native": "export", "peft": "peft"}
+FOLDERS = {"native": "export", "peft": "peft", "cache": "cache", "mlx": "mlx"}
 """Format -> the folder inside the run where it goes by default."""
+_WRITERS = {
+    "native": checkpoint.export,
+    "peft": peft_format.write,
+    "cache": cache_format.write_cache,
+    "mlx": cache_format.write_mlx,
+}
+"""Format -> what writes it: ``write(folder, prefix, meta, base model)``, the size in bytes."""
+_LIBRARIES = {"native": "prefix-tuning", "peft": "peft", "cache": "transformers", "mlx": "mlx"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,19 +42,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     if prefix.parametrization == "embedding":  # its keys and values are computed by the base
         model = _load_base(args.model_name_or_path or meta["base_model"]["name_or_path"])
         prefix, meta, head = saving.read(source, model)
-    if args.format == "peft":
-        if head:
-            raise UserError(
-                f"{source} has a trained head ({', '.join(sorted(head))}), which PEFT keeps "
-                "elsewhere: use --format native"
-            )
-        size = peft_format.write(output, prefix, meta, model)
-    else:
-        size = checkpoint.export(output, prefix, meta, model)
-        if head:
-            checkpoint.write_tensors(output / saving.HEAD, head)
-    library = "peft" if args.format == "peft" else "prefix-tuning"
-    model_card.write(output, meta, library=library)
+    if head and args.format != "native":
+        reader = "PEFT" if args.format == "peft" else _LIBRARIES[args.format]
+        raise UserError(
+            f"{source} has a trained head ({', '.join(sorted(head))}), which {reader} keeps "
+            "elsewhere: use --format native"
+        )
+    if args.format == "mlx" and args.model_name_or_path:  # mlx-lm wants the name it will be given
+        base = {**meta["base_model"], "name_or_path": args.model_name_or_path}
+        meta = {**meta, "base_model": base}
+    size = _WRITERS[args.format](output, prefix, meta, model)
+    if head:
+        checkpoint.write_tensors(output / saving.HEAD, head)
+    model_card.write(output, meta, library=_LIBRARIES[args.format])
     print(f"{output}: {prefix.length} slots, {size / 1e6:.2f} MB, {args.format} format")
 
 
@@ -72,15 +82,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a trained prefix")
     parser.add_argument(
         "--format",
+        "--to",
         choices=FOLDERS,
         default="native",
-        help="who is to open it: this project, or PEFT (decoders only)",
+        help="who is to open it: this project, PEFT, transformers without this project, or "
+        "mlx-lm (decoders only)",
     )
     parser.add_argument("--output", type=Path, help="folder to write, by default inside RUN")
     parser.add_argument(
         "--model_name_or_path",
         help="base model, where the run's own name for it no longer leads there "
-        "(read only for prefixes made of embeddings)",
+        "(read only for prefixes made of embeddings), or what mlx-lm will be given as --model",
     )
     return parser
 

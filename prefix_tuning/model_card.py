@@ -43,6 +43,20 @@ from transformers import {auto}
 
 model = PeftModel.from_pretrained({auto}.from_pretrained({base!r}), {folder!r})
 ```""",
+    "transformers": """```python
+from safetensors.torch import load_file
+from transformers import DynamicCache, {auto}
+
+arrays = load_file("cache.safetensors")
+layers = range(len(arrays) // 2)
+cache = DynamicCache([(arrays[f"keys.{{i}}"], arrays[f"values.{{i}}"]) for i in layers])
+model = {auto}.from_pretrained({base!r})
+```
+
+Give the cache as `past_key_values`, and an attention mask with a 1 in front for every slot.""",
+    "mlx": """```sh
+mlx_lm.generate --prompt-cache-file prompt_cache.safetensors --prompt TEXT
+```""",
 }
 
 
@@ -58,7 +72,7 @@ def write(
     Args:
         folder: where the prefix is.
         meta: its metadata (:func:`prefix_tuning.checkpoint.metadata`).
-        library: what opens it, ``prefix-tuning`` or ``peft``.
+        library: what opens it: ``prefix-tuning``, ``peft``, ``transformers`` or ``mlx``.
         auto: the class of transformers that loads the base model.
     """
     facts = facts or Facts()

@@ -20,11 +20,8 @@ from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
 
+from prefix_tuning.cache_format import check_decoder
 from prefix_tuning.checkpoint import read_tensors, write_tensors
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object, write_json
@@ -129,7 +126,7 @@ def write(
         UserError: PEFT has no such prefix.
     """
     base, flat = meta["base_model"], prefix.flatten(model)
-    _check_decoder(flat, meta)
+    check_decoder(flat, meta, "PEFT")
     shape = flat.shape
     folder.mkdir(parents=True, exist_ok=True)
     table = flat.slots().detach().float()  # [P, 2 * L * H * d]
@@ -149,23 +146,3 @@ def write(
     }
     write_json(folder / CONFIG, config)
     return (folder / WEIGHTS).stat().st_size
-
-
-def _check_decoder(prefix: Prefix, meta: Mapping[str, Any]) -> None:
-    kind = meta["base_model"]["model_type"]
-    if prefix.sites != ("self",):
-        raise UserError(
-            f"this prefix stands at {', '.join(prefix.sites)} of an encoder-decoder ({kind}), PEFT "
-            "fills only the decoder's own attention: keep --format native"
-        )
-    is_decoder = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    if not is_decoder or kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        raise UserError(
-            f"PEFT fills the cache of a decoder, and {kind} has none: keep --format native"
-        )
-    offset = meta.get("position_offset", prefix.length)
-    if offset != prefix.length:
-        raise UserError(
-            f"real tokens are numbered from {offset} behind this prefix, in PEFT always from its "
-            f"end ({prefix.length}): keep --format native"
-        )
