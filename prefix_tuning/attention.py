@@ -184,6 +184,8 @@ def enable_prefix(model: PreTrainedModel) -> PreTrainedModel:
     """
     base: Any = getattr(model, "_prefix_base", type(model))
     backend: str = getattr(model, "_prefix_backend", model.config._attn_implementation)
+    # A model made from the configuration of an enabled one has the name of our implementation.
+    backend = next((name for name, ours in BACKENDS.items() if ours.name == backend), backend)
     if backend not in BACKENDS:
         raise UserError(
             f"attention implementation {backend!r} cannot carry a prefix: load the model with "
