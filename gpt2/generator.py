@@ -21,6 +21,7 @@ from harness.models import load_causal_lm, load_tokenizer
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
+from prefix_tuning.positions import room
 from prefix_tuning.prefix import Prefix
 
 
@@ -119,7 +120,7 @@ class TextGenerator:
     def _check_lengths(
         self, records: Sequence[Record], prompts: Sequence[list[int]], search: Search
     ) -> None:
-        limit = getattr(self.model.config, "max_position_embeddings", None)
+        limit = room(self.model.config)
         for record, prompt in zip(records, prompts, strict=True):
             need = self.n_slot + len(prompt) + search.max_new_tokens
             if limit is not None and need > limit:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.flags import flag, fraction, one_of, yes_no
 from prefix_tuning.errors import UserError
+from prefix_tuning.names import BUILT_IN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from gpt2.train_control import PrefixTuning
 
 INITS = ("random", "zero", "text")
-STARTABLE = ("mlp", "flat")
-"""Variants that can start from chosen keys and values; the others start random."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,10 @@ class PrefixFlags:
     init_shallow: str = yes_no("no", "optimise keys and values themselves, without an MLP")
     init_shallow_word: str = flag("no", "words it starts from; their number replaces --preseqlen")
     parametrization: str | None = flag(
-        None, "the variant by name, instead of the flags above: mlp, flat, embedding, infix, ..."
+        None, f"the variant by name, instead of the flags above: {', '.join(BUILT_IN)}, ..."
+    )
+    prefix_options: str | None = flag(
+        None, "options of that parametrisation by name, as rank=4,scale=0.5"
     )
     init: str | None = flag(None, f"what the prefix starts from: {', '.join(INITS)}")
     init_text: str | None = flag(None, "the text of --init text: a word, an instruction, ...")
@@ -66,6 +68,13 @@ def reads_source(args: PrefixFlags) -> bool:
     return PARAMETRIZATIONS[parametrization(args)].reads_source
 
 
+def can_start(args: PrefixFlags) -> bool:
+    """Whether the prefix can start from chosen keys and values; others start random."""
+    from prefix_tuning.parametrizations import PARAMETRIZATIONS
+
+    return PARAMETRIZATIONS[parametrization(args)].can_start
+
+
 def init(args: PrefixFlags) -> str:
     """What the prefix starts from, one of :data:`INITS`."""
     from_word = args.init_shallow == "yes" and args.init_shallow_word != "no"
@@ -78,6 +87,7 @@ def check(args: PrefixFlags) -> None:
     Raises:
         UserError: naming the flags.
     """
+    from prefix_tuning.choice import parse_options
     from prefix_tuning.parametrizations import PARAMETRIZATIONS
 
     if args.optim_prefix != "yes":
@@ -89,6 +99,7 @@ def check(args: PrefixFlags) -> None:
     one_of(("cat", "peek", "nopeek", "infix"), format_mode=args.format_mode)
     one_of(("MLP", "Emb"), parametrize_emb=args.parametrize_emb)
     one_of(PARAMETRIZATIONS, parametrization=args.parametrization)
+    parse_options(parametrization(args), args.prefix_options)
     one_of(INITS, init=args.init)
     if args.format_mode == "nopeek":
         raise UserError("--format_mode nopeek: the model would never see the source; use cat")
@@ -116,7 +127,7 @@ def _check_init(args: PrefixFlags) -> None:
         raise UserError(f"--init {args.init} and --init_shallow_word exclude each other: give one")
     if args.init_shallow_word != "no" and args.init_shallow != "yes":
         raise UserError("--init_shallow_word: only with --init_shallow yes; use --init text")
-    if start != "random" and variant not in STARTABLE:
+    if start != "random" and not can_start(args):
         raise UserError(f"--init {start}: a prefix of the variant {variant} can only start random")
     texts = [name for name in ("init_text", "init_file") if getattr(args, name) is not None]
     if texts and args.init != "text":
@@ -177,7 +188,9 @@ def build(
 ) -> PrefixTuning:
     """Make the prefix that the flags describe, with random parameters."""
     from gpt2.train_control import PrefixTuning
+    from prefix_tuning.choice import parse_options
 
+    name = parametrization(args)
     return PrefixTuning(
         model.config,
         preseqlen=slot_count(args, tokenizer),
@@ -186,8 +199,9 @@ def build(
         prefix_dropout=args.prefix_dropout,
         objective_mode=args.objective_mode,
         end_id=tokenizer.eos_token_id,
-        parametrization=parametrization(args),
+        parametrization=name,
         parametrize_emb=args.parametrize_emb,
+        prefix_options=parse_options(name, args.prefix_options),
     )
 
 

@@ -89,6 +89,7 @@ def run_name(launch: Launch) -> str:
         notes.append(f"s=yes_w={'no' if prefix.init else prefix.init_shallow_word}")
     own = {"deep": prefix.deep == "yes"}
     own |= {"init": bool(prefix.init), "parametrization": bool(prefix.parametrization)}
+    own["prefix_options"] = bool(prefix.prefix_options)
     notes += [f"{name}={getattr(prefix, name)}" for name, given in own.items() if given]
     notes.append(f"o={prefix.objective_mode}")
     if prefix.distill == "yes":

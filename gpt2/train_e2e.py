@@ -16,7 +16,7 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 
 from gpt2.arguments import TRAINER, parse
 from gpt2.launch_flags import Launch, read
-from gpt2.prefix_flags import STARTABLE, parametrization
+from gpt2.prefix_flags import can_start, parametrization
 from gpt2.run_names import flag_length, folder_name, run_name, schedule, subset
 from gpt2.tasks import TASKS
 from gpt2.tuning import TuningMode
@@ -51,8 +51,8 @@ def _from_word(tuning: WithPrefix, word: str) -> WithPrefix:
     and has as many slots as the word has tokens."""
     if tuning.init or tuning.init_shallow == "yes":
         return tuning
-    variant = parametrization(tuning)
-    if variant not in STARTABLE:
+    if not can_start(tuning):
+        variant = parametrization(tuning)
         raise UserError(
             f"--lowdata_token {word}: a prefix of the variant {variant} cannot start from a word; "
             "add --use_lowdata_token no"

@@ -24,6 +24,7 @@ from harness.folder import AGAIN, RunFolder
 from harness.models import load_causal_lm, load_tokenizer
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object, write_json
+from prefix_tuning.positions import room
 
 
 def run_folder(request: TrainRequest) -> RunFolder:
@@ -67,8 +68,8 @@ def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -
     text_format = Format(tokenizer, data_args.separator, layout, data_args.source_prefix)
     pad_id = _add_padding(model_args, model, tokenizer, run_args.seed)
 
-    room = _room(model, request.tuning.slots(tokenizer))
-    make = partial(TableToTextDataset, text_format=text_format, max_tokens=room)
+    max_tokens = _room(model, request.tuning.slots(tokenizer))
+    make = partial(TableToTextDataset, text_format=text_format, max_tokens=max_tokens)
     train_set = make(train_records)
     eval_set = make(eval_records, training=False) if eval_records else None
     print(f"{len(train_set):,} training pairs from {data_args.train_data_file}")
@@ -123,13 +124,13 @@ def _read(data_args: DataArguments) -> tuple[list[Record], list[Record] | None]:
 
 def _room(model: PreTrainedModel, n_slot: int) -> int | None:
     """Tokens that fit into the model's positions beside the prefix; None without a limit."""
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit is not None and n_slot >= limit:
+    free = room(model.config, n_slot)
+    if free is not None and free < 1:
         raise UserError(
-            f"a prefix of {n_slot} slots leaves no room for text in the {limit} positions "
+            f"a prefix of {n_slot} slots leaves no room for text in the {free + n_slot} positions "
             "of the model: lower --preseqlen, or shorten the text it starts from"
         )
-    return None if limit is None else limit - n_slot
+    return free
 
 
 def _add_padding(

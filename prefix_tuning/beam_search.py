@@ -130,7 +130,7 @@ class _Context(Front):
 
 
 @dataclass
-class _Row:
+class Row:
     """What the search keeps of one prompt besides tensors."""
 
     n_prompt: int
@@ -176,10 +176,10 @@ def beam_search(
     n_prompt = attention_mask.sum(dim=1)
     width = n_prompt if isinstance(prefix.offset, Tensor) else input_ids.shape[1]
     check_length(model, prefix.offset, width + max_new_tokens)
-    _check_window(model, input_ids.shape[1] + max_new_tokens)
+    check_window(model, input_ids.shape[1] + max_new_tokens)
     context, logits = _read_prompts(model, prefix, input_ids, attention_mask)
     rows = [
-        _Row(n, Hypotheses(num_beams, length_penalty), [[]] * num_beams) for n in n_prompt.tolist()
+        Row(n, Hypotheses(num_beams, length_penalty), [[]] * num_beams) for n in n_prompt.tolist()
     ]
     finished = [row.finished for row in rows]
     cache = DynamicCache()
@@ -190,8 +190,8 @@ def beam_search(
     for step in range(max_new_tokens):
         # The end token is forbidden while prompt and generated tokens are too few.
         too_short = n_prompt + step < min_length
-        best, beam, token = _candidates(logits, log_probs, too_short, eos_token_id, bad_token_ids)
-        alive, picked = _advance_rows(rows, best, beam, token, step, eos_token_id, early_stopping)
+        best, beam, token = candidates(logits, log_probs, too_short, eos_token_id, bad_token_ids)
+        alive, picked = advance_rows(rows, best, beam, token, step, eos_token_id, early_stopping)
         if not alive:
             return finished
         kept = torch.tensor(alive, device=best.device)
@@ -233,7 +233,7 @@ def _read_prompts(
     return context, output.logits[:, -1]
 
 
-def _candidates(
+def candidates(
     logits: Tensor,
     log_probs: Tensor,
     too_short: Tensor,
@@ -257,8 +257,8 @@ def _candidates(
     return best, flat // width, token.view(n_row, -1).gather(1, flat)
 
 
-def _advance_rows(
-    rows: list[_Row],
+def advance_rows(
+    rows: list[Row],
     best: Tensor,
     beam: Tensor,
     token: Tensor,
@@ -278,7 +278,7 @@ def _advance_rows(
 
 
 def _advance(
-    row: _Row, eos_token_id: int, best: list[float], beam: list[int], token: list[int]
+    row: Row, eos_token_id: int, best: list[float], beam: list[int], token: list[int]
 ) -> list[int]:
     """Finish or extend the beams of one row; return which candidates are its new beams."""
     num_beams = len(row.beams)
@@ -297,7 +297,7 @@ def _advance(
     return picked
 
 
-def _check_window(model: PreTrainedModel, n_token: int) -> None:
+def check_window(model: PreTrainedModel, n_token: int) -> None:
     window = getattr(model.config.get_text_config(decoder=True), "sliding_window", None)
     if window is not None and n_token > window:
         raise UserError(

@@ -34,7 +34,6 @@ class MLPPrefix(Prefix):
     """
 
     parametrization = "mlp"
-    can_start = True
 
     def __init__(
         self,
@@ -97,7 +96,6 @@ class EmbeddingPrefix(Prefix):
     """
 
     parametrization = "embedding"
-    uses_model = True
 
     def __init__(
         self,
@@ -145,9 +143,7 @@ class InfixPrefix(MLPPrefix):
     """
 
     parametrization = "infix"
-    can_start = False
     reads_source = True
-    uses_model = True
 
     def __init__(
         self,
@@ -163,7 +159,7 @@ class InfixPrefix(MLPPrefix):
     def options(self) -> dict[str, Any]:
         return {**Prefix.options(self), "mid_dim": self.mid_dim, "deep": self.deep}
 
-    start = Prefix.start
+    start = Prefix.start  # given keys and values would not be all of its own
 
     def prompt(
         self,

@@ -67,9 +67,15 @@ class Prefix(nn.Module):
     reads_source = False
     """Whether the keys and values depend on the source, which then stands in front of them."""
     uses_model = False
-    """Whether the frozen model takes part in computing the keys and values."""
+    """Whether the frozen model takes part in computing the keys and values: what :meth:`prompt`
+    is overridden for."""
     can_start = False
-    """Whether :meth:`start` and :meth:`start_at_zero` are possible."""
+    """Whether flags may have it start from keys and values: where :meth:`start` is overridden."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.uses_model = cls.prompt is not Prefix.prompt
+        cls.can_start = cls.start is not Prefix.start
 
     def options(self) -> dict[str, Any]:
         """The constructor's arguments besides the shape, as JSON values."""
@@ -182,7 +188,6 @@ class FlatPrefix(Prefix):
     """
 
     parametrization = "flat"
-    can_start = True
 
     def __init__(
         self,

@@ -51,7 +51,7 @@ set_up() {
         "$PYTHON" -c 'import torch' 2>/dev/null || install_torch
         echo "installing requirements ..."
         "$PYTHON" -m pip install --quiet --disable-pip-version-check \
-            -r "$ROOT/requirements.txt" -e "$ROOT${extras:+[$extras]}"
+            -r "$ROOT/requirements.txt" -e "$ROOT[research${extras:+,$extras}]"
         cat "$ROOT/requirements.txt" "$ROOT/pyproject.toml" >"$stamp"
     fi
     # Nothing here is worth an error message about an optional image library.

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from conftest import BPE, ROOT, gpt2_of_vectors, load_vectors, part, tiny_model
+from low_rank import LowRankPrefix
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import GPT2Tokenizer
 
 from gpt2 import gen, prefix_flags, train_e2e, training
@@ -115,32 +116,30 @@ def test_an_interrupted_infix_goes_on_to_the_same_weights(
         assert torch.equal(value, expected[name]), name
 
 
-class LowRankPrefix(Prefix):
-    """The variant of the README."""
-
-    parametrization = "low_rank"
-
-    def __init__(
-        self, shape: PrefixShape, length: int, mid_dim: int = 8, dropout: float = 0.0
-    ) -> None:
-        super().__init__(shape, length, dropout, ("self",))
-        self.left = nn.Parameter(torch.randn(length, mid_dim))
-        self.right = nn.Parameter(torch.randn(mid_dim, shape.features))
-
-    def options(self) -> dict[str, Any]:
-        return {**super().options(), "mid_dim": len(self.right)}
-
-    def slots(self, site: str = "self") -> Tensor:
-        return self.left @ self.right
-
-
-def test_a_variant_of_ones_own_is_a_class_and_a_line(
+def test_a_parametrisation_of_ones_own_is_a_class_and_a_row(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PARAMETRIZATIONS, "low_rank", LowRankPrefix)
-    folder = run(tiny_folder, tmp_path / "m", "--preseqlen 3 --parametrization low_rank")
-    assert type(checkpoint.load(folder)[0]) is LowRankPrefix
+    flags = "--preseqlen 3 --parametrization low_rank --prefix_options rank=2,scale=0.5"
+    folder = run(tiny_folder, tmp_path / "m", flags)
+    prefix, meta = checkpoint.load(folder)
+    assert type(prefix) is LowRankPrefix
+    assert (meta["options"]["rank"], meta["options"]["scale"]) == (2, 0.5)
+    assert torch.equal(prefix.slots(), 0.5 * prefix.left @ prefix.right)
     assert decoded(folder, tmp_path / "a") == decoded(folder / "export", tmp_path / "b")
+
+
+def test_options_of_another_parametrisation_are_refused(tmp_path: Path) -> None:
+    for flags, message in (
+        (
+            "--prefix_options rank=2",
+            "rank: not of the parametrisation mlp; its options are mid_dim",
+        ),
+        ("--parametrization flat --prefix_options rank=2", "flat; it has no options"),
+        ("--prefix_options mid_dim=wide", "mid_dim=wide: write a whole number"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(tmp_path / "base", tmp_path / "m", flags)
 
 
 # What a prefix starts from.

@@ -98,6 +98,13 @@ def test_what_a_constructor_refuses_names_the_parametrisation() -> None:
         check_independent("infix", "BART")
 
 
+def test_what_a_parametrisation_can_follows_from_its_methods() -> None:
+    classes = {name: PARAMETRIZATIONS[name] for name in (*BUILT_IN, "low_rank")}
+    assert {name for name, cls in classes.items() if cls.can_start} == {"mlp", "flat"}
+    assert {name for name, cls in classes.items() if cls.uses_model} == {"embedding", "infix"}
+    assert {name for name, cls in classes.items() if cls.reads_source} == {"infix"}
+
+
 def test_a_configuration_serves_as_a_shape() -> None:
     config = GPT2Config(n_embd=12, n_layer=2, n_head=3)
     for name in BUILT_IN:

@@ -1,0 +1,210 @@
+"""The queue, and the thread that decodes: rows of any prefix join and leave between steps."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from prefix_tuning.bank import PrefixBank
+from prefix_tuning.beam_search import check_window
+from prefix_tuning.errors import UserError
+from prefix_tuning.positions import check_length
+from prefix_tuning.serve.generation import Beams, Generation, Text, Ticket, choose
+from prefix_tuning.serve.rows import Rows
+
+
+class QueueFull(Exception):
+    """There is no room for more requests now."""
+
+
+class Stopping(Exception):
+    """The service stops and takes no more requests."""
+
+
+class Late(Exception):
+    """The time of a request was over before its texts were complete."""
+
+
+class Engine:
+    """Decodes what is submitted, as many rows at a time as there is room for.
+
+    Args:
+        bank: of the prefixes; its model must be a decoder.
+        max_rows: rows that run together; a beam is a row.
+        max_waiting: rows that may wait besides.
+    """
+
+    def __init__(self, bank: PrefixBank, max_rows: int = 64, max_waiting: int = 256) -> None:
+        if bank.model.config.is_encoder_decoder:
+            raise UserError(f"--model: {type(bank.model).__name__} is no decoder-only model")
+        self.bank, self.max_rows, self.max_waiting = bank, max_rows, max_waiting
+        self.steps = 0
+        self.tokens = 0
+        """Tokens generated."""
+        self._rows = Rows(bank.model)
+        self._running: list[Generation] = []
+        """In the order of their rows."""
+        self._waiting: deque[Generation] = deque()
+        self._work = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._loop, name="decoding", daemon=True)
+
+    def start(self) -> None:
+        """Begin to decode."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more requests, and return when the last one is done."""
+        with self._work:
+            self._stopping = True
+            self._work.notify()
+        self._thread.join()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it decodes."""
+        return self._thread.is_alive()
+
+    @property
+    def n_running(self) -> int:
+        """Rows that run."""
+        return sum(generation.width for generation in self._running)
+
+    @property
+    def n_waiting(self) -> int:
+        """Rows that wait."""
+        with self._work:
+            return sum(generation.width for generation in self._waiting)
+
+    def check(self, generation: Generation) -> None:
+        """Raise where a generation could never run.
+
+        Raises:
+            UserError: its prefix cannot be had, or prefix, prompt and output do not fit the model.
+        """
+        name, n_token = generation.ticket.prefix, len(generation.prompt)
+        n_token += generation.search.max_tokens
+        offset = 0 if name is None else self.bank.occupied(name)
+        check_length(self.bank.model, offset, n_token)
+        check_window(self.bank.model, n_token)
+        if generation.width > self.max_rows:
+            raise UserError(f"{generation.width} beams are more than the {self.max_rows} rows here")
+
+    def submit(self, generations: Sequence[Generation]) -> None:
+        """Put the parts of a request into the queue.
+
+        Raises:
+            QueueFull: not all of them find room.
+            Stopping: the service stops.
+        """
+        wanted = sum(generation.width for generation in generations)
+        with self._work:
+            if self._stopping:
+                raise Stopping
+            waiting = sum(generation.width for generation in self._waiting)
+            if waiting + self.n_running + wanted > self.max_rows + self.max_waiting:
+                raise QueueFull
+            self._waiting.extend(generations)
+            self._work.notify()
+
+    def _loop(self) -> None:
+        while True:
+            with self._work:
+                while not (self._waiting or self._running or self._stopping):
+                    self._work.wait()
+                if self._stopping and not self._waiting and not self._running:
+                    return
+            try:
+                self._step()
+            except Exception as error:  # of the model: whatever runs is lost, what waits is not
+                for generation in self._running:
+                    generation.ticket.fail(error)
+                self._running = []
+                self._rows.clear()
+
+    def _step(self) -> None:
+        """Every running text gets one token more; prompts that were waiting are read."""
+        self._drop_given_up()
+        old, new = [*self._running], self._join()
+        parts, widths = [], [generation.width for generation in old] + [1] * len(new)
+        if old:
+            parts.append(self._rows.read(0, [t for g in old for t in g.last_tokens()]))
+        if new:
+            prompts = [generation.prompt for generation in new]
+            parts.append(self._rows.read(len(self._rows) - len(new), prompts))
+        if parts:
+            self.steps += 1
+            self._advance(torch.cat(parts), widths)
+
+    def _advance(self, logits: Tensor, widths: list[int]) -> None:
+        """Let every generation take its step from its rows of ``logits [B, V]``.
+
+        ``widths`` says how many of the rows each has now (a beam search begins with one).
+        """
+        texts, at, first = [], [], 0
+        starts = []
+        for generation, width in zip(self._running, widths, strict=True):
+            starts.append(first)
+            if isinstance(generation, Text):
+                texts.append(generation)
+                at.append(first)
+            first += width
+        chosen = iter(choose(logits[at], texts)) if texts else iter(())
+        going_on: list[Generation] = []
+        order: list[int] = []
+        for generation, start, width in zip(self._running, starts, widths, strict=True):
+            self.tokens += generation.width
+            parents: list[int] | None = None
+            if isinstance(generation, Text):
+                parents = [0] if generation.accept(next(chosen)) else None
+            elif isinstance(generation, Beams):
+                parents = generation.advance(logits[start : start + width])
+            if parents is not None:
+                going_on.append(generation)
+                order.extend(start + parent for parent in parents)
+        self._running = going_on
+        self._rows.select(order)
+
+    def _drop_given_up(self) -> None:
+        """Let rows leave whose client went away or whose time is over."""
+        order: list[int] = []
+        kept, first = [], 0
+        for generation in self._running:
+            if not _is_given_up(generation.ticket):
+                kept.append(generation)
+                order.extend(range(first, first + generation.width))
+            first += generation.width
+        self._running = kept
+        self._rows.select(order)
+        with self._work:
+            self._waiting = deque(g for g in self._waiting if not _is_given_up(g.ticket))
+
+    def _join(self) -> list[Generation]:
+        """Take from the queue, in order, what there are rows for; their prefixes enter the rows."""
+        joined: list[Generation] = []
+        free = self.max_rows - self.n_running
+        while True:
+            with self._work:
+                if not self._waiting or self._waiting[0].width > free:
+                    return joined
+                generation = self._waiting.popleft()
+            try:
+                # The prefix may have changed since the request came.
+                self.check(generation)
+                self._rows.join(self.bank.key_values([generation.ticket.prefix]))
+            except UserError as error:
+                generation.ticket.fail(error)
+                continue
+            self._running.append(generation)
+            joined.append(generation)
+            free -= generation.width
+
+
+def _is_given_up(ticket: Ticket) -> bool:
+    if ticket.is_late:
+        ticket.fail(Late())
+    return ticket.cancelled

@@ -1,0 +1,214 @@
+"""Continuous batching: rows join and leave between steps, and no text depends on its neighbours."""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import tiny_model
+
+from prefix_tuning import checkpoint
+from prefix_tuning.attention import KeyValues
+from prefix_tuning.bank import PrefixBank
+from prefix_tuning.beam_search import beam_search
+from prefix_tuning.errors import UserError
+from prefix_tuning.parametrizations import FlatPrefix
+from prefix_tuning.sampling import draw
+from prefix_tuning.serve.engine import Engine, Late, QueueFull, Stopping
+from prefix_tuning.serve.generation import Beams, Piece, Search, Text, Ticket
+
+END = 1
+NAMES = {"short": 2, "long": 7, "middle": 4}
+
+
+class Numbers:
+    """A tokenizer whose text is the token ids."""
+
+    def decode(self, tokens: list[int], skip_special_tokens: bool) -> str:
+        return "".join(f"{token} " for token in tokens)
+
+
+def make_bank(folder: Path, family: str) -> PrefixBank:
+    model = tiny_model(family)
+    for seed, (name, length) in enumerate(NAMES.items()):
+        torch.manual_seed(seed)
+        prefix = FlatPrefix(model.config, length)
+        checkpoint.export(folder / name, prefix, checkpoint.metadata(prefix, model, "tiny"))
+    return PrefixBank(model, folder)
+
+
+def solo(bank: PrefixBank, name: str | None, prompt: list[int], search: Search, seed: int) -> list:
+    """Each text of a request, computed by plain forward calls over the whole text."""
+    prefix = None
+    if name is not None:
+        prefix = KeyValues(checkpoint.load(bank.folder / name)[0].key_values())
+    if search.num_beams > 1:
+        prefix = prefix or bank.key_values([None])
+        found = beam_search(
+            bank.model,
+            prefix,
+            torch.tensor([prompt]),
+            torch.ones(1, len(prompt), dtype=torch.long),
+            eos_token_id=END,
+            num_beams=search.num_beams,
+            max_new_tokens=search.max_tokens,
+        )[0]
+        return [tokens[:-1] if tokens[-1] == END else tokens for tokens in found.tokens]
+    chance, tokens = random.Random(seed), []
+    while len(tokens) < search.max_tokens:
+        logits = bank.model(torch.tensor([prompt + tokens]), prefix=prefix).logits[:, -1]
+        token = int(logits.argmax())
+        if search.temperature:
+            uniform, warm, top_p = (
+                torch.tensor([x], dtype=torch.float64)
+                for x in (chance.random(), search.temperature, search.top_p)
+            )
+            token = int(draw(logits, uniform, warm, top_p))
+        if token == END:
+            break
+        tokens.append(token)
+    return [tokens]
+
+
+SEARCHES = [
+    Search(8),
+    Search(12, temperature=0.9),
+    Search(5, temperature=0.7, top_p=0.8),
+    Search(7, num_beams=3),
+    Search(3, num_beams=2),
+]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
+def test_texts_equal_those_decoded_alone(tmp_path: Path, family: str) -> None:
+    bank, chance = make_bank(tmp_path, family), random.Random(3)
+    engine = Engine(bank, max_rows=7, max_waiting=500)  # few rows: many join where others left
+    expected, found = {}, {}
+    done: queue.Queue[tuple[int, Piece | Exception]] = queue.Queue()
+    n_text = 0
+    for i in range(40):
+        name, search = chance.choice([*NAMES, None]), chance.choice(SEARCHES)
+        prompt = [chance.randrange(3, 50) for _ in range(chance.randrange(1, 9))]
+        expected[i] = solo(bank, name, prompt, search, seed=i)
+        ticket = Ticket(lambda piece, i=i: done.put((i, piece)), name, seconds=60)
+        common = (ticket, prompt, 0, search, [END], Numbers())
+        beams = search.num_beams
+        engine.submit([Beams(*common, n_text=beams) if beams > 1 else Text(*common, seed=i)])
+        n_text += beams
+    engine.start()
+    for _ in range(n_text):
+        i, piece = done.get(timeout=60)
+        assert isinstance(piece, Piece), piece
+        found.setdefault(i, {})[piece.index] = [int(token) for token in piece.text.split()]
+    engine.stop()
+    assert {i: [texts[j] for j in sorted(texts)] for i, texts in found.items()} == expected
+    assert engine.steps < 0.5 * sum(len(text) + 1 for texts in expected.values() for text in texts)
+
+
+class Client:
+    """Submits texts of one prompt, and collects what comes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.heard: queue.Queue[Piece | Exception] = queue.Queue()
+
+    def ask(self, max_tokens: int, n: int = 1, seconds: float = 60, **options: Any) -> Ticket:
+        ticket = Ticket(self.heard.put, options.pop("prefix", "short"), seconds, stream=True)
+        search = Search(max_tokens, **options)
+        ends: list[int] = []  # texts go on to their full length
+        parts = [Text(ticket, [5, 6], i, search, ends, Numbers(), 0) for i in range(n)]
+        self.engine.submit(parts)
+        return ticket
+
+
+def test_a_full_queue_refuses_and_a_stopped_engine_finishes(tmp_path: Path) -> None:
+    engine = Engine(make_bank(tmp_path, "gpt2"), max_rows=2, max_waiting=1)
+    client = Client(engine)
+    client.ask(5, n=3)
+    with pytest.raises(QueueFull):
+        client.ask(5)
+    engine.start()
+    engine.stop()
+    pieces = [client.heard.get_nowait() for _ in range(15)]
+    assert sum(piece.finish_reason == "length" for piece in pieces) == 3
+    with pytest.raises(Stopping):
+        client.ask(5)
+
+
+def test_given_up_and_late_requests_leave_their_rows(tmp_path: Path) -> None:
+    engine = Engine(make_bank(tmp_path, "gpt2"), max_rows=1)
+    client = Client(engine)
+    first = client.ask(50)
+    client.ask(50, seconds=0.0)
+    engine.start()
+    heard = [client.heard.get(timeout=20) for _ in range(4)]
+    first.cancel()
+    while client.engine.n_running:
+        threading.Event().wait(0.01)
+    client.ask(2)
+    engine.stop()
+    heard += list(client.heard.queue)
+    assert sum(isinstance(piece, Late) for piece in heard) == 1
+    assert heard[-1].finish_reason == "length"
+    assert heard[-1].n_token == 2
+
+
+def test_a_failure_of_the_model_ends_what_runs_and_nothing_else(tmp_path: Path) -> None:
+    bank = make_bank(tmp_path, "gpt2")
+    engine, client = Engine(bank), Client(Engine(bank))
+    client.engine = engine
+    broken = bank.model.lm_head.register_forward_hook(lambda *_: 1 / 0)
+    client.ask(4)
+    engine.start()
+    assert isinstance(client.heard.get(timeout=20), ZeroDivisionError)
+    broken.remove()
+    client.ask(1)
+    assert client.heard.get(timeout=20).finish_reason == "length"
+    engine.stop()
+
+
+def test_what_can_never_run_is_refused(tmp_path: Path) -> None:
+    bank = make_bank(tmp_path, "gpt2")
+    engine = Engine(bank, max_rows=2)
+    ticket = Ticket(print, "long", 60)
+
+    def check(prompt: list[int], search: Search, name: str | None) -> None:
+        ticket.prefix = name
+        kind = Beams if search.num_beams > 1 else Text
+        engine.check(kind(ticket, prompt, 0, search, [END], Numbers(), 1))
+
+    check([5] * 50, Search(7), "long")
+    for prompt, search, name, message in [
+        ([5] * 50, Search(8), "long", "7 positions and 58 tokens do not fit into the 64"),
+        ([5] * 50, Search(15), None, "65 tokens do not fit"),
+        ([5], Search(5, num_beams=3), None, "3 beams are more than the 2 rows"),
+        ([5], Search(5), "nobody", "has no prefix 'nobody'"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            check(prompt, search, name)
+
+
+def test_stop_strings_and_halves_of_characters_are_not_sent(tmp_path: Path) -> None:
+    class Letters:
+        def decode(self, tokens: list[int], skip_special_tokens: bool) -> str:
+            return bytes(tokens).decode("utf-8", "replace")
+
+    def send(text: str, stop: tuple[str, ...]) -> list[Piece]:
+        pieces: list[Any] = []
+        ticket = Ticket(pieces.append, None, 60, stream=True)
+        part = Text(ticket, [5], 0, Search(99, stop=stop), [0], Letters(), 0)
+        for byte in [*text.encode(), 0]:
+            if not part.accept(byte):
+                break
+        return pieces
+
+    pieces = send("für € END danach", ("END",))
+    assert "".join(piece.text for piece in pieces) == "für € "
+    assert pieces[-1].finish_reason == "stop"
+    pieces = send("für €", ())
+    assert [piece.text for piece in pieces] == ["f", "ü", "r", " ", "€", ""]

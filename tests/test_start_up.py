@@ -1,0 +1,63 @@
+"""What has to be quick imports nothing heavy: the help of every command, scores, downloads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+FOLDERS = "gpt2 seq2seq ptuning_v2 evaluation experiments scripts data benchmarks".split()
+HEAVY = ("torch", "transformers", "pytorch_lightning", "datasets")
+NOT_YET = [Path("seq2seq/finetune.py"), Path("seq2seq/train_bart.py")]
+NOT_YET += [path.relative_to(ROOT) for path in sorted((ROOT / "benchmarks").glob("*.py"))]
+"""Commands that still import torch before they parse."""
+
+
+def commands() -> list[Path]:
+    """All files that can be started."""
+    files = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [p.relative_to(ROOT) for p in files if 'if __name__ == "__main__"' in p.read_text()]
+
+
+@pytest.fixture(scope="module")
+def helps() -> list[dict[str, object]]:
+    """What each command does with ``--help``."""
+    asked = [str(path) for path in commands() if path not in NOT_YET]
+    done = subprocess.run(
+        [sys.executable, "tests/help_of_all.py", *asked], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["path"] for answer in answers] == asked, done.stderr
+    return answers
+
+
+def test_every_command_has_help(helps: list[dict[str, object]]) -> None:
+    assert len(helps) > 25
+    silent = [h["path"] for h in helps if h["status"] not in (0, None) or not h["length"]]
+    assert silent == []
+
+
+def test_help_imports_nothing_heavy(helps: list[dict[str, object]]) -> None:
+    slow = {h["path"]: h["imported"] for h in helps if {*HEAVY} & {*h["imported"]}}  # type: ignore
+    assert slow == {}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import prefix_tuning.errors, prefix_tuning.files",
+        "import evaluation.e2e, evaluation.webnlg, evaluation.dart, evaluation.scorers",
+        "import data.download.download_data",
+        "import experiments.spec, experiments.table",
+    ],
+)
+def test_imports_that_cost_no_torch(statement: str) -> None:
+    code = f"import sys; {statement}; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not {*HEAVY} & {*done.stdout.split()}
