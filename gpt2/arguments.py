@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpt2.records import subset_size
 from gpt2.tasks import TASKS
 from gpt2.tuning import TUNING, TuningMode
-from harness.flags import Parser, at_least_one, flag, positive, yes_no
+from harness.flags import at_least_one, flag, positive, yes_no
 from harness.flags import seed as check_seed
 from prefix_tuning.errors import UserError
 
 if TYPE_CHECKING:
-    from gpt2.run_arguments import RunArguments
+    from transformers import TrainingArguments
 
 DTYPES = ("float32", "bfloat16", "float16")
 TRAINER = (
@@ -75,31 +75,6 @@ class RunFlags:
     evaluate_train_set: str = yes_no("no", "also report the loss on the whole training set")
 
 
-@dataclass(frozen=True)
-class TrainRequest:
-    """A training run: everything that its flags say, checked."""
-
-    model: ModelArguments
-    tuning: TuningMode
-    data: DataArguments
-    run: RunArguments
-
-    def settings(self) -> dict[str, Any]:
-        """The flags that decide what a run computes, as JSON values."""
-        of_run = (
-            "per_device_train_batch_size gradient_accumulation_steps learning_rate weight_decay "
-            "num_train_epochs max_steps warmup_steps max_grad_norm seed data_seed length_groups "
-            "adam_beta1 adam_beta2 adam_epsilon bf16 fp16"
-        )
-        of_data = "train_data_file task_mode separator source_prefix train_size sample_seed"
-        settings = {name: getattr(self.run, name) for name in of_run.split()}
-        settings["lr_scheduler_type"] = str(self.run.lr_scheduler_type)
-        settings["optim"] = self.run.optim.value
-        settings |= vars(self.model) | vars(self.tuning)
-        settings |= {name: getattr(self.data, name) for name in of_data.split()}
-        return {k: v for k, v in settings.items() if k not in ("cache_dir", "init_random")}
-
-
 def mode_classes() -> list[type[TuningMode]]:
     """The classes of all tuning modes, each of which has flags of its own."""
     return list(TUNING.values())
@@ -123,29 +98,6 @@ def choose(name: str, options: Sequence[TuningMode]) -> TuningMode:
     return chosen
 
 
-def parse(argv: Sequence[str] | None, defaults: Mapping[str, Any] | None = None) -> TrainRequest:
-    """Parse and check the command line, before anything is loaded.
-
-    Args:
-        defaults: values of flags that ``argv`` does not give, instead of their own defaults.
-
-    Raises:
-        UserError: a flag is missing or makes no sense, naming it.
-    """
-    classes = (ModelArguments, DataArguments, RunFlags, *mode_classes())
-    parser = Parser(
-        *classes, description=f"Train a prefix, or a baseline. {TRAINER}", defaults=defaults
-    )
-    (model, data, run, *options), rest = parser.read_known(argv)
-    check(model, data, run)
-    tuning = choose(model.tuning_mode, options)
-    from gpt2.run_arguments import complete
-
-    request = TrainRequest(model, tuning, data, complete(run, rest, parser, defaults or {}))
-    tuning.check()
-    return request
-
-
 def check(model: ModelArguments, data: DataArguments, run: RunFlags) -> None:
     """Refuse by name what is impossible or not implemented."""
     if data.task_mode not in TASKS:
@@ -160,7 +112,7 @@ def check(model: ModelArguments, data: DataArguments, run: RunFlags) -> None:
         subset_size(data.train_size, 100)
 
 
-def check_run(run: RunArguments) -> None:
+def check_run(run: TrainingArguments) -> None:
     """Refuse what Trainer would take, and fail with, or train nothing."""
     positive(learning_rate=run.learning_rate, eval_steps=run.eval_steps)
     if run.max_steps == 0 or run.num_train_epochs <= 0:

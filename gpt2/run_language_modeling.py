@@ -16,8 +16,8 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gpt2 import gen, run_generation
-from gpt2.arguments import TrainRequest, parse
 from gpt2.decode_request import DecodeOptions
+from gpt2.train_request import TrainRequest, parse
 from gpt2.tuning.both import BothTune
 from prefix_tuning.errors import run_command
 

@@ -14,11 +14,12 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gpt2.arguments import TRAINER, parse
+from gpt2.arguments import TRAINER
 from gpt2.launch_flags import Launch, read
 from gpt2.prefix_flags import can_start, parametrization
 from gpt2.run_names import flag_length, folder_name, run_name, schedule, subset
 from gpt2.tasks import TASKS
+from gpt2.train_request import parse
 from gpt2.tuning import TuningMode
 from gpt2.tuning.prefix import WithPrefix
 from harness import flags

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,19 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import TrainOutput
 
-from gpt2.arguments import DataArguments, ModelArguments, TrainRequest
+from gpt2.arguments import DataArguments, ModelArguments
 from gpt2.data import Format, TableToTextDataset, collate, collate_infix
 from gpt2.records import Record, development_size, sample_pairs
 from gpt2.run_arguments import RunArguments
 from gpt2.tasks import TASKS, read_records
 from gpt2.train_control import add_pad_row
+from gpt2.train_request import TrainRequest
 from gpt2.trainer_prefix import TableToTextTrainer
 from gpt2.tuning.base import Setting
 from harness import report
 from harness.folder import AGAIN, RunFolder
 from harness.models import load_causal_lm, load_tokenizer
+from harness.trainer import set_up
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object, write_json
 from prefix_tuning.positions import room
@@ -152,13 +153,8 @@ def _add_padding(
 def _configure(run_args: RunArguments, output_dir: Path, has_eval: bool) -> None:
     if run_args.evaluate_during_training and has_eval:
         run_args.eval_strategy = "steps"
-    if run_args.report_to == ["tensorboard"]:
-        os.environ["TENSORBOARD_LOGGING_DIR"] = run_args.logging_dir or str(output_dir / "runs")
-    run_args.dataloader_pin_memory = run_args.n_gpu > 0
-    if run_args.n_gpu > 1:
-        # DataParallel would replicate the prefix without its frozen model.
-        print("several GPUs seen: using the first; start with torchrun to use all")
-        run_args._n_gpu = 1
+    # One GPU, for DataParallel would replicate the prefix without its frozen model.
+    set_up(run_args, run_args.logging_dir or output_dir / "runs")
 
 
 def _step_of(resume_from: Path | None) -> int:

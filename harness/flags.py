@@ -109,12 +109,14 @@ class Parser(argparse.ArgumentParser):
             self.refuse_unknown(rest)
         return made
 
-    def refuse_unknown(self, rest: Sequence[str], *others: argparse.ArgumentParser) -> NoReturn:
-        """Name the first unknown argument and the flag, here or in ``others``, that is meant."""
+    def known(self) -> list[str]:
+        """All flags."""
+        return [text for action in self._actions for text in action.option_strings]
+
+    def refuse_unknown(self, rest: Sequence[str]) -> NoReturn:
+        """Name the first unknown argument and the flag that it resembles."""
         name = rest[0].split("=")[0]
-        actions = [action for parser in (self, *others) for action in parser._actions]
-        known = [text for action in actions for text in action.option_strings]
-        close = difflib.get_close_matches(name, known, n=1)
+        close = difflib.get_close_matches(name, self.known(), n=1)
         advice = f"did you mean {close[0]}?" if close else "--help lists all"
         raise UserError(f"{name}: there is no such flag; {advice}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,7 +39,11 @@ class LogWithEveryCheckpoint(TrainerCallback):
 
 
 def trainer_arguments(
-    cls: type[T], flags: Any, rest: Sequence[str], known: Sequence[str] = ()
+    cls: type[T],
+    flags: Any,
+    rest: Sequence[str],
+    known: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> T:
     """Trainer's arguments of a command line.
 
@@ -48,6 +52,7 @@ def trainer_arguments(
         flags: a dataclass of the flags that the command declares itself, all of them in ``cls``.
         rest: what it did not know of the command line: flags of ``cls``.
         known: all flags of the command, among which a mistyped one is looked for.
+        defaults: values of further fields of ``cls``, where ``rest`` does not give them.
 
     Raises:
         UserError: there is no such flag, or Trainer refuses a value.
@@ -64,7 +69,7 @@ def trainer_arguments(
         advice = f"did you mean {close[0]}?" if close else "--help lists them"
         raise UserError(f"{name}: there is no such flag; {advice}")
     try:
-        return cls(**{**asdict(flags), **vars(values)})
+        return cls(**{**(defaults or {}), **asdict(flags), **vars(values)})
     except (ValueError, ImportError) as error:
         raise UserError(f"Trainer refuses these flags: {' '.join(str(error).split())}") from error
 

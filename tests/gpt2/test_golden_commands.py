@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 
 from gpt2 import train_e2e
-from gpt2.arguments import parse
 from gpt2.launch_flags import read
+from gpt2.train_request import parse
 from harness.flags import command
 
 GOLDEN = json.loads((Path(__file__).with_name("golden_commands.json")).read_text("utf-8"))

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2 import gen, train_e2e, training
-from gpt2.arguments import DataArguments, parse
+from gpt2.arguments import DataArguments
 from gpt2.launch_flags import read
 from gpt2.records import Record, development_size, sample_pairs, subset_size
 from gpt2.run_names import folder_name, run_name
 from gpt2.tasks import read_records
+from gpt2.train_request import parse
 from gpt2.training import _read
 from prefix_tuning.errors import UserError
 from scripts import sample_lowdata_e2e

@@ -15,10 +15,10 @@ from torch import Tensor
 from transformers import GPT2Tokenizer
 
 from gpt2 import gen, prefix_flags, train_e2e, training
-from gpt2.arguments import parse
 from gpt2.data import collate_infix
 from gpt2.decoding import Search, decode, decode_batch, decode_samples
 from gpt2.train_control import PrefixEmbTuning, PrefixTuning
+from gpt2.train_request import parse
 from harness.models import load_causal_lm, load_tokenizer
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import enable_prefix
