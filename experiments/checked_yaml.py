@@ -11,16 +11,45 @@ import yaml
 
 from prefix_tuning.errors import UserError
 
+LIMIT = 100_000
+"""The most values of a file, those counted again that an alias repeats."""
+
 
 def load(path: Path) -> Any:
     """The content of a file, or a :class:`UserError` that says why it cannot be read."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > LIMIT:
+            raise UserError(f"{path}: aliases (*name) repeat too much: write the values out")
+        return loader.construct_document(node)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; experiments/README.md lists them") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise UserError(f"{path} nests too deeply, or an alias holds itself") from error
+    except (yaml.YAMLError, ValueError) as error:  # a date that there is not, a number too long
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not YAML: {reason}") from error
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values below a node as Python would have them, an alias counting as what it stands for."""
+    if id(node) not in known:
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(node)]
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 class Checker:
@@ -38,7 +67,7 @@ class Checker:
     def __init__(self, where: str, data: Any, fields: Sequence[str]) -> None:
         self.where = where
         if not isinstance(data, dict):
-            raise UserError(f"{where}: expected fields with values, found {data!r}")
+            raise UserError(f"{where}: expected fields with values, found {shown(data)}")
         self.data = data
         for name in data:
             if name not in fields:
@@ -56,7 +85,7 @@ class Checker:
         kinds = kind if isinstance(kind, tuple) else (kind,)
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             names = " or ".join(k.__name__ for k in kinds)
-            raise UserError(f"{self.where}, field {name}: expected {names}, found {value!r}")
+            raise UserError(f"{self.where}, field {name}: expected {names}, found {shown(value)}")
         return value
 
     def one_of(self, name: str, choices: Sequence[str]) -> str:
@@ -76,7 +105,7 @@ class Checker:
         if not values or not all(type(v) is kind for v in values) or len({*values}) < len(values):
             raise UserError(
                 f"{self.where}, field {name}: expected different values of {kind.__name__}, found "
-                f"{values!r}"
+                f"{shown(values)}"
             )
         return tuple(values)
 
@@ -84,8 +113,10 @@ class Checker:
 def check_flags(where: str, value: dict[Any, Any], switches: bool) -> dict[str, Any]:
     """Flags as the launcher takes them: YAML reads 5e-5 as text, and yes as a truth value."""
     for name, flag in value.items():
+        if not isinstance(name, str):
+            raise UserError(f"{where}, flag {shown(name)}: the name of a flag is a text")
         if not isinstance(flag, str | int | float):
-            raise UserError(f"{where}, flag {name}: expected one value, found {flag!r}")
+            raise UserError(f"{where}, flag {name}: expected one value, found {shown(flag)}")
         if isinstance(flag, bool) and not switches:
             raise UserError(f"{where}, flag {name}: write yes and no in quotes")
         if isinstance(flag, str) and re.fullmatch(r"[\d.]+e[+-]?\d+", flag):

@@ -8,14 +8,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from experiments.results import read_result
 from experiments.spec import Run, sizes
-from prefix_tuning.errors import UserError
-from prefix_tuning.files import read_json_object
 
 WHOLE = ("finetune", "finetune-top", "bothtune")
 """Tuning modes whose runs keep the whole model."""
-RESULT = set("settings scores missing seconds resumed steps n_inputs device versions".split())
-"""What every result has at least."""
 
 
 def n_steps(run: Run) -> int | None:
@@ -43,18 +40,6 @@ def n_inputs(run: Run) -> int | None:
     if known is None:
         return None
     return len(run.experiment.splits) * min(known, known if limit is None else limit)
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """What a finished run left.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    result = read_json_object(path)
-    if absent := RESULT - result.keys():
-        raise UserError(f"{path} has no {min(absent)}: remove it, and reproduce.sh makes it again")
-    return result
 
 
 def finished(results: Path) -> list[dict[str, Any]]:
@@ -98,9 +83,11 @@ class Estimate:
         if any(flags.get(name) != mine.get(name) for name in same):
             return None
         if part == "mb":
-            return result["disk_mb"]
+            return result.get("disk_mb")
         if part == "step":
-            return result["seconds"]["train"] / result["steps"] if result["steps"] else None
+            return (
+                result["seconds"].get("train", 0.0) / result["steps"] if result["steps"] else None
+            )
         decoding = [s for name, s in result["seconds"].items() if name != "train"]
         return sum(decoding) / result["n_inputs"] if decoding and result["n_inputs"] else None
 

@@ -33,17 +33,18 @@ METHODS = {
 }
 
 
-def x_of(axis: str, result: dict[str, Any]) -> float:
-    """Where a result stands on an axis of :data:`LABELS`."""
+def x_of(axis: str, result: dict[str, Any]) -> float | None:
+    """Where a result stands on an axis of :data:`LABELS`; None if it does not say."""
     flags = result["settings"]["flags"]
     if axis == "size":
-        found = re.fullmatch(r"lowdata_\d+_(\d+)", flags["notes"])
-        assert found
-        return float(found[1])
+        found = re.fullmatch(r"lowdata_\d+_(\d+)", str(flags.get("notes")))
+        return float(found[1]) if found else None
     if axis in ("trained", "stored"):  # of a baseline, all that is trained is kept
-        sizes = result["parameters"]
-        return float(sizes.get(axis, sizes["trained"]))
-    return float(result["level"] if axis == "level" else flags[axis])
+        sizes = result.get("parameters", {})
+        size = sizes.get(axis, sizes.get("trained"))
+        return None if size is None else float(size)
+    value = result.get("level") if axis == "level" else flags.get(axis)
+    return float(value) if isinstance(value, int | float) else None
 
 
 def points(axis: str, column: str, split: str, results: Sequence[dict[str, Any]]) -> list[Point]:
@@ -51,8 +52,9 @@ def points(axis: str, column: str, split: str, results: Sequence[dict[str, Any]]
     at: dict[float, list[float]] = {}
     for result in results:
         value = result["scores"].get(split, {}).get(column)
-        if value is not None:
-            at.setdefault(x_of(axis, result), []).append(value)
+        x = x_of(axis, result)
+        if value is not None and x is not None:
+            at.setdefault(x, []).append(value)
     return [(x, mean(v), stdev(v) if len(v) > 1 else 0.0) for x, v in sorted(at.items())]
 
 
@@ -61,7 +63,7 @@ def series(figure: dict[str, Any], results: Results) -> Results:
     grouped: Results = {}
     for row in figure["rows"]:
         for result in results[row]:
-            mode = result["settings"]["flags"]["tuning_mode"]
+            mode = str(result["settings"]["flags"].get("tuning_mode"))
             grouped.setdefault(METHODS.get(mode, mode), []).append(result)
     return grouped
 
@@ -97,7 +99,7 @@ def _points(axes: Axes, figure: dict[str, Any], column: str, split: str, results
 
     drawn = False
     for row in figure["rows"]:
-        known = [result for result in results[row] if "trained" in result["parameters"]]
+        known = [result for result in results[row] if "trained" in result.get("parameters", {})]
         for x, y, spread in points(figure["x"], column, split, known):
             axes.errorbar([x], [y], yerr=[spread], fmt="o", capsize=3, label=row)
             drawn = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from html import escape
 
@@ -16,6 +17,15 @@ LEGEND = (
 )
 
 
+Escape = Callable[[str], str]
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+")
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks and control characters, which would end a row or a cell."""
+    return _CONTROL.sub(" ", text).strip()
+
+
 class _Notes:
     """Numbers of reasons, in the order of their first use."""
 
@@ -25,8 +35,8 @@ class _Notes:
     def mark(self, why: str) -> str:
         return f"[{self.numbers.setdefault(why, len(self.numbers) + 1)}]"
 
-    def lines(self) -> list[str]:
-        return [f"[{number}] {why}" for why, number in self.numbers.items()]
+    def lines(self, escape: Escape) -> list[str]:
+        return [f"[{number}] {escape(why)}" for why, number in self.numbers.items()]
 
 
 def cell_text(cell: Cell, decimals: int, signed: bool, notes: _Notes) -> str:
@@ -39,26 +49,38 @@ def cell_text(cell: Cell, decimals: int, signed: bool, notes: _Notes) -> str:
     return text if cell.n is None else f"{text} ({cell.n})"
 
 
-def _cells(table: Table, line: Line, notes: _Notes) -> list[str]:
+def _cells(table: Table, line: Line, notes: _Notes, escape: Escape) -> list[str]:
     signed = line.source == "difference"
     texts = [
         cell_text(line.cells[column], table.decimals[column], signed, notes)
         for column in table.columns
     ]
-    return [line.row, line.model, line.source, *texts]
+    return [*map(escape, (line.row, line.model, line.source)), *texts]
 
 
-def _rows(table: Table) -> tuple[list[list[str]], list[str]]:
-    """All lines as texts, and the notes below them."""
+def _rows(table: Table, escape: Escape) -> tuple[list[list[str]], list[str]]:
+    """Head and lines as texts, and the notes below them.
+
+    Args:
+        escape: what stands for a text of others, of which no character may mean anything.
+    """
     notes = _Notes()
-    rows = [_cells(table, line, notes) for line in table.lines]
-    return rows, [LEGEND, *notes.lines(), *table.notes]
+    rows = [_cells(table, line, notes, escape) for line in table.lines]
+    head = [*HEAD, *map(escape, table.columns)]
+    return [head, *rows], [escape(LEGEND), *notes.lines(escape), *map(escape, table.notes)]
+
+
+_MARKDOWN = re.compile(r"[\\`*\[\]<|~]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|^[#>+-]|^\d+(?=[.)])")
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, also in a table or at the beginning of an item."""
+    return _MARKDOWN.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", one_line(text))
 
 
 def markdown(table: Table) -> str:
     """A table of GitHub's Markdown, padded so that it can be read as it is."""
-    rows, notes = _rows(table)
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in [[*HEAD, *table.columns], *rows]]
+    rows, notes = _rows(table, escape_markdown)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
     def line(cells: list[str]) -> str:
@@ -69,7 +91,14 @@ def markdown(table: Table) -> str:
         return f"| {' | '.join(padded)} |"
 
     ruler = ["-" * w if i < len(HEAD) else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    lines = [f"## {table.title}", "", line(rows[0]), line(ruler), *map(line, rows[1:]), ""]
+    lines = [
+        f"## {escape_markdown(table.title)}",
+        "",
+        line(rows[0]),
+        line(ruler),
+        *map(line, rows[1:]),
+        "",
+    ]
     lines += [f"- {note}" for note in notes]
     lines += ["", *(f"![{name}]({name})" for name in table.pictures)] if table.pictures else []
     return "\n".join(lines) + "\n"
@@ -86,28 +115,41 @@ _TEX = {
     "<": "$<$",
     ">": "$>$",
     "|": "$|$",
+    # Behind the two backslashes of a row, these would be options.
+    **{c: f"{{{c}}}" for c in "[]*"},
 }
 
 
 def tex(text: str) -> str:
     """Text that LaTeX prints as it is."""
-    return "".join(_TEX.get(character, character) for character in text)
+    return "".join(_TEX.get(character, character) for character in one_line(text))
+
+
+def _tex_number(cell: str) -> str:
+    """The signs of :func:`cell_text`; other cells are escaped already and have none of them."""
+    return cell.replace("±", _TEX["±"]).replace("–", _TEX["–"])
 
 
 def latex(table: Table) -> str:
     """A floating table that needs no packages."""
-    rows, notes = _rows(table)
+    rows, notes = _rows(table, tex)
     columns = "l" * len(HEAD) + "r" * len(table.columns)
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{tex(table.title)}}}"]
     lines += [rf"\begin{{tabular}}{{{columns}}}", r"\hline"]
-    for number, row in enumerate([[*HEAD, *table.columns], *rows]):
-        lines.append(" & ".join(map(tex, row)) + r" \\")
+    for number, row in enumerate(rows):
+        lines.append(" & ".join(map(_tex_number, row)) + r" \\")
         if number == 0:
             lines.append(r"\hline")
     lines += [r"\hline", r"\end{tabular}", r"\par\small", r"\begin{flushleft}"]
     # After \\, the bracket of a numbered note would begin the length of a gap.
-    lines += [tex(note) + r"\par" for note in notes]
+    lines += [note + r"\par" for note in notes]
     return "\n".join([*lines, r"\end{flushleft}", r"\end{table}"]) + "\n"
+
+
+def _no_formula(text: str) -> str:
+    """Text that a spreadsheet does not compute: a quote stands before what could begin one."""
+    text = one_line(text)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
 def csv_text(table: Table) -> str:
@@ -123,24 +165,29 @@ def csv_text(table: Table) -> str:
             numbers = [cell.value, cell.spread, cell.n]
             shown = ["" if number is None else repr(number) for number in numbers]
             place = [table.name, table.title, line.row, line.model, line.source, column]
-            writer.writerow([*place, *shown, cell.why])
+            texts = [_no_formula(text) for text in (*place, cell.why)]
+            writer.writerow([*texts[:-1], *shown, texts[-1]])
     return file.getvalue()
+
+
+def _html(text: str) -> str:
+    return escape(one_line(text))
 
 
 def html(table: Table) -> str:
     """A page of its own."""
-    rows, notes = _rows(table)
+    rows, notes = _rows(table, _html)
     style = "body{font-family:sans-serif}td,th{padding:.2em .7em;text-align:left}"
     style += "table{border-collapse:collapse}tr{border-top:1px solid #ccc}"
-    title = escape(table.title)
+    title = _html(table.title)
     lines = ["<!DOCTYPE html>", '<html lang="en">', "<head>", '<meta charset="utf-8">']
     lines += [f"<title>{title}</title>", f"<style>{style}</style>", "</head>", "<body>"]
     lines += [f"<h1>{title}</h1>", "<table>"]
-    for number, row in enumerate([[*HEAD, *table.columns], *rows]):
+    for number, row in enumerate(rows):
         tag = "th" if number == 0 else "td"
-        cells = "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
+        cells = "".join(f"<{tag}>{cell}</{tag}>" for cell in row)
         lines.append(f"<tr>{cells}</tr>")
-    lines += ["</table>", "<ul>", *(f"<li>{escape(note)}</li>" for note in notes), "</ul>"]
+    lines += ["</table>", "<ul>", *(f"<li>{note}</li>" for note in notes), "</ul>"]
     lines += [f'<p><img src="{escape(n)}" alt="{escape(n)}"></p>' for n in table.pictures]
     return "\n".join([*lines, "</body>", "</html>"]) + "\n"
 

@@ -14,8 +14,9 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from experiments.estimate import duration, n_inputs, n_steps, read_result
+from experiments.estimate import duration, n_inputs, n_steps
 from experiments.launchers.base import JOB, RUN, STEPS
+from experiments.results import read_result
 from experiments.spec import Run
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object, write_json
@@ -58,9 +59,15 @@ class Job:
             return True
         begun = any((self.folder / name).exists() for name in (RUN, STEPS))
         if begun and (self.folder / JOB).is_file():
-            settings = read_json_object(self.folder / JOB)["settings"]
+            settings = self._begun_settings()
             self._check_same(settings, f"{self.folder} was begun", "remove the folder")
         return False
+
+    def _begun_settings(self) -> dict[str, Any]:
+        settings = read_json_object(self.folder / JOB).get("settings")
+        if not isinstance(settings, dict):
+            raise UserError(f"{self.folder / JOB} has no settings: remove the folder")
+        return settings
 
     def _check_same(self, before: dict[str, Any], what: str, mend: str) -> None:
         now = self.run.settings

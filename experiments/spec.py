@@ -19,6 +19,7 @@ FOLDER, SCALES = HERE / "tables", HERE / "scales.yaml"
 KINDS = ("line", "bars", "points")
 AXES = ("preseqlen", "size", "level", "trained", "stored")
 UNSAFE = re.compile(r"[^\w.=+-]")
+NO_FOLDER = ("", ".", "..")
 
 Flags = dict[str, Any]
 
@@ -122,7 +123,7 @@ def read(name: str, folder: Path = FOLDER) -> Experiment:
             and field.
     """
     path = folder / f"{name}.yaml"
-    if not path.is_file():
+    if name not in names(folder):
         raise UserError(f"TABLE {name}: there are {', '.join(names(folder))}, and all")
     data = Checker(path.name, load(path), _FIELDS)
     launcher = LAUNCHERS[data.one_of("launcher", list(LAUNCHERS))]
@@ -176,6 +177,8 @@ def _figure(file: str, value: Any, rows: Sequence[Row]) -> dict[str, Any]:
     name = value.get("name") if isinstance(value, dict) else None
     data = Checker(f"{file}, figure {name}", value, ("name", "kind", "x", "y", "rows"))
     kind = data.one_of("kind", KINDS)
+    if UNSAFE.search(data.take("name", str)) or name in NO_FOLDER:
+        raise UserError(f"{file}, figure {name}, field name: no name of a file")
     chosen = data.many("rows", str) or tuple(row.name for row in rows)
     if unknown := {*chosen} - {row.name for row in rows}:
         raise UserError(f"{file}, figure {name}, field rows: no row {', '.join(sorted(unknown))}")
@@ -195,6 +198,8 @@ def _check(file: str, experiment: Experiment) -> None:
     for row in experiment.rows:
         where = f"{file}, row {row.name}"
         folder = UNSAFE.sub("_", row.name)
+        if folder in NO_FOLDER:
+            raise UserError(f"{where}: a name that no folder can have; give it another")
         if folder in folders:
             raise UserError(f"{where}: another row has that name ({folders[folder]})")
         folders[folder] = row.name

@@ -10,7 +10,6 @@ Nothing is trained or decoded.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,11 +21,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from experiments import figures, formats, spec
-from experiments.estimate import duration, read_result
+from experiments.estimate import duration
 from experiments.model import Cell, Line, Table
+from experiments.results import read_failure, read_paper, read_result
 from experiments.spec import UNSAFE, Experiment, Row, Scale
 from prefix_tuning.errors import UserError, run_command
-from prefix_tuning.files import read_json_object
+from prefix_tuning.files import write_text
 
 PAPERS = ROOT / "data" / "paper_results"
 
@@ -51,9 +51,7 @@ def read_runs(experiment: Experiment, scale: Scale, results: Path) -> dict[str, 
         paths = sorted(folder.glob("seed*.json"))
         failures = [path for path in paths if path.name.endswith(".failed.json")]
         done = [path for path in paths if path not in failures]
-        failed = {
-            p.name.removesuffix(".failed.json"): read_json_object(p)["reason"] for p in failures
-        }
+        failed = {p.name.removesuffix(".failed.json"): read_failure(p) for p in failures}
         finished = {path.stem for path in done}
         # Seeds of the command line's choice stand for the experiment's.
         other = finished | {*failed} - {*expected[row.name]}
@@ -109,7 +107,7 @@ def build(experiment: Experiment, scale: Scale, results: Path, validation: bool 
     """
     name = experiment.validation if validation else experiment.table
     split = "valid" if validation else experiment.splits[0]
-    paper = read_json_object(PAPERS / f"{name}.json")
+    paper = read_paper(PAPERS / f"{name}.json")
     runs = read_runs(experiment, scale, results)
     columns = [c["name"] for c in paper["columns"] if c["name"] not in DERIVED]
     seen = [c for r in runs.values() for each in r.results for c in each["scores"].get(split, {})]
@@ -156,7 +154,7 @@ def _add_group(
             ours[column] = Cell(why=f"left out at this scale: the row's model is {skipped}")
         else:
             ours[column] = our_cell(runs[row.name], split, column)
-    models = {r["model"] for row in rows for r in runs[row.name].results}
+    models = {r["model"] for row in rows for r in runs[row.name].results if "model" in r}
     table.lines.append(Line(label, " / ".join(sorted(models)) or model, "ours", ours))
     paper_row = rows[0].paper_row
     if paper_row is None:
@@ -260,10 +258,7 @@ def write(table: Table, folder: Path, stem: str) -> None:
     """Write all formats."""
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, render in formats.FORMATS.items():
-        path = folder / f"{stem}.{suffix}"
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(render(table), encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(folder / f"{stem}.{suffix}", render(table))
 
 
 def make(experiment: Experiment, scale: Scale, results: Path) -> list[Table]:

@@ -1,0 +1,126 @@
+"""The files that tables are made of, checked when they are read: results, failures, papers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefix_tuning.errors import UserError
+from prefix_tuning.files import read_json_object
+
+Check = Callable[[Any], bool]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _or_none(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+def _all(check: Check) -> Check:
+    """An object whose values all pass."""
+    return lambda value: isinstance(value, dict) and all(map(check, value.values()))
+
+
+def _has(fields: dict[str, Check]) -> Check:
+    """An object with these fields at least."""
+    return lambda value: (
+        isinstance(value, dict)
+        and all(name in value and check(value[name]) for name, check in fields.items())
+    )
+
+
+def _list(check: Check) -> Check:
+    return lambda value: isinstance(value, list) and all(map(check, value))
+
+
+Field = tuple[Check, str]
+_SCORES: Field = (_all(_all(_or_none(_is_number))), "finite numbers, or null, of every split")
+_COUNT: Field = (_or_none(_is_count), "a count, or null")
+_TEXT: Field = (_is_text, "a text")
+
+RESULT: dict[str, Field] = {
+    "settings": (_has({"flags": _all(lambda value: True)}), "an object with flags"),
+    "scores": _SCORES,
+    "missing": (_all(_all(_is_text)), "reasons of every split"),
+    "seconds": (_all(_is_number), "finite numbers by step"),
+    "resumed": (lambda value: isinstance(value, bool), "true or false"),
+    "steps": _COUNT,
+    "n_inputs": _COUNT,
+    "device": _TEXT,
+    "versions": (_has({"torch": _is_text}), "an object with the version of torch"),
+}
+"""What every result has at least."""
+MORE: dict[str, Field] = {
+    "model": _TEXT,
+    "parameters": (_all(_is_count), "counts"),
+    "disk_mb": (_is_number, "a finite number"),
+    "level": _COUNT,
+}
+"""What it may have besides."""
+_VALUES = _all(_or_none(_is_number))
+_ENTRY = _has({"row": _is_text, "model": _is_text, "source": _is_text, "values": _VALUES})
+PAPER: dict[str, Field] = {
+    "title": _TEXT,
+    "columns": (_list(_has({"name": _is_text, "decimals": _is_count})), "names and decimals"),
+    "entries": (_list(_ENTRY), "objects with row, model, source and finite values"),
+}
+
+
+def _check(path: Path, found: dict[str, Any], fields: dict[str, Field], mend: str) -> None:
+    for name, (check, expected) in fields.items():
+        if not check(found[name]):
+            raise UserError(f"{path}, field {name}: expected {expected}: {mend}")
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """What a finished run left.
+
+    Raises:
+        UserError: the file is damaged, or a score is not a finite number.
+    """
+    result = read_json_object(path)
+    mend = "remove it, and reproduce.sh makes it again"
+    if absent := RESULT.keys() - result.keys():
+        raise UserError(f"{path} has no {min(absent)}: {mend}")
+    _check(path, result, RESULT | {k: v for k, v in MORE.items() if k in result}, mend)
+    return result
+
+
+def read_failure(path: Path) -> str:
+    """Why a run failed.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    why = read_json_object(path).get("reason")
+    if not isinstance(why, str):
+        raise UserError(f"{path} says no reason: remove it, and reproduce.sh tries the run again")
+    return why
+
+
+def read_paper(path: Path) -> dict[str, Any]:
+    """A table of a paper, as ``data/paper_results/README.md`` describes it.
+
+    Raises:
+        UserError: the file has another shape.
+    """
+    paper = read_json_object(path)
+    mend = "see data/paper_results/README.md"
+    if absent := PAPER.keys() - paper.keys():
+        raise UserError(f"{path} has no {min(absent)}: {mend}")
+    _check(path, paper, PAPER, mend)
+    return paper
