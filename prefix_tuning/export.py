@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -54,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     size = _WRITERS[args.format](output, prefix, meta, model)
     if head:
         checkpoint.write_tensors(output / saving.HEAD, head)
-    model_card.write(output, meta, library=_LIBRARIES[args.format])
+    facts = model_card.facts_of_run(args.run, meta)
+    given = {k: v for k in ("task", "license") if (v := getattr(args, k)) is not None}
+    model_card.write(output, meta, replace(facts, **given), _LIBRARIES[args.format])
     print(f"{output}: {prefix.length} slots, {size / 1e6:.2f} MB, {args.format} format")
 
 
@@ -87,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
         default="native",
         help="who is to open it: this project, PEFT, transformers without this project, or "
         "mlx-lm (decoders only)",
+    )
+    parser.add_argument("--task", help="for the model card: what the prefix is for, in a phrase")
+    parser.add_argument(
+        "--license",
+        help="for the model card: an identifier of the hub (apache-2.0, mit), in line with the "
+        "base model's",
     )
     parser.add_argument("--output", type=Path, help="folder to write, by default inside RUN")
     parser.add_argument(

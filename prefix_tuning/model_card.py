@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefix_tuning.files import write_text
+from prefix_tuning.files import numbered_lines, read_json_object, read_text, write_text
 
 FILE = "README.md"
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -28,6 +29,60 @@ class Facts:
     """An identifier of the hub (``apache-2.0``), which should agree with the base model's."""
     address: str | None = None
     """Where it will be found, ``owner/name``; the folder's name when not given."""
+
+    def known(self) -> dict[str, Any]:
+        """What is given, as JSON values; the address is left to the card."""
+        named = {k: v for k, v in vars(self).items() if v and k != "address"}
+        return {k: dict(v) if k == "metrics" else v for k, v in named.items()}
+
+
+_RESULTS = ("best_results.json", "eval_results.json", "metrics.json", "eval_results_lm.txt")
+"""Where runs of this project and ``Trainer`` leave their scores; the first that is there counts."""
+_NO_SCORES = re.compile(r"runtime|per_second|epoch|step|gen_time|gen_len|samples")
+
+
+def facts_of_run(run: Path, meta: Mapping[str, Any]) -> Facts:
+    """What the folder of a training run tells about its prefix.
+
+    Args:
+        run: the folder; the launchers leave the command beside it, in ``RUN.sh``.
+        meta: of the prefix. Facts that were given when it was saved are there.
+    """
+    task = meta.get("task")
+    names = ("task_mode", "task_name", "dataset_name")
+    found: dict[str, Any] = {"metrics": _scores_of_run(run), "command": _command_of_run(run)}
+    if isinstance(task, Mapping):
+        found["task"] = ", ".join(str(task[name]) for name in names if task.get(name)) or None
+    return Facts(**{**found, **meta.get("facts", {})})
+
+
+def _scores_of_run(run: Path) -> dict[str, float]:
+    path = next((run / name for name in _RESULTS if (run / name).is_file()), None)
+    if path is None:
+        return {}
+    if path.suffix == ".txt":  # lines "eval_loss = 1.25"
+        pairs = (line.partition(" = ") for line, _ in numbered_lines(path))
+        return {name: float(value) for name, _, value in pairs if value}
+    values = read_json_object(path)
+    if isinstance(values.get("val"), list):  # summaries keep every evaluation
+        values = values["val"][-1]
+    numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
+    return {k: v for k, v in numbers.items() if not _NO_SCORES.search(k)}
+
+
+def _command_of_run(run: Path) -> str | None:
+    path = run.with_name(run.name + ".sh")
+    if not path.is_file():
+        return None
+    line = read_text(path).strip().split("\n")[-1]
+    # Where this machine keeps its files tells others nothing, and may tell them too much.
+    words = [_without_folder(word) for word in shlex.split(line)]
+    return shlex.join(["python" if words[0].startswith("python") else words[0], *words[1:]])
+
+
+def _without_folder(word: str) -> str:
+    flag, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return flag + sign + (Path(value).name if Path(value).is_absolute() else value)
 
 
 _USE = {

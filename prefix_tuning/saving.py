@@ -68,6 +68,8 @@ def save_prefix(
     """
     folder, head = Path(folder), dict(head or {})
     meta = describe(prefix, model, head, offset)
+    if facts is not None and facts.known():
+        meta["facts"] = facts.known()
     size = checkpoint.export(folder, prefix, meta, model)
     if head:
         checkpoint.write_tensors(folder / HEAD, head)
