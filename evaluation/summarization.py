@@ -75,7 +75,7 @@ def score(
         scores.values = {columns[name]: float(np.mean(by_name[name])) for name in columns}
     else:
         middle = _bootstrap(results, bootstrap_seed)
-        scores.values = {columns[name]: 100 * middle[name].mid.fmeasure for name in columns}
+        scores.values = {columns[name]: float(100 * middle[name].mid.fmeasure) for name in columns}
     if segments:
         scores.segments = {columns[name]: list(by_name[name]) for name in columns}
     if tokenizer != "rouge":

@@ -46,6 +46,7 @@ def test_webnlg_and_dart_count_them(monkeypatch, tmp_path, text):
     rows = webnlg.score(references, hypotheses, ["Food", "Artist"], segments=True)
     assert rows["All"].segments["TER"] == [0, 1]
     assert rows["All"]["TER"] == pytest.approx(3 / 7)
+    assert [rows[part].segments["TER"] for part in ("Seen", "Unseen")] == [[0], [1]]
     assert rows["Unseen"]["BLEU"] == 0
     assert rows["All"].note == "1 of 2 outputs are empty and scored as the official script does"
     scores = dart.score(references, hypotheses, models=False)
