@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from prefix_tuning.errors import UserError, run_command
 from scripts.sampling import random_subset, sample_low_data
-from seq2seq.data import read_split
 from seq2seq.files import Columns, write_splits
 
 
@@ -58,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for folder in folders.values():
         if folder.exists():
             raise UserError(f"{folder} exists already: remove it or give another --out")
+    from seq2seq.data import read_split  # torch: not for --help
+
     columns = Columns(args.source_column, args.target_column)
     wanted = ["train", "val", *(["test"] if args.max_test is not None else [])]
     full = {
