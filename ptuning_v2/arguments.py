@@ -16,8 +16,6 @@ from prefix_tuning.errors import UserError
 from ptuning_v2.tasks.utils import DATASETS, TASKS
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
     from ptuning_v2.training.arguments import RunArguments
 
 DEFAULT_LENGTHS = {"glue": 128, "superglue": 128, "qa": 384}
@@ -185,88 +183,96 @@ def get_args(
     classes = (ModelArguments, DataTrainingArguments, RunFlags, QuestionAnwseringArguments)
     ours = {field.name for cls in classes for field in fields(cls)}
     parser = flags.Parser(*classes, description=DESCRIPTION, defaults=defaults)
-    (model, data, run, qa), rest = parser.read_known(sys.argv[1:] if argv is None else argv)
+    (model_args, data_args, run_flags, qa_args), rest = parser.read_known(
+        sys.argv[1:] if argv is None else argv
+    )
     theirs = {name: value for name, value in (defaults or {}).items() if name not in ours}
-    check(model, data, run, qa)
-    data = replace(
-        data,
-        max_seq_length=data.max_seq_length or DEFAULT_LENGTHS.get(data.task_name),
-        predict_split=data.predict_split or ("validation" if data.task_name == "qa" else "test"),
+    check(model_args, data_args, run_flags, qa_args)
+    data_args = replace(
+        data_args,
+        max_seq_length=data_args.max_seq_length or DEFAULT_LENGTHS.get(data_args.task_name),
+        predict_split=data_args.predict_split
+        or ("validation" if data_args.task_name == "qa" else "test"),
     )
     from ptuning_v2.training.arguments import training_arguments
 
-    training_args = training_arguments(
-        run, [*flags.command(theirs), *rest], [f"--{name}" for name in sorted(ours)]
-    )
-    return Arguments(model, data, training_args, qa)
+    known = [f"--{name}" for name in sorted(ours)]
+    training_args = training_arguments(run_flags, [*flags.command(theirs), *rest], known)
+    return Arguments(model_args, data_args, training_args, qa_args)
 
 
 def check(
-    model: ModelArguments,
-    data: DataTrainingArguments,
-    run: RunFlags,
-    qa: QuestionAnwseringArguments,
+    model_args: ModelArguments,
+    data_args: DataTrainingArguments,
+    run_flags: RunFlags,
+    qa_args: QuestionAnwseringArguments,
 ) -> None:
     """Refuse by name what is impossible."""
-    _check_data(data)
-    _check_model(model, data)
-    if not (run.do_train or run.do_eval or run.do_predict):
+    _check_data(data_args)
+    _check_model(model_args, data_args)
+    if not (run_flags.do_train or run_flags.do_eval or run_flags.do_predict):
         raise UserError("nothing to do: give --do_train, --do_eval or --do_predict")
-    flags.positive(learning_rate=run.learning_rate)
-    epochs = run.num_train_epochs
-    if run.do_train and (run.max_steps == 0 or not (epochs > 0 and math.isfinite(epochs))):
+    flags.positive(learning_rate=run_flags.learning_rate)
+    epochs = run_flags.num_train_epochs
+    if run_flags.do_train and (
+        run_flags.max_steps == 0 or not (epochs > 0 and math.isfinite(epochs))
+    ):
         raise UserError("nothing to train: --max_steps and --num_train_epochs must not be 0")
-    flags.seed(seed=run.seed)
+    flags.seed(seed=run_flags.seed)
     at_least_one(
-        per_device_train_batch_size=run.per_device_train_batch_size,
-        per_device_eval_batch_size=run.per_device_eval_batch_size,
-        gradient_accumulation_steps=run.gradient_accumulation_steps,
-        n_best_size=qa.n_best_size,
-        max_answer_length=qa.max_answer_length,
+        per_device_train_batch_size=run_flags.per_device_train_batch_size,
+        per_device_eval_batch_size=run_flags.per_device_eval_batch_size,
+        gradient_accumulation_steps=run_flags.gradient_accumulation_steps,
+        n_best_size=qa_args.n_best_size,
+        max_answer_length=qa_args.max_answer_length,
     )
 
 
-def _check_data(data: DataTrainingArguments) -> None:
-    names = TASKS[data.task_name]
-    if data.dataset_name not in names:
+def _check_data(data_args: DataTrainingArguments) -> None:
+    names = TASKS[data_args.task_name]
+    if data_args.dataset_name not in names:
         raise UserError(
-            f"--dataset_name {data.dataset_name}: --task_name {data.task_name} has "
+            f"--dataset_name {data_args.dataset_name}: --task_name {data_args.task_name} has "
             f"{', '.join(names)}"
         )
-    if data.data_dir is not None and not Path(data.data_dir).is_dir():
-        raise UserError(f"--data_dir {data.data_dir}: there is no such folder")
-    if data.template_id not in (0, 1):
-        raise UserError(f"--template_id {data.template_id}: use 0 or 1")
-    if data.task_name == "qa" and data.predict_split == "test":
+    if data_args.data_dir is not None and not Path(data_args.data_dir).is_dir():
+        raise UserError(f"--data_dir {data_args.data_dir}: there is no such folder")
+    if data_args.template_id not in (0, 1):
+        raise UserError(f"--template_id {data_args.template_id}: use 0 or 1")
+    if data_args.task_name == "qa" and data_args.predict_split == "test":
         raise UserError("--predict_split test: SQuAD's test sets are not public; use validation")
     at_least_one(
-        max_seq_length=data.max_seq_length,
-        max_train_samples=data.max_train_samples,
-        max_eval_samples=data.max_eval_samples,
-        max_predict_samples=data.max_predict_samples,
-        train_size=data.train_size,
+        max_seq_length=data_args.max_seq_length,
+        max_train_samples=data_args.max_train_samples,
+        max_eval_samples=data_args.max_eval_samples,
+        max_predict_samples=data_args.max_predict_samples,
+        train_size=data_args.train_size,
     )
 
 
-def _check_model(model: ModelArguments, data: DataTrainingArguments) -> None:
-    if model.prefix and model.prompt:
+def _check_model(model_args: ModelArguments, data_args: DataTrainingArguments) -> None:
+    if model_args.prefix and model_args.prompt:
         raise UserError("--prefix and --prompt: give one of them")
-    if model.prompt and data.task_name not in ("glue", "superglue"):
-        raise UserError(f"--prompt with --task_name {data.task_name}: only glue and superglue")
-    if model.prefix_projection and not model.prefix:
+    if model_args.prompt and data_args.task_name not in ("glue", "superglue"):
+        raise UserError(f"--prompt with --task_name {data_args.task_name}: only glue and superglue")
+    if model_args.prefix_projection and not model_args.prefix:
         raise UserError("--prefix_projection is part of --prefix: give both")
-    if model.parametrization != "ptuning_v2":
-        if not model.prefix:
-            raise UserError(f"--parametrization {model.parametrization}: only with --prefix")
-        if model.prefix_projection:
+    if model_args.parametrization != "ptuning_v2":
+        if not model_args.prefix:
+            raise UserError(f"--parametrization {model_args.parametrization}: only with --prefix")
+        if model_args.prefix_projection:
             raise UserError("--prefix_projection: only with --parametrization ptuning_v2")
-    if model.prefix_options is not None and not model.prefix:
-        raise UserError(f"--prefix_options {model.prefix_options}: only with --prefix")
-    if model.prefix or model.prompt:
-        at_least_one(pre_seq_len=model.pre_seq_len, prefix_hidden_size=model.prefix_hidden_size)
-    flags.fraction(hidden_dropout_prob=model.hidden_dropout_prob)
-    if model.prefix_checkpoint is not None and not Path(model.prefix_checkpoint).is_dir():
-        raise UserError(f"--prefix_checkpoint {model.prefix_checkpoint}: there is no such folder")
+    if model_args.prefix_options is not None and not model_args.prefix:
+        raise UserError(f"--prefix_options {model_args.prefix_options}: only with --prefix")
+    if model_args.prefix or model_args.prompt:
+        at_least_one(
+            pre_seq_len=model_args.pre_seq_len, prefix_hidden_size=model_args.prefix_hidden_size
+        )
+    flags.fraction(hidden_dropout_prob=model_args.hidden_dropout_prob)
+    if model_args.prefix_checkpoint is not None and not Path(model_args.prefix_checkpoint).is_dir():
+        raise UserError(
+            f"--prefix_checkpoint {model_args.prefix_checkpoint}: there is no such folder"
+        )
 
 
 FREE = {
@@ -289,34 +295,3 @@ def settings(args: Arguments) -> dict[str, Any]:
         for name, value in found.items()
         if name not in FREE and not name.startswith(_FREE_BEGINNINGS)
     }
-
-
-def free_positions(config: PretrainedConfig, occupied: int) -> int | None:
-    """How many tokens fit beside the prompts; None where positions are relative only.
-
-    Args:
-        config: of the encoder.
-        occupied: :attr:`ModelArguments.occupied_positions`.
-    """
-    from prefix_tuning.positions import room
-
-    return room(config, occupied)
-
-
-def check_length(config: PretrainedConfig, pre_seq_len: int, max_seq_length: int) -> None:
-    """Refuse prompts and texts that do not fit the encoder together.
-
-    Args:
-        config: of the encoder.
-        pre_seq_len: :attr:`ModelArguments.occupied_positions`.
-        max_seq_length: tokens of the longest text.
-
-    Raises:
-        UserError: naming both flags and how many positions there are.
-    """
-    free = free_positions(config, pre_seq_len)
-    if free is not None and max_seq_length > free:
-        raise UserError(
-            f"--pre_seq_len {pre_seq_len} and --max_seq_length {max_seq_length} together exceed "
-            f"the {free + pre_seq_len} positions of the encoder: shorten one of them"
-        )

@@ -38,7 +38,7 @@ class Search:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the best runs."""
-    show(parse(Search, argv, description=__doc__))
+    show(parse(Search, argv, description="Show the best runs of a search."))
 
 
 def show(search: Search) -> None:

@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     n_name = next((i for i, part in enumerate(argv) if part.startswith("-")), len(argv))
     if n_name > 3:
         raise UserError(f"{argv[3]}: give a task, a model and perhaps a metric before the flags")
-    parser = Parser(Search, Grid, description=__doc__)
+    about = f"{(__doc__ or '').splitlines()[0]} Flags it does not know go to ptuning_v2/run.py."
+    parser = Parser(Search, Grid, description=about)
     (search, grid), overrides = parser.read_known(argv)
     if not any(getattr(grid, name) for name in GRID):
         raise UserError(f"give at least one of --{', --'.join(GRID)} to search")

@@ -140,7 +140,7 @@ class WordData(TaskData[Sentence, Examples[Sentence]]):
 
     Args:
         max_tokens: what the prompts leave of the encoder's positions
-            (:func:`ptuning_v2.arguments.free_positions`); the tokenizer's limit if None.
+            (:func:`prefix_tuning.positions.room`); the tokenizer's limit if None.
         label_list: of a trained prefix; that of the data set if None.
     """
 

@@ -10,7 +10,8 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from harness.models import load_tokenizer
 from prefix_tuning.errors import UserError
-from ptuning_v2.arguments import Arguments, ModelArguments, check_length
+from prefix_tuning.positions import room
+from ptuning_v2.arguments import Arguments, ModelArguments
 from ptuning_v2.model import checkpoint
 from ptuning_v2.model.utils import TaskType, get_config, get_model, parameter_lines
 from ptuning_v2.tasks.base import TaskData
@@ -40,6 +41,25 @@ def load_base(
         options["add_prefix_space"] = True
     name = model_args.model_name_or_path
     return config, load_tokenizer(name, model_args.cache_dir, **options)
+
+
+def check_length(config: PretrainedConfig, pre_seq_len: int, max_seq_length: int) -> None:
+    """Refuse prompts and texts that do not fit the encoder together.
+
+    Args:
+        config: of the encoder.
+        pre_seq_len: :attr:`ptuning_v2.arguments.ModelArguments.occupied_positions`.
+        max_seq_length: tokens of the longest text.
+
+    Raises:
+        UserError: naming both flags and how many positions there are.
+    """
+    free = room(config, pre_seq_len)
+    if free is not None and max_seq_length > free:
+        raise UserError(
+            f"--pre_seq_len {pre_seq_len} and --max_seq_length {max_seq_length} together exceed "
+            f"the {free + pre_seq_len} positions of the encoder: shorten one of them"
+        )
 
 
 def labels_of_checkpoint(model_args: ModelArguments) -> list[str] | None:

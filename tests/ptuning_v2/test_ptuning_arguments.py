@@ -13,8 +13,10 @@ from conftest import ROOT
 from transformers import BertConfig, DebertaConfig, RobertaConfig, TrainingArguments
 
 from prefix_tuning.errors import UserError
-from ptuning_v2.arguments import RunFlags, check_length, free_positions, get_args, settings
+from prefix_tuning.positions import room
+from ptuning_v2.arguments import RunFlags, get_args, settings
 from ptuning_v2.tasks.utils import DATASETS, TASKS
+from ptuning_v2.training.build import check_length
 from scripts.run_hyperparameters import arguments_of, read_rows
 
 # As the original's scripts spell them, with variables filled in.
@@ -165,9 +167,9 @@ def test_impossible_flags(task, dataset, flags, message):
 
 def test_positions_beside_the_prompts():
     # BERT has 512 positions; RoBERTa's table of 514 rows keeps two for padding and before it.
-    assert free_positions(BertConfig(), 0) == 512
-    assert free_positions(RobertaConfig(max_position_embeddings=514), 100) == 412
-    assert free_positions(DebertaConfig(position_biased_input=False), 100) is None
+    assert room(BertConfig(), 0) == 512
+    assert room(RobertaConfig(max_position_embeddings=514), 100) == 412
+    assert room(DebertaConfig(position_biased_input=False), 100) is None
     check_length(BertConfig(), 384, 128)
     with pytest.raises(UserError, match=r"--pre_seq_len 385 and --max_seq_length 128.*512"):
         check_length(BertConfig(), 385, 128)

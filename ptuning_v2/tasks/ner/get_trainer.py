@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from ptuning_v2.arguments import Arguments, free_positions
+from prefix_tuning.positions import room
+from ptuning_v2.arguments import Arguments
 from ptuning_v2.tasks.ner.dataset import NERDataset
 from ptuning_v2.tasks.words import best_labels
 from ptuning_v2.training.build import build_trainer, labels_of_checkpoint, load_base
@@ -15,7 +16,7 @@ def get_trainer(args: Arguments) -> tuple[ExponentialTrainer, NERDataset]:
     """The trainer of a run, and its data."""
     model_args, data_args, training_args, _ = args
     config, tokenizer = load_base(args, word_by_word=True)
-    max_tokens = free_positions(config, model_args.occupied_positions)
+    max_tokens = room(config, model_args.occupied_positions)
     labels = labels_of_checkpoint(model_args)
     data = NERDataset(tokenizer, data_args, training_args, max_tokens, labels).load()
     make = partial(
