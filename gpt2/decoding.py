@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
@@ -25,7 +27,7 @@ def output_text(tokenizer: PreTrainedTokenizerBase, prompt: list[int], generated
     """The output alone: what follows the prompt, up to the end token, on one line."""
 
     def decode(ids: list[int]) -> str:
-        return clean_up(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+        return clean_up(str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)))
 
     text = decode([*prompt, *generated])[len(decode(prompt)) :]
     text = text.split(tokenizer.eos_token)[0]
@@ -59,6 +61,10 @@ def _behind(
     return prefix.prompt(model, len(prompts), source), [prompt[-1:] for prompt in prompts]
 
 
+def _generate(model: PreTrainedModel) -> Callable[..., Tensor]:
+    return cast(Callable[..., Tensor], model.generate)
+
+
 def decode_batch(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -89,7 +95,7 @@ def decode_batch(
         )
         generated = [hypotheses.tokens[0] for hypotheses in found]
     else:
-        output = model.generate(
+        output = _generate(model)(
             ids,
             attention_mask=mask,
             prefix=prefix,
@@ -117,7 +123,7 @@ def sample(
     """Draw the texts of one prompt; seed and ``index`` decide them, whatever else is decoded."""
     prefix, (prompt,) = _behind(model, prefix, [prompt])
     set_seed(search.seed + index)
-    output = model.generate(
+    output = _generate(model)(
         torch.tensor([prompt], device=model.device),
         prefix=prefix,
         do_sample=True,

@@ -83,7 +83,7 @@ class Trainer_Distill(Trainer_Prefix):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.teacher = teacher.to(self.args.device)
+        self.teacher = nn.Module.to(teacher, self.args.device)
         self.matching_objective = matching_objective
         self.positions = positions
 

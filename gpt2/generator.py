@@ -59,7 +59,7 @@ class TextGenerator:
             model = folders.load_into(model, found)
         enable_prefix(model.requires_grad_(False))
         if torch.cuda.is_available() and not request.no_cuda:
-            model.cuda()
+            torch.nn.Module.cuda(model)
         keys_values: KeyValues | Prefix = no_prefix(model)
         n_slot = 0
         if found.is_prefix:

@@ -52,7 +52,7 @@ def _subset_note(args: LaunchFlags) -> str:
     if args.train_size:
         return f"_n={args.train_size}_ss={args.sample_seed}_t={args.lowdata_token}"
     note = f"ev={plan['eval_steps']}_ws={plan['warmup_steps']}_t={args.lowdata_token}"
-    if "lowdata" in args.notes:
+    if "lowdata" in (args.notes or ""):
         return f"st={plan['max_steps']}_{note}"
     return f"{note}_u={args.use_lowdata_token}"
 

@@ -41,7 +41,7 @@ class TrainRequest:
         of_data = "train_data_file task_mode separator source_prefix train_size sample_seed"
         settings = {name: getattr(self.run, name) for name in of_run.split()}
         settings["lr_scheduler_type"] = str(self.run.lr_scheduler_type)
-        settings["optim"] = self.run.optim.value
+        settings["optim"] = getattr(self.run.optim, "value", self.run.optim)
         settings |= vars(self.model) | vars(self.tuning)
         settings |= {name: getattr(self.data, name) for name in of_data.split()}
         return {k: v for k, v in settings.items() if k not in ("cache_dir", "init_random")}

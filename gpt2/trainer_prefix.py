@@ -6,7 +6,7 @@ import glob
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -91,10 +91,11 @@ class TableToTextTrainer(Trainer):
         if not self._length_groups:
             return super()._get_train_sampler(train_dataset)
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        return LengthGroupedSampler(self.train_dataset.lengths, self.args.train_batch_size, seed)
+        dataset: Any = self.train_dataset
+        return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, seed)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        self._write(Path(output_dir or self.args.output_dir))
+        self._write(Path(output_dir or str(self.args.output_dir)))
 
 
 class Trainer_Prefix(TableToTextTrainer):
@@ -198,7 +199,7 @@ class Trainer_Both(Trainer_Prefix):
         self.label_names = ["labels"]  # Trainer asks the class, which has no forward of its own
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        folder, both = Path(resume_from_checkpoint), self.model
+        folder, both = Path(resume_from_checkpoint), cast(PrefixAndModel, self.model)
         both.prefix.load_state_dict(read_tensors(folder / "model.safetensors"))
         # Without the output matrix where it is the word embeddings.
         state = read_tensors(folder / self.model_folder / "model.safetensors")
@@ -219,16 +220,15 @@ class _KeepBest(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        metrics: dict[str, float],
         **kwargs: Any,
     ) -> None:
-        loss = metrics.get("eval_loss")
+        loss = kwargs["metrics"].get("eval_loss")
         if loss is None or not state.is_world_process_zero:
             return
         if state.best_metric is not None and loss >= state.best_metric:
             return
         state.best_metric = loss
-        run = Path(args.output_dir)
+        run = Path(str(args.output_dir))
         older = best_checkpoints(run)
         self.save(run / f"{run.name}-checkpoint-{state.global_step}")
         for folder in older:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import TrainOutput
 
@@ -30,7 +31,7 @@ from prefix_tuning.positions import room
 
 def run_folder(request: TrainRequest) -> RunFolder:
     """The folder of a run."""
-    path = Path(request.run.output_dir)
+    path = Path(str(request.run.output_dir))
     best = f"{glob.escape(path.name)}-checkpoint-*"
     return RunFolder(
         path,
@@ -166,7 +167,9 @@ def _step_of(resume_from: Path | None) -> int:
 def _costs(trainer: TableToTextTrainer, result: TrainOutput, before: int) -> dict[str, Any]:
     """What training took; time and memory are those of this process, from step ``before`` on."""
     return {
-        "trained_parameters": report.n_parameters(trainer.model, trainable_only=True),
+        "trained_parameters": report.n_parameters(
+            cast(nn.Module, trainer.model), trainable_only=True
+        ),
         "steps": result.global_step - before,
         "seconds": result.metrics["train_runtime"],
         "peak_bytes": report.peak_memory(),

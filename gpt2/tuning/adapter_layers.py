@@ -62,6 +62,7 @@ def attach_adapters(model: PreTrainedModel, design: int, bottleneck: int) -> Non
     """
     model.requires_grad_(False)
     width = model.config.get_text_config().hidden_size
+    block: Any
     for block in blocks(model):
         if design == 1:
             _attach(block, NAME, block, Adapter(width, bottleneck, layer_norm=True), model)

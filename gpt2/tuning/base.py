@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from prefix_tuning.files import write_json
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from gpt2.trainer_prefix import TableToTextTrainer
     from harness.report import Sizes
 
 MANIFEST = "tuned.json"
@@ -47,7 +48,7 @@ class Built:
         start: brings the parameters of a new run to where they start, if not where they are.
     """
 
-    trainer: Trainer
+    trainer: TableToTextTrainer
     save: Callable[[Path], None]
     sizes: Sizes
     start: Callable[[], None] = lambda: None

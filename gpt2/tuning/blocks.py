@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -44,5 +46,6 @@ def set_residual_dropout(model: PreTrainedModel, rate: float) -> None:
     if not hasattr(model.config, "resid_pdrop"):
         raise UserError(f"--teacher_dropout: {type(model).__name__} has no residual dropout")
     model.config.resid_pdrop = rate
+    block: Any
     for block in blocks(model):
         block.attn.resid_dropout.p = block.mlp.dropout.p = rate
