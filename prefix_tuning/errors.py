@@ -19,8 +19,9 @@ def run_command(main: Callable[[Sequence[str] | None], object]) -> None:
     else is a bug and keeps its traceback. Lines are printed at once, into a file or pipe too: a log
     that is followed shows progress.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every character
+            stream.reconfigure(line_buffering=True, errors="replace")
     try:
         main(None)
     except UserError as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import read_csv, read_text
 
 FIELDS = {
     "name": "name",
@@ -71,26 +71,24 @@ def e2e_test_set(paths: Sequence[Path]) -> bytes:
     """
     [path] = paths
     lines = []
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        for number, row in enumerate(reader, start=1):
-            where = f"{path}, row {number}"
-            mr, ref = row.get("mr"), row.get("ref")
-            if not mr or not ref:
-                raise UserError(
-                    f'{where}: expected the columns "mr" and "ref" of the E2E challenge'
-                )
-            fields = [(name.strip(), value) for name, value in _FIELD.findall(mr)]
-            unknown = [name for name, _ in fields if name not in FIELDS]
-            if unknown or not fields:
-                raise UserError(f"{where}: {mr!r} is no meaning representation of the challenge")
-            source = " | ".join(f"{FIELDS[name]} : {tokenise(value)}" for name, value in fields)
-            lines.append(f"{source}||{tokenise(ref)} \n")
+    header, *rows = [row for row, _ in read_csv(path)] or [[]]
+    for number, cells in enumerate(rows, start=1):
+        where = f"{path}, row {number}"
+        row = dict(zip(header, cells, strict=True))
+        mr, ref = row.get("mr"), row.get("ref")
+        if not mr or not ref:
+            raise UserError(f'{where}: expected the columns "mr" and "ref" of the E2E challenge')
+        fields = [(name.strip(), value) for name, value in _FIELD.findall(mr)]
+        unknown = [name for name, _ in fields if name not in FIELDS]
+        if unknown or not fields:
+            raise UserError(f"{where}: {mr!r} is no meaning representation of the challenge")
+        source = " | ".join(f"{FIELDS[name]} : {tokenise(value)}" for name, value in fields)
+        lines.append(f"{source}||{tokenise(ref)} \n")
     return "".join(lines).encode("utf-8")
 
 
 def _mrpc_rows(path: Path) -> list[str]:
-    text = path.read_text(encoding="utf-8-sig")
+    text = read_text(path)
     return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
 
 

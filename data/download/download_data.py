@@ -8,7 +8,6 @@ by the same command, and files that are there and right are left alone.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from data.download.convert import CONVERSIONS
 from data.download.fetch import accept, fetch, problem, unpack
+from data.download.sources import read_sources
 from prefix_tuning.errors import UserError, run_command
 
 DATA = Path(__file__).resolve().parents[1]
@@ -37,15 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--check", action="store_true", help="fetch nothing, only check the files that are there")
     add("--list", action="store_true", help="print what there is")
     add("--sources", type=Path, default=DATA / "sources.json", help="where everything comes from")
+    add("--local_files", action="store_true", help="fetch from file:// addresses as well")
     return parser
-
-
-def read_sources(path: Path) -> dict[str, Any]:
-    """The table of data sets: name -> title, licence, folder, files, where they come from."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--sources {path}: not readable JSON ({error})") from error
 
 
 def _one_line(text: str) -> str:
@@ -87,7 +80,7 @@ def wrong_files(dataset: dict[str, Any], folder: Path) -> dict[str, str]:
     return {name: why for name, why in found if why}
 
 
-def _fetch_files(dataset: dict[str, Any], folder: Path) -> None:
+def _fetch_files(dataset: dict[str, Any], folder: Path, local: bool) -> None:
     wrong = wrong_files(dataset, folder)
     for name in list(wrong):
         rule = dataset["files"][name]
@@ -97,18 +90,18 @@ def _fetch_files(dataset: dict[str, Any], folder: Path) -> None:
             part.write_bytes(CONVERSIONS[rule["made_by"]]([folder / o for o in originals]))
             accept(part, folder / name, rule)
         elif "urls" in rule:
-            fetch(rule["urls"], folder / name, rule)
+            fetch(rule["urls"], folder / name, rule, local)
         else:
             continue  # unpacked, or fetched by hand
         del wrong[name]
 
 
-def _fetch_archives(dataset: dict[str, Any], folder: Path) -> None:
+def _fetch_archives(dataset: dict[str, Any], folder: Path, local: bool) -> None:
     for archive in dataset.get("archives", []):
         if not set(archive["gives"]) & set(wrong_files(dataset, folder)):
             continue
         target = folder / Path(urlsplit(archive["urls"][0]).path).name
-        fetch(archive["urls"], target, archive)
+        fetch(archive["urls"], target, archive, local)
         for name in archive["gives"]:
             member = archive.get("root", "") + name
             unpack(target, member, folder / name, dataset["files"][name])
@@ -138,7 +131,9 @@ def _by_hand(name: str, dataset: dict[str, Any], folder: Path, wrong: dict[str, 
     return f"{name}: {folder / first} {why}{others}: put the published file there{source}{note}"
 
 
-def get(name: str, dataset: dict[str, Any], to: Path, check_only: bool = False) -> None:
+def get(
+    name: str, dataset: dict[str, Any], to: Path, check_only: bool = False, local: bool = False
+) -> None:
     """Bring a data set into ``to``, or only check it.
 
     Raises:
@@ -148,8 +143,8 @@ def get(name: str, dataset: dict[str, Any], to: Path, check_only: bool = False) 
     reason = None
     if not check_only and wrong_files(dataset, folder):
         try:
-            _fetch_files(dataset, folder)
-            _fetch_archives(dataset, folder)
+            _fetch_files(dataset, folder, local)
+            _fetch_archives(dataset, folder, local)
         except OSError as error:
             reason = error
         if "hub" in dataset and wrong_files(dataset, folder):
@@ -186,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     failed = []
     for name in names:
         try:
-            get(name, sources[name], args.to, args.check)
+            get(name, sources[name], args.to, args.check, args.local_files)
         except UserError as error:
             if len(names) == 1:
                 raise

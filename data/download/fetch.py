@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import shutil
 import tarfile
@@ -93,8 +94,18 @@ def accept(part: Path, target: Path, expected: dict[str, Any]) -> None:
     os.replace(part, target)
 
 
-def fetch(urls: Sequence[str], target: Path, expected: dict[str, Any]) -> None:
+UNREADABLE = (KeyError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError)
+UNREADABLE += (RuntimeError, NotImplementedError)  # a password, a method that is not known
+SCHEMES = ("http", "https")
+LARGEST = 100
+"""What is unpacked of an archive may be so many times as large as it; text is up to about 20."""
+
+
+def fetch(urls: Sequence[str], target: Path, expected: dict[str, Any], local: bool = False) -> None:
     """Fetch a file from the first of ``urls`` that has it as expected.
+
+    Args:
+        local: take addresses of this machine's files (``file://``) as well.
 
     Raises:
         OSError: none has; the message says why, for each.
@@ -104,6 +115,8 @@ def fetch(urls: Sequence[str], target: Path, expected: dict[str, Any]) -> None:
     reasons = []
     for url in urls:
         try:
+            if urlsplit(url).scheme not in (*SCHEMES, *(["file"] if local else [])):
+                raise OSError("no address of http or https")
             request = Request(url, headers={"User-Agent": "prefix-tuning"})
             with urlopen(request, timeout=60) as answer, part.open("wb") as file:
                 size = int(answer.headers.get("Content-Length") or 0)
@@ -114,9 +127,16 @@ def fetch(urls: Sequence[str], target: Path, expected: dict[str, Any]) -> None:
             if size and part.stat().st_size != size:
                 raise OSError(f"cut off after {part.stat().st_size} of {size} bytes")
             return accept(part, target, expected)
-        except (OSError, HTTPException) as error:
-            reasons.append(f"{urlsplit(url).netloc or url}: {error}")
+        except (OSError, HTTPException, ValueError) as error:  # ValueError: no URL
+            reasons.append(f"{url}: {error}" if "://" not in url else f"{_host(url)}: {error}")
     raise OSError("; ".join(dict.fromkeys(reasons)))
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc or url
+    except ValueError:
+        return url
 
 
 def unpack(archive: Path, member: str, target: Path, expected: dict[str, Any]) -> None:
@@ -131,13 +151,19 @@ def unpack(archive: Path, member: str, target: Path, expected: dict[str, Any]) -
         with ExitStack() as stack:
             content: IO[bytes] | None
             if archive.suffix == ".zip":
-                content = stack.enter_context(zipfile.ZipFile(archive)).open(member)
+                pack = stack.enter_context(zipfile.ZipFile(archive))
+                size = pack.getinfo(member).file_size
+                content = pack.open(member)
             else:
-                content = stack.enter_context(tarfile.open(archive)).extractfile(member)
+                tar = stack.enter_context(tarfile.open(archive))
+                size = tar.getmember(member).size
+                content = tar.extractfile(member)
+            if size > LARGEST * archive.stat().st_size:
+                raise KeyError(f"{size} bytes, more than {LARGEST} times the archive")
             if content is None:
                 raise KeyError(f"{member} is a folder")
             with content, part.open("wb") as file:
                 shutil.copyfileobj(content, file, BLOCK)
-    except (KeyError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
+    except UNREADABLE as error:
         raise OSError(f"{archive.name}: {member} cannot be unpacked ({error})") from error
     accept(part, target, expected)

@@ -21,7 +21,7 @@ from datasets import Dataset
 
 from data.download import download_data
 from data.download.convert import CONVERSIONS, e2e_test_set
-from data.download.fetch import count_lines, git_blob, problem, sha256_lf
+from data.download.fetch import count_lines, git_blob, problem, sha256_lf, unpack
 from gpt2.tasks import TASKS
 from prefix_tuning.errors import UserError
 
@@ -390,3 +390,47 @@ def test_mrpc_is_split_as_glue_does(tmp_path: Path, served: Served) -> None:
     assert (folder / "train").read_text().split("\n") == [header, rows[0], rows[2], ""]
     assert (folder / "dev").read_text().split("\n") == [header, rows[1], ""]
     assert (folder / "test").read_text().split("\n") == [header, *rows, ""]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"folder": "../x"}, "folder has another form .*, inside its folder"),
+        ({"folder": "/x"}, "folder has another form"),
+        ({"files": {"../a.txt": {}}}, r"the file \.\./a\.txt is not inside"),
+        ({"files": []}, "files has another form"),
+        ({"files": {"a.txt": []}}, r"a\.txt: expected an object"),
+        ({"files": {"a.txt": {"urls": "http://x"}}}, "urls has another form"),
+        ({"files": {"a.txt": {"made_from": ["b"], "made_by": "mrpc_dev"}}}, "no file b"),
+        ({"files": {"a.txt": {"lines": "3"}}}, "lines has another form"),
+        ({"archives": [{"urls": ["http://x/a.zip"], "gives": ["../a.txt"]}]}, "gives has another"),
+        ({"archives": 3}, "archives is no list"),
+        ({"hub": {}}, "hub: splits is missing"),
+        ({"title": None}, "title has another form"),
+    ],
+)
+def test_sources_of_another_shape(
+    tmp_path: Path, served: Served, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        run(tmp_path, {**toy(served), **change})
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "toy").exists()
+
+
+def test_files_of_this_machine_are_taken_when_asked_for(tmp_path: Path, served: Served) -> None:
+    (tmp_path / "mine.txt").write_bytes(TEXT)
+    for address in ((tmp_path / "mine.txt").as_uri(), "http://[x", "nothing", "ftp://x/a"):
+        with pytest.raises(UserError, match=r"toy/a\.txt is missing"):
+            run(tmp_path, toy(served, urls=[address]))
+    run(tmp_path, toy(served, urls=[(tmp_path / "mine.txt").as_uri()]), "--local_files")
+    assert (tmp_path / "toy" / "a.txt").read_bytes() == TEXT
+
+
+def test_an_archive_that_grows_is_not_unpacked(tmp_path: Path) -> None:
+    packed = tmp_path / "a.zip"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.txt", b"0" * 3_000_000)
+    with pytest.raises(OSError, match="more than 100 times the archive"):
+        unpack(packed, "a.txt", tmp_path / "a.txt", {})
+    assert names_in(tmp_path) == ["a.zip"]
