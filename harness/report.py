@@ -90,11 +90,6 @@ def sizes(base: nn.Module, prefix: Prefix | None) -> Sizes:
     return Sizes(n_parameters(base), trained, is_frozen, stored)
 
 
-def parameter_lines(base: nn.Module, prefix: Prefix | None) -> list[str]:
-    """:func:`sizes` as lines."""
-    return sizes(base, prefix).lines()
-
-
 def draw_loss(history: Sequence[dict[str, Any]], path: Path, score: str | None = None) -> bool:
     """Draw training and evaluation loss over steps; return whether there was anything to draw.
 

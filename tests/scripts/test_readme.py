@@ -19,7 +19,13 @@ from prefix_tuning.prefix import Prefix
 from prefix_tuning.shape import PrefixShape
 from seq2seq import train_bart
 
-FILES = [ROOT / "README.md", *(ROOT / n / "README.md" for n in ("gpt2", "seq2seq", "ptuning_v2", "evaluation", "experiments"))]
+FILES = [
+    ROOT / "README.md",
+    *(
+        ROOT / n / "README.md"
+        for n in ("gpt2", "seq2seq", "ptuning_v2", "evaluation", "experiments")
+    ),
+]
 README = "\n".join(path.read_text(encoding="utf-8") for path in FILES)
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.S)
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.S)
