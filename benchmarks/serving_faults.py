@@ -73,7 +73,8 @@ def faults(folder: Path, shape: str, count: int, at_a_time: int) -> Counter[str]
             solo.append(run_load(url, bodies, at_a_time).answers)
     shutil.copytree(versions[0], folder / "served")
     seen: Counter[str] = Counter()
-    flags = ["--max_rows", "16", "--max_waiting", "400", "--max_body", "5000"]
+    n_waiting = 3 * count
+    flags = ["--max_rows", "16", "--max_waiting", str(n_waiting), "--max_body", "5000"]
     with serving(folder / "model", folder / "served", *flags) as (process, url):
         run_load(url, [{**bodies[0], "model": name} for name in names], 1)  # so that all were read
 
@@ -100,11 +101,14 @@ def faults(folder: Path, shape: str, count: int, at_a_time: int) -> Counter[str]
             seen["sound, as alone with the old or the new prefix"] += 1
             seen["of them with the new"] += answer == new
         await_idle(url)
-        # The queue: 16 rows run and 400 may wait.
-        burst = [{**body, "n": 1, "num_beams": 1, "max_tokens": 60} for body in bodies * 20][:600]
-        statuses = run_load(url, burst, 600).answers
-        seen.update(f"burst of 600: {a if isinstance(a, int) else 'ok'}" for a in statuses)
-        assert set(map(type, statuses)) <= {tuple, int}
+        n_burst = 100 + n_waiting  # more than may run and wait
+        burst = [{**body, "n": 1, "num_beams": 1, "max_tokens": 60} for body in bodies]
+        burst = (burst * (1 + n_burst // count))[:n_burst]
+        statuses = run_load(url, burst, n_burst).answers
+        seen.update(
+            f"queue overflows: {answer if isinstance(answer, int) else 'ok'}" for answer in statuses
+        )
+        assert {type(answer) for answer in statuses} == {tuple, int}
         seen.update(terminate(process, url, bodies[:at_a_time]))
     return seen
 

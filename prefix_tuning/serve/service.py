@@ -58,13 +58,12 @@ class _Asked:
     async def each(self, request: Request) -> AsyncIterator[Piece]:
         """The pieces as they come; gives the rows back if the client goes away."""
         gone = asyncio.create_task(_disconnected(request))
-        open_texts = self.n_text
+        open_texts, piece = self.n_text, None
         try:
             while open_texts:
                 piece = asyncio.create_task(self.pieces.get())
                 await asyncio.wait({piece, gone}, return_when=asyncio.FIRST_COMPLETED)
                 if not piece.done():
-                    piece.cancel()
                     raise ClientGone
                 found = piece.result()
                 if isinstance(found, Exception):
@@ -73,6 +72,8 @@ class _Asked:
                 yield found
         finally:
             gone.cancel()
+            if piece is not None:
+                piece.cancel()
             self.ticket.cancel()
 
 
