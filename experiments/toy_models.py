@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -112,7 +113,7 @@ def tiny_seq2seq(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-_ENCODER = {
+_ENCODER: dict[str, Any] = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -136,7 +137,7 @@ def tiny_roberta(folder: Path) -> None:
     """RoBERTa of two layers."""
     torch.manual_seed(0)
     pairs = json.loads(_byte_pairs(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]).to_str())["model"]
-    merges = [tuple(merge) for merge in pairs["merges"]]
+    merges: list[Any] = [tuple(merge) for merge in pairs["merges"]]
     tokenizer = RobertaTokenizer(vocab=pairs["vocab"], merges=merges, model_max_length=512)
     RobertaModel(RobertaConfig(vocab_size=len(pairs["vocab"]), **_ENCODER)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -147,8 +147,8 @@ def table(rows: dict[str, Row]) -> str:
     """The rows as Markdown."""
     lines = [["mode", *(title for title, _ in COLUMNS.values())], ["---", *["---:"] * len(COLUMNS)]]
     for mode, row in rows.items():
-        cells = [(row[name], form) for name, (_, form) in COLUMNS.items()]
-        lines.append([mode, *("-" if v is None else form.format(v) for v, form in cells)])
+        values = [(row[name], form) for name, (_, form) in COLUMNS.items()]
+        lines.append([mode, *("-" if v is None else form.format(v) for v, form in values)])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     texts = []
     for line in lines:

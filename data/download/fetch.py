@@ -94,8 +94,10 @@ def accept(part: Path, target: Path, expected: dict[str, Any]) -> None:
     os.replace(part, target)
 
 
-UNREADABLE = (KeyError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError)
-UNREADABLE += (RuntimeError, NotImplementedError)  # a password, a method that is not known
+UNREADABLE: tuple[type[Exception], ...] = (
+    *(KeyError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError),
+    *(RuntimeError, NotImplementedError),  # a password, a method that is not known
+)
 SCHEMES = ("http", "https")
 LARGEST = 100
 """What is unpacked of an archive may be so many times as large as it; text is up to about 20."""
