@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from prefix_tuning import saving
+from prefix_tuning import guard, saving
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.bound import (
     NAME,
@@ -117,6 +117,7 @@ def _bind(model: Any, prefix: Prefix, offset: int | None) -> None:
         vars(part)["_attachment"] = attached
         made: Any = attached_class if part is model else bound_class
         part.__class__ = made(type(part))
+        guard.rebind(part)
     try:
         _prove(model, attached)
     except Exception:
@@ -169,6 +170,7 @@ def detach(model: PreTrainedModel) -> Prefix:
     for part in (model, *_bodies(model)):
         del vars(part)["_attachment"]
         part.__class__ = type(part).__mro__[2 if part is model else 1]
+        guard.rebind(part)
     delattr(model, NAME)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in attached.was_trainable)
@@ -192,7 +194,7 @@ def load(model: PreTrainedModel, folder: Path | str) -> AttachedModel:
         detach(model)
     saved = saving.read(folder, model)
     attached = attach(model, prefix=saved.prefix, offset=saved.offset)
-    wanted, state = attached._head(), saved.head
+    wanted, state = attached._prefix_head(), saved.head
     missing = sorted(wanted.keys() - state.keys())
     wrong = [n for n in wanted.keys() & state.keys() if wanted[n].shape != state[n].shape]
     if missing or wrong or state.keys() - wanted.keys():

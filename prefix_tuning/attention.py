@@ -131,6 +131,12 @@ def prefixed_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
         front = guard.as_front(self, prefix, inputs)
         return run(self, front, inputs, functools.partial(base.forward, self))
 
+    def generate(self: Any, *args: Any, prefix: Any = None, **kwargs: Any) -> Any:
+        if prefix is not None:  # computed once, and not for every token
+            with torch.no_grad():
+                kwargs["prefix"] = guard.as_front(self, prefix, {})
+        return base.generate(self, *args, **kwargs)  # type: ignore[attr-defined]
+
     # generate() reads the signature to decide what to pass: with (*args, **kwargs) it would drop
     # position_ids, and left-padded rows would be decoded differently, silently.
     extra = inspect.Parameter("prefix", inspect.Parameter.KEYWORD_ONLY, default=None)
@@ -141,7 +147,10 @@ def prefixed_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
 
     # Same name and module as the base: save_pretrained writes the class name into config.json.
     names_of_base = {k: getattr(base, k) for k in ("__module__", "__qualname__", "__doc__")}
-    return type(base.__name__, (base,), {"forward": forward, "_prefix_base": base, **names_of_base})
+    methods: dict[str, Any] = {"forward": forward}
+    if hasattr(base, "generate"):
+        methods["generate"] = functools.wraps(base.generate)(generate)
+    return type(base.__name__, (base,), {**methods, "_prefix_base": base, **names_of_base})
 
 
 class _Probe(Front):
@@ -201,14 +210,19 @@ def enable_prefix(model: PreTrainedModel) -> PreTrainedModel:
         name_sites(model)
     elif "position_ids" not in inspect.signature(base.forward).parameters:
         raise UserError(f"{base.__name__} cannot carry a prefix: it takes no position_ids to shift")
-    model.__class__ = prefixed_class(base)
+    before = type(model)
+    if not issubclass(before, prefixed_class(base)):  # a subclass has a prefix attached
+        guard.check_forward(model)
+        model.__class__ = prefixed_class(base)
+        guard.rebind(model)
     model._prefix_backend = backend  # type: ignore[assignment]
     model._prefix_shape = PrefixShape.from_config(model.config)  # type: ignore[assignment]
     try:
         _door_of(model).open(model, backend)
         _prove(model)
     except Exception as error:
-        model.__class__ = base
+        model.__class__ = before
+        guard.rebind(model)
         model.set_attn_implementation(backend)
         if isinstance(error, UserError):
             raise

@@ -116,15 +116,15 @@ class AttachedModel(PreTrainedModel):
         Returns:
             the size of the keys and values in bytes.
         """
-        return self._save(Path(folder), Facts(task, metrics or {}, command, license))
+        return self._write_prefix(Path(folder), Facts(task, metrics or {}, command, license))
 
-    def _save(self, folder: Path, facts: Facts) -> int:
+    def _write_prefix(self, folder: Path, facts: Facts) -> int:
         attached = self._attachment
         return saving.save_prefix(
-            folder, self.prefix, self, head=self._head(), facts=facts, offset=attached.offset
+            folder, self.prefix, self, head=self._prefix_head(), facts=facts, offset=attached.offset
         )
 
-    def _head(self, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def _prefix_head(self, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         state = self.state_dict() if state is None else state
         return {name: state[name] for name in sorted(self._attachment.head)}
 
@@ -152,7 +152,7 @@ class AttachedModel(PreTrainedModel):
             self.prefix,
             self,
             state={k.removeprefix(start): v for k, v in state.items() if k.startswith(start)},
-            head=self._head(state),
+            head=self._prefix_head(state),
             offset=self._attachment.offset,
         )
         if push_to_hub:
@@ -176,7 +176,7 @@ class AttachedModel(PreTrainedModel):
             kwargs: ``private``, ``token``, ``commit_message`` (:func:`prefix_tuning.hub.push`).
         """
         with tempfile.TemporaryDirectory() as folder:
-            self._save(Path(folder), Facts(task, metrics or {}, command, license, repo_id))
+            self._write_prefix(Path(folder), Facts(task, metrics or {}, command, license, repo_id))
             return hub.push(Path(folder), repo_id, **kwargs)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
@@ -212,13 +212,8 @@ class AttachedModel(PreTrainedModel):
         attached = self._attachment
         if "prefix" not in kwargs and not attached.is_suspended:
             kwargs["prefix"] = attached.front({})
-        elif isinstance(kwargs.get("prefix"), Prefix):
-            kwargs["prefix"] = kwargs["prefix"].prompt(self)
-        if kwargs.get("prefix") is None:
-            kwargs.pop("prefix", None)
-            with attached.suspended():
-                return super().generate(*args, **kwargs)  # type: ignore[misc]
-        return super().generate(*args, **kwargs)  # type: ignore[misc]
+        with attached.suspended():  # what is given now is given to every step
+            return super().generate(*args, **kwargs)  # type: ignore[misc]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The classes are made on the fly, so that pickle would not find them by their names.

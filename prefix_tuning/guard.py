@@ -10,6 +10,7 @@ argument is looked at.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MethodType
 from typing import Any
 
 from torch import nn
@@ -40,6 +41,30 @@ def _is_enabled(model: PreTrainedModel) -> bool:
     """Whether it is an enabled model, or the body of one, which shares its configuration."""
     backend = model.config._attn_implementation or ""
     return hasattr(model, "_prefix_base") or backend.startswith("prefix_tuning_")
+
+
+def rebind(module: nn.Module) -> None:
+    """After a change of class, let the hooks that accelerate puts around ``forward`` see it.
+
+    A model that was loaded with a ``device_map`` keeps the forward of its old class as an
+    attribute, which would go on being called.
+    """
+    if "_old_forward" in vars(module):
+        own = MethodType(type(module).forward, module)
+        module._old_forward = own  # type: ignore[assignment]
+        module.forward.__wrapped__ = own  # type: ignore[attr-defined]
+
+
+def check_forward(model: nn.Module) -> None:
+    """Raise :class:`UserError` if another library has put its own function before ``forward``.
+
+    It would go on calling the forward of the class that the model had then.
+    """
+    if {"forward", "_old_forward"} & vars(model).keys() == {"forward"}:
+        raise UserError(
+            f"{type(model).__name__} would ignore a prefix: another library has replaced its "
+            "forward; enable the prefix before that library gets the model"
+        )
 
 
 def as_front(model: PreTrainedModel, prefix: Any, inputs: Mapping[str, Any]) -> Front:

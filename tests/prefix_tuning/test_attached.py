@@ -34,6 +34,7 @@ import prefix_tuning
 from prefix_tuning import FlatPrefix, MLPPrefix
 from prefix_tuning.attached import is_attached
 from prefix_tuning.attention import enable_prefix
+from prefix_tuning.bound import AttachedModel
 from prefix_tuning.errors import UserError
 
 P = 4
@@ -265,6 +266,15 @@ def test_what_is_saved_is_the_prefix_alone_and_loads(name: str, tmp_path: Path) 
         AutoModelForCausalLM.from_pretrained(tmp_path / "trained")
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_no_name_of_the_library_is_taken(name: str) -> None:
+    """But for the methods that mean the same of an attached model."""
+    ours = {n for n in vars(AttachedModel) if not n.startswith("__")} | {"prefix", "_attachment"}
+    same = {"generate", "load_state_dict", "push_to_hub", "save_pretrained", "state_dict"}
+    machinery = {"_auto_class", "_abc_impl", "_hf_peft_config_loaded"}
+    assert (ours - machinery) & {*dir(base(name))} <= same
+
+
 def test_a_state_goes_back_and_another_is_refused() -> None:
     model, other = attached("bert"), attached("bert")
     with torch.no_grad():
@@ -406,9 +416,45 @@ def test_mistakes_are_answered_in_a_sentence(tmp_path: Path) -> None:
     assert not is_attached(smaller)
 
 
+@torch.no_grad()
+def test_the_hooks_of_a_device_map_call_the_class_that_takes_a_prefix() -> None:
+    from accelerate.hooks import ModelHook, add_hook_to_module
+
+    plain, hooked = enable_prefix(base("gpt2")), base("gpt2")
+    for module in hooked.modules():
+        add_hook_to_module(module, ModelHook())
+    inputs, options = batch(plain), {"max_new_tokens": 4, "do_sample": False}
+    prefix = FlatPrefix(plain.config, P)
+    bare, wanted = plain(**inputs).logits, plain(**inputs, prefix=prefix).logits
+    enable_prefix(hooked)
+    assert torch.equal(hooked(**inputs, prefix=prefix).logits, wanted)
+    generated = plain.generate(**inputs, **options, prefix=prefix)
+    assert torch.equal(hooked.generate(**inputs, **options, prefix=prefix), generated)
+    prefix_tuning.attach(hooked, prefix=prefix)
+    assert torch.equal(hooked(**inputs).logits, wanted)
+    assert torch.equal(hooked.generate(**inputs, **options), generated)
+    prefix_tuning.detach(hooked)
+    assert torch.equal(hooked(**inputs).logits, bare)
+
+
+@torch.no_grad()
+def test_enabling_an_attached_model_again_changes_nothing() -> None:
+    model = attached("llama")
+    wanted = first(model(**batch(model)))
+    model.set_attn_implementation("eager")
+    with pytest.raises(RuntimeError, match="the prefix would be ignored"):
+        model(**batch(model))
+    assert is_attached(enable_prefix(model))
+    assert torch.equal(first(model(**batch(model))), wanted)
+
+
 def test_a_replaced_forward_would_ignore_the_prefix() -> None:
     model = base("gpt2")
     model.transformer.forward = model.transformer.forward  # as libraries patch it
     with pytest.raises(UserError, match="another library has replaced its forward"):
         prefix_tuning.attach(model)
     assert not is_attached(model)
+    model = base("gpt2")
+    model.forward = model.forward
+    with pytest.raises(UserError, match="enable the prefix before that library"):
+        enable_prefix(model)

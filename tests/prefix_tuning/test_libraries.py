@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ from conftest import tiny_model
 from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertForSequenceClassification,
     PreTrainedTokenizerFast,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -22,6 +27,7 @@ from transformers import (
 )
 
 import prefix_tuning
+from prefix_tuning import export
 
 P = 4
 
@@ -118,6 +124,45 @@ def test_trainer_trains_a_classifiers_head_and_keeps_it(tmp_path: Path) -> None:
     loaded = prefix_tuning.load(again, tmp_path / "checkpoint-4")
     args = arguments(tmp_path / "again")
     assert (Trainer(model=loaded, args=args).predict(data).predictions == wanted).all()
+
+
+def test_trainer_generates_summaries_with_the_prefix(tmp_path: Path) -> None:
+    config = BartConfig(
+        vocab_size=50,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        forced_eos_token_id=None,
+    )
+    torch.manual_seed(0)
+    base = BartForConditionalGeneration(config)
+    with torch.no_grad():
+        for parameter in base.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0.0, 0.3)
+    base.generation_config.eos_token_id = None
+    model = prefix_tuning.attach(base, P, mid_dim=8)
+    args = Seq2SeqTrainingArguments(
+        str(tmp_path),
+        max_steps=2,
+        predict_with_generate=True,
+        generation_max_length=7,
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainer = Seq2SeqTrainer(model=model, args=args, train_dataset=rows(), eval_dataset=rows(4))
+    trainer.train()
+    found = torch.tensor(trainer.predict(rows(4)).predictions)[:, :7]
+    ids = torch.stack([row["input_ids"] for row in rows(4)])
+    enabled = prefix_tuning.enable_prefix(copy.deepcopy(model))
+    prefix = prefix_tuning.detach(enabled).eval()
+    assert torch.equal(found, enabled.generate(ids, max_length=7, prefix=prefix))
+    assert not torch.equal(found, enabled.generate(ids, max_length=7))
 
 
 def test_gradient_accumulation_counts_tokens_as_for_any_model(tmp_path: Path) -> None:
@@ -233,8 +278,9 @@ metric_list:
 """
 
 
-def test_lm_eval_scores_an_attached_model(
-    words: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["attached", "peft"])
+def test_lm_eval_scores_a_prefix(
+    kind: str, words: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm_eval = pytest.importorskip("lm_eval")
     from lm_eval.models.huggingface import HFLM
@@ -242,6 +288,9 @@ def test_lm_eval_scores_an_attached_model(
 
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     model, tokenizer = words
+    if kind == "peft":
+        model.save_prefix(tmp_path / "prefix")
+        export.main([str(tmp_path / "prefix"), "--format", "peft"])
     data = [
         {"question": f"{name} is", "choices": [" a cheap pub", " tea", " the river"], "label": 0}
         for name in ("The Eagle", "The Mill", "Aromi")
@@ -253,7 +302,18 @@ def test_lm_eval_scores_an_attached_model(
     manager = TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False)
 
     def answers() -> list[list[float]]:
-        lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2)
+        lm = HFLM(
+            **{
+                "attached": {"pretrained": model},
+                "peft": {
+                    "pretrained": str(tmp_path / "base"),
+                    "peft": str(tmp_path / "prefix" / "peft"),
+                    "device": "cpu",
+                },
+            }[kind],
+            tokenizer=tokenizer,
+            batch_size=2,
+        )
         results = lm_eval.simple_evaluate(
             model=lm, tasks=["restaurants"], task_manager=manager, bootstrap_iters=0
         )
@@ -271,7 +331,8 @@ def test_lm_eval_scores_an_attached_model(
         wanted = [[by_hand(row["question"], choice) for choice in row["choices"]] for row in data]
     assert torch.allclose(torch.tensor(answers()), torch.tensor(wanted), atol=1e-3)
     with model.without_prefix():
-        assert not torch.allclose(torch.tensor(answers()), torch.tensor(wanted), atol=0.1)
+        if kind == "attached":
+            assert not torch.allclose(torch.tensor(answers()), torch.tensor(wanted), atol=0.1)
 
 
 def test_a_callback_may_save_the_prefix_alone(tmp_path: Path) -> None:
