@@ -47,7 +47,6 @@ class Engine:
         """Tokens generated."""
         self._rows = Rows(bank.model)
         self._running: list[Generation] = []
-        """In the order of their rows."""
         self._waiting: deque[Generation] = deque()
         self._work = threading.Condition()
         self._stopping = False
@@ -129,57 +128,59 @@ class Engine:
     def _step(self) -> None:
         """Every running text gets one token more; prompts that were waiting are read."""
         self._drop_given_up()
-        old, new = [*self._running], self._join()
-        parts, widths = [], [generation.width for generation in old] + [1] * len(new)
-        if old:
-            parts.append(self._rows.read(0, [t for g in old for t in g.last_tokens()]))
+        n_old = len(self._rows)
+        tokens: list[list[int]] = [[]] * n_old
+        for generation in self._running:
+            for row, last in zip(generation.rows, generation.last_tokens(), strict=True):
+                tokens[row] = last
+        new = self._join()
+        parts = [self._rows.read(0, tokens)] if tokens else []
         if new:
-            prompts = [generation.prompt for generation in new]
-            parts.append(self._rows.read(len(self._rows) - len(new), prompts))
+            parts.append(self._rows.read(n_old, [generation.prompt for generation in new]))
         if parts:
             self.steps += 1
-            self._advance(torch.cat(parts), widths)
+            self._advance(torch.cat(parts))
 
-    def _advance(self, logits: Tensor, widths: list[int]) -> None:
-        """Let every generation take its step from its rows of ``logits [B, V]``.
-
-        ``widths`` says how many of the rows each has now (a beam search begins with one).
-        """
-        texts, at, first = [], [], 0
-        starts = []
-        for generation, width in zip(self._running, widths, strict=True):
-            starts.append(first)
-            if isinstance(generation, Text):
-                texts.append(generation)
-                at.append(first)
-            first += width
+    def _advance(self, logits: Tensor) -> None:
+        """Let every generation take its step from its rows of ``logits [B, V]``."""
+        texts = [generation for generation in self._running if isinstance(generation, Text)]
+        at = [text.rows[0] for text in texts]
         chosen = iter(choose(logits[at], texts)) if texts else iter(())
-        going_on: list[Generation] = []
-        order: list[int] = []
-        for generation, start, width in zip(self._running, starts, widths, strict=True):
+        going_on: list[tuple[Generation, list[int]]] = []
+        for generation in self._running:
             self.tokens += generation.width
-            parents: list[int] | None = None
-            if isinstance(generation, Text):
-                parents = [0] if generation.accept(next(chosen)) else None
+            if isinstance(generation, Text) and generation.accept(next(chosen)):
+                going_on.append((generation, generation.rows))
             elif isinstance(generation, Beams):
-                parents = generation.advance(logits[start : start + width])
-            if parents is not None:
-                going_on.append(generation)
-                order.extend(start + parent for parent in parents)
-        self._running = going_on
+                parents = generation.advance(logits[generation.rows])
+                if parents is not None:
+                    going_on.append((generation, [generation.rows[i] for i in parents]))
+        self._place(going_on)
+
+    def _place(self, going_on: Sequence[tuple[Generation, list[int]]]) -> None:
+        """Give rows to what goes on, each from a row of now, and let the others leave.
+
+        Rows stay where they are if they can: only what lies behind the new end, and beams that
+        fork, are moved into rows that became free.
+        """
+        n_row = sum(len(sources) for _, sources in going_on)
+        order, homeless = [-1] * n_row, []
+        for generation, sources in going_on:
+            generation.rows = [-1] * len(sources)
+            for i, source in enumerate(sources):
+                if source < n_row and order[source] < 0:
+                    order[source] = generation.rows[i] = source
+                else:
+                    homeless.append((generation, i, source))
+        free = (row for row in range(n_row) if order[row] < 0)
+        for (generation, i, source), row in zip(homeless, [*free], strict=True):
+            order[row], generation.rows[i] = source, row
+        self._running = [generation for generation, _ in going_on]
         self._rows.select(order)
 
     def _drop_given_up(self) -> None:
         """Let rows leave whose client went away or whose time is over."""
-        order: list[int] = []
-        kept, first = [], 0
-        for generation in self._running:
-            if not _is_given_up(generation.ticket):
-                kept.append(generation)
-                order.extend(range(first, first + generation.width))
-            first += generation.width
-        self._running = kept
-        self._rows.select(order)
+        self._place([(g, g.rows) for g in self._running if not _is_given_up(g.ticket)])
         with self._work:
             self._waiting = deque(g for g in self._waiting if not _is_given_up(g.ticket))
 
@@ -195,6 +196,7 @@ class Engine:
             try:
                 # The prefix may have changed since the request came.
                 self.check(generation)
+                generation.rows = [len(self._rows)]
                 self._rows.join(self.bank.key_values([generation.ticket.prefix]))
             except UserError as error:
                 generation.ticket.fail(error)

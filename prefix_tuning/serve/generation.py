@@ -97,6 +97,8 @@ class Generation(ABC):
     ) -> None:
         self.ticket, self.prompt, self.index = ticket, prompt, index
         self.search, self.ends = search, ends
+        self.rows: list[int] = []
+        """Which rows it has now; a beam search begins in one."""
 
     @abstractmethod
     def last_tokens(self) -> list[list[int]]:
