@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.serving_faults import faults
 from benchmarks.serving_load import (
     SHAPES,
+    Load,
     make_load,
     make_model,
     run_load,
@@ -29,7 +30,7 @@ from benchmarks.serving_load import (
 )
 
 
-def measure(folder: Path, args: argparse.Namespace) -> dict[str, float]:
+def measure(folder: Path, args: argparse.Namespace) -> None:
     """The three loads side by side; raises AssertionError if a request is lost or mixed."""
     model = make_model(folder / "model", args.shape)
     names = [f"p{i}" for i in range(args.prefixes)]
@@ -37,14 +38,18 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, float]:
         write_prefix(folder / "prefixes", model, name, i)
     bodies = make_load(args.requests, names)
     one = [{**body, "model": names[0]} for body in bodies]
+    mixed, same, solo = Load(), Load(), Load()
     with serving(folder / "model", folder / "prefixes") as (_, url):
         run_load(url, make_load(args.at_a_time, names, 1), args.at_a_time)  # warm up
-        mixed = run_load(url, bodies, args.at_a_time)
-        print(f"{args.prefixes} prefixes, {args.at_a_time} at a time   {mixed}", flush=True)
-        same = run_load(url, one, args.at_a_time)
-        print(f"one prefix, {args.at_a_time} at a time    {same}", flush=True)
-        solo = run_load(url, bodies, 1)
-        print(f"{args.prefixes} prefixes, one by one      {solo}", flush=True)
+        size = -(-args.requests // args.blocks)
+        for start in range(0, args.requests, size):  # in turn: a busy machine slows all alike
+            block = slice(start, start + size)
+            mixed += run_load(url, bodies[block], args.at_a_time)
+            same += run_load(url, one[block], args.at_a_time)
+            solo += run_load(url, bodies[block], 1)
+    print(f"{args.prefixes} prefixes, {args.at_a_time} at a time  {mixed}")
+    print(f"one prefix, {args.at_a_time} at a time   {same}")
+    print(f"{args.prefixes} prefixes, one by one     {solo}", flush=True)
     answers = mixed.answers + same.answers + solo.answers
     lost = sum(not isinstance(answer, tuple) for answer in answers)
     other = sum(a != b for a, b in zip(mixed.answers, solo.answers, strict=True))
@@ -53,7 +58,6 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     assert other == 0
     beside_one, beside_solo = same.seconds / mixed.seconds, solo.seconds / mixed.seconds
     print(f"throughput beside one prefix {beside_one:.2f}, beside one by one {beside_solo:.2f}")
-    return {"beside_one": beside_one, "beside_solo": beside_solo}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -63,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--prefixes", type=int, default=20)
     parser.add_argument("--at_a_time", type=int, default=32)
+    parser.add_argument("--blocks", type=int, default=5, help="turns that the loads take")
     parser.add_argument("--fault_requests", type=int, default=200, help="0 skips the faults")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:

@@ -125,10 +125,17 @@ def texts_of(raw: str, is_stream: bool) -> Texts:
 class Load:
     """What became of a load."""
 
-    seconds: float
-    answers: list[Texts | int | None]
+    seconds: float = 0.0
+    answers: list[Texts | int | None] = field(default_factory=list)
     """The texts of each request; or its status, where that is not 200; None without an answer."""
     latencies: list[float] = field(default_factory=list)
+
+    def __add__(self, other: Load) -> Load:
+        return Load(
+            self.seconds + other.seconds,
+            self.answers + other.answers,
+            self.latencies + other.latencies,
+        )
 
     def __str__(self) -> str:
         n_text = sum(len(answer) for answer in self.answers if isinstance(answer, tuple))

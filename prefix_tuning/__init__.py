@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prefix_tuning.attached import attach, detach, load
     from prefix_tuning.attention import KeyValues, enable_prefix
+    from prefix_tuning.bank import PrefixBank
     from prefix_tuning.model_card import Facts
     from prefix_tuning.parametrizations import EmbeddingPrefix, FlatPrefix, InfixPrefix, MLPPrefix
     from prefix_tuning.prefix import Prefix
@@ -23,6 +24,7 @@ __all__ = [
     "KeyValues",
     "MLPPrefix",
     "Prefix",
+    "PrefixBank",
     "PrefixShape",
     "attach",
     "detach",
@@ -40,6 +42,7 @@ _HOMES = {
     "save_prefix": "saving",
     "Facts": "model_card",
     "Prefix": "prefix",
+    "PrefixBank": "bank",
     "KeyValues": "attention",
     "enable_prefix": "attention",
     "FlatPrefix": "parametrizations",
