@@ -83,8 +83,21 @@ def test_ones_own_data(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert len(outputs.splitlines()) == 2
 
 
+def test_attaching_example(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example, _, _ = EXAMPLES
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(example.replace('"gpt2"', repr(str(tiny_folder))), names)
+    trained = [name for name, p in names["model"].named_parameters() if p.requires_grad]
+    assert trained
+    assert all(name.startswith("prefix.") for name in trained)
+    assert (tmp_path / "my-prefix" / "prefix.safetensors").is_file()
+
+
 def test_python_example(tiny_folder: Path) -> None:
-    example, _ = EXAMPLES
+    _, example, _ = EXAMPLES
     names: dict[str, Any] = {}
     exec(example.replace('"gpt2"', repr(str(tiny_folder))), names)
     assert names["texts"].shape[0] == 1
@@ -92,7 +105,7 @@ def test_python_example(tiny_folder: Path) -> None:
 
 
 def test_a_variant_of_ones_own() -> None:
-    _, example = EXAMPLES
+    _, _, example = EXAMPLES
     names: dict[str, Any] = {"Prefix": Prefix, "nn": torch.nn, "torch": torch}
     exec(example, names)
     prefix = names["LowRankPrefix"](PrefixShape(n_layer=2, n_head=3, head_dim=4, width=12), 5)
