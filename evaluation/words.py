@@ -88,7 +88,7 @@ def unread_instances(
     references, as that of a model which answers in another script.
     """
     tokenize = tokenizer(name, use_stemmer=False)
-    unread = {}
+    unread: dict[int, str] = {}
     for number, (texts, hypothesis) in enumerate(zip(references, hypotheses, strict=True)):
         letters = set(filter(_has_letter, hypothesis.lower()))
         compared = list(texts)

@@ -9,7 +9,8 @@ from statistics import mean
 from typing import Any
 
 from experiments.results import read_result
-from experiments.spec import Run, sizes
+from experiments.scales import sizes
+from experiments.spec import Run
 
 WHOLE = ("finetune", "finetune-top", "bothtune")
 """Tuning modes whose runs keep the whole model."""

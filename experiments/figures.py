@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from experiments.spec import Experiment, Scale
+from experiments.scales import Scale
+from experiments.spec import Experiment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

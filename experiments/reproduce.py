@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import spec
+from experiments import scales, spec
 from experiments.estimate import Estimate
 from experiments.launchers.base import MODELS
 from experiments.pool import Job, Pool, slots
@@ -54,9 +54,7 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
     Raises:
         UserError: it makes no sense, or asks for runs that were made with other settings.
     """
-    scales = spec.scales()
-    if args.scale not in scales:
-        raise UserError(f"--scale {args.scale}: there are {', '.join(scales)}")
+    scale = scales.named(args.scale)
     for name in ("jobs", "steps", "inputs"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -70,7 +68,6 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
         args.inputs,
         args.seeds and tuple(args.seeds),
     )
-    scale = scales[args.scale]
     runs = [
         run
         for experiment in spec.chosen(args.table, scale)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from experiments import scales
 from experiments.checked_yaml import Checker, check_flags, load
 from experiments.launchers import LAUNCHERS, Launcher
 from experiments.launchers.base import SPLITS
+from experiments.scales import Scale
 from prefix_tuning.errors import UserError
 
 HERE = Path(__file__).resolve().parent
-FOLDER, SCALES = HERE / "tables", HERE / "scales.yaml"
+FOLDER = HERE / "tables"
 KINDS = ("line", "bars", "points")
 AXES = ("preseqlen", "size", "level", "trained", "stored")
 UNSAFE = re.compile(r"[^\w.=+-]")
@@ -38,6 +39,11 @@ class Row:
     @property
     def columns(self) -> str:
         return (self.paper_row or {}).get("columns", "")
+
+    @property
+    def model(self) -> str | None:
+        """The model in the paper's table."""
+        return (self.paper_row or {}).get("model")
 
 
 @dataclass(frozen=True)
@@ -65,23 +71,6 @@ class Experiment:
         """The splits that are decoded and scored; the table's own is the first."""
         split = self.decoding.get("split", "test")
         return (split, "valid") if self.validation else (split,)
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How large the runs are; ``launchers`` has the changes for each launcher."""
-
-    name: str
-    title: str
-    launchers: dict[str, dict[str, Any]]
-    skip_models: tuple[str, ...] = ()
-    repeats: int | None = None
-    """At most so many seeds and so many subsets."""
-
-    def skips(self, row: Row) -> str | None:
-        """The model because of which a row is left out at this scale, if it is."""
-        model = (row.paper_row or {}).get("model")
-        return model if model in self.skip_models else None
 
 
 @dataclass(frozen=True)
@@ -214,8 +203,8 @@ def _check(file: str, experiment: Experiment) -> None:
     if experiment.splits[0] not in SPLITS:
         raise UserError(f"{file}, field decoding: split is one of {', '.join(SPLITS)}")
     for name in experiment.scales or ():
-        if name not in scales():
-            raise UserError(f"{file}, field scales: there are {', '.join(scales())}")
+        if name not in scales.read():
+            raise UserError(f"{file}, field scales: there are {', '.join(scales.read())}")
 
 
 def names(folder: Path = FOLDER) -> list[str]:
@@ -228,42 +217,6 @@ def chosen(table: str, scale: Scale) -> list[Experiment]:
     if table != "all":
         return [read(table)]
     return [e for e in map(read, names()) if not e.scales or scale.name in e.scales]
-
-
-ASSUMED = ("step", "text", "mb", "whole")
-_CHANGES = ("model", "data", "inputs", "flags", "modes", "drop", "decoding", "assumed")
-
-
-def scales() -> dict[str, Scale]:
-    """Name -> scale, of ``experiments/scales.yaml``."""
-    file = SCALES.name
-    data = Checker(file, load(SCALES), ("scales", "sizes"))
-    result = {}
-    for name, value in data.take("scales", dict).items():
-        where = f"{file}, {name}"
-        scale = Checker(where, value, ("title", "launchers", "skip_models", "repeats"))
-        launchers = scale.take("launchers", dict)
-        for launcher, changes in launchers.items():
-            if launcher not in LAUNCHERS:
-                raise UserError(f"{where}, field launchers: no launcher {launcher}")
-            switches = LAUNCHERS[launcher].has_switches
-            each = Checker(f"{where}, {launcher}", changes, _CHANGES)
-            each.take("inputs", int, None)
-            for flags in (each.take("flags", dict, {}), *each.take("modes", dict, {}).values()):
-                check_flags(f"{where}, {launcher}", flags, switches)
-            assumed = Checker(f"{where}, {launcher}, assumed", each.take("assumed", dict), ASSUMED)
-            for key in ASSUMED:
-                assumed.take(key, (int, float))
-        skipped = scale.many("skip_models", str) or ()
-        repeats = scale.take("repeats", int, None)
-        result[name] = Scale(name, scale.take("title", str), launchers, skipped, repeats)
-    return result
-
-
-@cache
-def sizes() -> dict[str, dict[str, int]]:
-    """Training ``pairs`` and test ``inputs`` of the data sets whose sizes are known."""
-    return load(SCALES)["sizes"]
 
 
 @dataclass(frozen=True)
@@ -293,18 +246,20 @@ def expand(
         has = ", ".join(row.name for row in experiment.rows)
         raise UserError(f"ROW {unknown[0]}: {experiment.name}.yaml has {has}")
     for row in experiment.rows:
-        if row.name in rows and (model := scale.skips(row)):
-            raise UserError(f"ROW {row.name}: left out at --scale {scale.name}, it is of {model}")
+        if row.name in rows and row.model in scale.skip_models:
+            raise UserError(
+                f"ROW {row.name}: left out at --scale {scale.name}, it is of {row.model}"
+            )
     if experiment.scales and scale.name not in experiment.scales:
         wanted = " or ".join(experiment.scales)
         raise UserError(f"--scale {scale.name}: {experiment.name}.yaml is meant for {wanted}")
     runs = []
     for row in experiment.rows:
-        if (rows and row.name not in rows) or scale.skips(row):
+        if (rows and row.name not in rows) or row.model in scale.skip_models:
             continue
         fixed = (experiment.common | row.flags).get("seed")
-        own = (row.seeds or experiment.seeds or (fixed,))[: scale.repeats]
-        seeds: tuple[int, ...] = overrides.seeds if overrides.seeds and fixed is None else own
+        own = row.seeds or experiment.seeds
+        seeds = (fixed,) if fixed is not None else overrides.seeds or own[: scale.repeats]
         runs += [
             _make_run(Run(experiment, row, scale, seed, {}, subset, level), overrides)
             for seed in seeds

@@ -20,12 +20,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import figures, formats, spec
+from experiments import figures, formats, scales, spec
 from experiments.estimate import duration
 from experiments.model import Cell, Line, Table
 from experiments.results import read_failure, read_paper, read_result
-from experiments.spec import UNSAFE, Experiment, Row, Scale
-from prefix_tuning.errors import UserError, run_command
+from experiments.scales import Scale
+from experiments.spec import UNSAFE, Experiment, Row
+from prefix_tuning.errors import run_command
 from prefix_tuning.files import write_text
 
 PAPERS = ROOT / "data" / "paper_results"
@@ -150,8 +151,8 @@ def _add_group(
         row = next((r for r in rows if column.startswith(r.columns)), None)
         if row is None:
             ours[column] = Cell(why="no experiment of ours")
-        elif skipped := scale.skips(row):
-            ours[column] = Cell(why=f"left out at this scale: the row's model is {skipped}")
+        elif row.model in scale.skip_models:
+            ours[column] = Cell(why=f"left out at this scale: the row's model is {row.model}")
         else:
             ours[column] = our_cell(runs[row.name], split, column)
     models = {r["model"] for row in rows for r in runs[row.name].results if "model" in r}
@@ -285,11 +286,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--scale", default="small", help="tiny, small (default) or paper")
     add("--results_dir", type=Path, default=ROOT / "results", help="where results are kept")
     args = parser.parse_args(argv)
-    scales = spec.scales()
-    if args.scale not in scales:
-        raise UserError(f"--scale {args.scale}: there are {', '.join(scales)}")
-    for experiment in spec.chosen(args.table, scales[args.scale]):
-        for table in make(experiment, scales[args.scale], args.results_dir):
+    scale = scales.named(args.scale)
+    for experiment in spec.chosen(args.table, scale):
+        for table in make(experiment, scale, args.results_dir):
             print(formats.markdown(table))
         print(f"written to {args.results_dir / args.scale / experiment.name}\n")
 

@@ -174,7 +174,11 @@ def _squad(name: str) -> dict[str, str]:
     paragraphs = []
     for i, (source, text) in enumerate(restaurants("valid")[:N_RECORD]):
         answer = {"text": text.split()[0], "answer_start": 0}
-        question = {"id": f"q{i}", "question": f"{source} ?", "answers": [answer]}
+        question: dict[str, object] = {
+            "id": f"q{i}",
+            "question": f"{source} ?",
+            "answers": [answer],
+        }
         if name == "squad_v2":
             question |= {"is_impossible": i % 2 == 0, "answers": [answer] if i % 2 else []}
         paragraphs.append({"context": text, "qas": [question]})

@@ -181,7 +181,7 @@ class Seq2SeqLoggingCallback(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % trainer.log_every_n_steps:
+        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         groups = trainer.optimizers[0].param_groups
         rates = {f"lr_group_{i}": group["lr"] for i, group in enumerate(groups)}

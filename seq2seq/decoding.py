@@ -67,7 +67,9 @@ def generate(
     # token of the hub would come back. So ours takes the place of the model's for the call.
     own, model.generation_config = model.generation_config, generation_config(search, model)
     try:
-        return model.generate(input_ids, attention_mask=attention_mask, **more)
+        return model.generate(  # type: ignore[operator]
+            input_ids, attention_mask=attention_mask, **more
+        )
     finally:
         model.generation_config = own
 
@@ -75,6 +77,6 @@ def generate(
 def texts(tokenizer: PreTrainedTokenizerBase, rows: Tensor | Sequence[Sequence[int]]) -> list[str]:
     """Decoded rows without special tokens, on one line each."""
     decoded = tokenizer.batch_decode(
-        rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        [list(row) for row in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
     return [" ".join(text.split()) for text in decoded]

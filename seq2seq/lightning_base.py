@@ -9,7 +9,7 @@ what was trained on, and every batch starts from a random state of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 from transformers import (
     Adafactor,
@@ -33,6 +34,7 @@ from seq2seq import arguments, loading
 from seq2seq.arguments import Arguments
 from seq2seq.data import Seq2SeqDataset
 from seq2seq.files import Record
+from seq2seq.prefixTuning import PrefixTuning
 from seq2seq.samplers import (
     DistributedSortishSampler,
     ResumedBatches,
@@ -41,7 +43,7 @@ from seq2seq.samplers import (
 )
 from seq2seq.utils import assert_all_frozen
 
-SCHEDULES = {
+SCHEDULES: dict[str, Callable[..., LRScheduler]] = {
     "linear": get_linear_schedule_with_warmup,
     "cosine": get_cosine_schedule_with_warmup,
     "cosine_w_restarts": get_cosine_with_hard_restarts_schedule_with_warmup,
@@ -66,14 +68,14 @@ class BaseTransformer(pl.LightningModule):
     def __init__(
         self,
         args: Arguments,
-        records: dict[str, Sequence[Record]],
+        records: Mapping[str, Sequence[Record]],
         resuming: bool = False,
     ) -> None:
         super().__init__()
         self.args = args
         loading.device(args)  # before minutes of loading: can this machine do it?
         loading.own_options(args)
-        self.tokenizer, base = loading.load_base(args, args.model_name_or_path)
+        self.tokenizer, base = loading.load_base(args, args.model_name_or_path or "")
         lengths = {n: getattr(args, n) for n in ("max_target_length", "val_max_target_length")}
         lengths["max_source_length"] = args.max_source_length or 512
         lengths["eval_max_gen_length"] = arguments.search(args).max_length
@@ -139,7 +141,7 @@ class BaseTransformer(pl.LightningModule):
         if args.max_steps > 0:
             return args.max_steps
         if args.max_tokens_per_batch is not None:
-            n_batch = len(self._token_batches)
+            n_batch: float = len(self._token_batches)
         else:
             world = self.trainer.world_size
             n_batch = len(self.datasets["train"]) / (args.train_batch_size * world)
@@ -164,7 +166,7 @@ class BaseTransformer(pl.LightningModule):
             )
         else:
             optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, eps=args.adam_epsilon)
-        schedule: Any = SCHEDULES[args.lr_scheduler](
+        schedule = SCHEDULES[args.lr_scheduler](
             optimizer,
             num_warmup_steps=args.warmup_steps,
             num_training_steps=self.total_steps(),
@@ -181,6 +183,7 @@ class BaseTransformer(pl.LightningModule):
         if args.max_tokens_per_batch is not None:
             by_tokens = self._token_batches
             return self._loader(dataset, ResumedBatches(by_tokens, by_tokens, *self.position))
+        sampler: SortishSampler | DistributedSampler[int]
         if args.sortish_sampler and world > 1:
             sampler = DistributedSortishSampler(dataset.src_lens, size, world, rank, seed=seed)
         elif args.sortish_sampler:
@@ -193,11 +196,13 @@ class BaseTransformer(pl.LightningModule):
     @cached_property
     def _token_batches(self) -> TokenBatchSampler:
         lengths = self.datasets["train"].token_lengths()
-        return TokenBatchSampler(lengths, self.args.max_tokens_per_batch, seed=self.args.seed)
+        return TokenBatchSampler(lengths, self.args.max_tokens_per_batch or 0, seed=self.args.seed)
 
     def val_dataloader(self) -> DataLoader:
         dataset, trainer = self.datasets["val"], self.trainer
-        sampler = DistributedSampler(dataset, trainer.world_size, trainer.global_rank, False)
+        sampler: DistributedSampler[int] = DistributedSampler(
+            dataset, trainer.world_size, trainer.global_rank, False
+        )
         batches = BatchSampler(sampler, self.args.eval_batch_size, drop_last=False)
         return self._loader(dataset, batches)
 
@@ -220,7 +225,7 @@ class BaseTransformer(pl.LightningModule):
         position = (self.args.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(hash(position))
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Only what is trained: the frozen model has a file of its own."""
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
         state = super().state_dict(*args, **kwargs)
@@ -240,12 +245,14 @@ _MLP = {"mid_dim": "mid_dim", "use_deep": "deep"}
 class PrefixTransformer(BaseTransformer):
     """A frozen model and the prefix in front of it, the only thing that is trained."""
 
+    model: PrefixTuning
+
     def freeze_base(self, base: PreTrainedModel) -> None:
         super().freeze_base(base)
         base.requires_grad_(False)
         assert_all_frozen(base)
 
-    def make_trained(self, base: PreTrainedModel, resuming: bool) -> torch.nn.Module:
+    def make_trained(self, base: PreTrainedModel, resuming: bool) -> PrefixTuning:
         self.seq2seq_model = enable_prefix(base)
         prefix = loading.make_prefix(self.args, self.tokenizer, base, fit=not resuming)
         return prefix.requires_grad_(True)
@@ -268,7 +275,9 @@ class PrefixTransformer(BaseTransformer):
             "source_prefix": self.source_prefix,
             "max_source_length": args.max_source_length or 512,
         }
-        meta = checkpoint.metadata(prefix, self.seq2seq_model, args.model_name_or_path, task=task)
+        meta = checkpoint.metadata(
+            prefix, self.seq2seq_model, args.model_name_or_path or "", task=task
+        )
         own = prefix.options()
         config = {
             **self.seq2seq_model.config.to_dict(),

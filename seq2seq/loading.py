@@ -166,6 +166,7 @@ def make_prefix(
     )
     if words is not None and fit:
         at = device(args)
-        slots = initialization.activations(model.to(at), words.to(at))
+        model.to(at)  # type: ignore[arg-type]
+        slots = initialization.activations(model, words.to(at))
         prefix.to(at).start(slots, steps=200, learning_rate=3e-5, train_embedding=True)
     return prefix

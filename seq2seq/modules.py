@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -33,11 +33,11 @@ class SummarizationModule(BaseTransformer):
     """Fine-tuning of the whole model: loss and validation, which all modules share."""
 
     mode = "summarization"
-    legacy_metrics = staticmethod(calculate_rouge)
+    legacy_metrics: ClassVar[Callable[..., dict[str, float]]] = staticmethod(calculate_rouge)
     """The original's scores of one batch, against references cut as training cuts them."""
 
     def __init__(
-        self, args: Arguments, records: dict[str, Sequence[Record]], resuming: bool = False
+        self, args: Arguments, records: Mapping[str, Sequence[Record]], resuming: bool = False
     ) -> None:
         super().__init__(args, records, resuming)
         self.search = arguments.search(args)
@@ -110,7 +110,7 @@ class SummarizationModule(BaseTransformer):
         outputs, self.outputs = self._of_all_processes(self.outputs), []
         predicted = {i: text for output in outputs for i, text in output["texts"].items()}
         records = self.datasets["val"].records
-        references = [record.target for record in records]
+        references = [record.target or "" for record in records]  # read_split has required them
         outputs_in_order = [predicted[i] for i in range(len(records))]
         scores = SCORES[self.mode](references, outputs_in_order).values
 
@@ -131,9 +131,11 @@ class SummarizationModule(BaseTransformer):
                 **{name: _finite(mean([o[name] for o in outputs])) for name in legacy},
             }
         )
-        logged = {f"val_{name}": value for name, value in {"loss": loss, **scores}.items()}
         # Lightning logs numbers only; one that is not finite chooses no checkpoint.
-        logged = {name: math.nan if value is None else value for name, value in logged.items()}
+        logged = {
+            f"val_{name}": math.nan if value is None else value
+            for name, value in {"loss": loss, **scores}.items()
+        }
         self.log_dict(logged, prog_bar=True, sync_dist=True)
 
     def _of_all_processes(self, values: list[Any]) -> list[Any]:

@@ -56,7 +56,8 @@ def of_run(args: Arguments) -> Arguments:
     """The flags that decode the best checkpoint of the run that the flags ``args`` trained."""
     best = str(Path(args.output_dir or "") / run_folder.BEST)
     of_prefix = "preseqlen mid_dim use_deep prefix_sites parametrization prefix_options"
-    decode = dataclasses.replace(args, do_train=False, **dict.fromkeys(of_prefix.split()))
+    kept: dict[str, Any] = dict.fromkeys(of_prefix.split())
+    decode = dataclasses.replace(args, do_train=False, **kept)
     if args.tuning_mode == "finetune":
         return dataclasses.replace(decode, model_name_or_path=best)
     return dataclasses.replace(decode, prefixModel_name_or_path=best)
@@ -132,8 +133,8 @@ class Decoder:
 
     def decode_batch(self, batch: dict[str, Tensor]) -> list[str]:
         """The outputs for ``input_ids [B, S]``."""
-        inputs = [batch[k].to(self.model.device) for k in ("input_ids", "attention_mask")]
-        return texts(self.tokenizer, generate(self.model, self.prefix, *inputs, self.search))
+        ids, mask = (batch[k].to(self.model.device) for k in ("input_ids", "attention_mask"))
+        return texts(self.tokenizer, generate(self.model, self.prefix, ids, mask, self.search))
 
 
 def evaluate(args: Arguments) -> list[Path]:
@@ -170,8 +171,8 @@ def _decode(args: Arguments, run: Decoder, split: str, records: Sequence[Record]
     write_text(output, "".join(f"{text}\n" for text in predictions))
     unfinished.unlink()
     print(f"{len(predictions)} texts in {output}")
-    references = [record.target for record in records]
-    if None in references:
+    references = [record.target for record in records if record.target is not None]
+    if len(references) < len(records):
         print("not scored: some inputs have no reference")
         return output
     scores = SCORES[args.task_mode](references, predictions)

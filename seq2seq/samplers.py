@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -161,6 +162,20 @@ class TokenBatchSampler(Sampler[list[int]]):
         return (batch.tolist() for batch in batches)
 
 
+class Batches(Protocol):
+    """Batches of indices of examples, and how many an epoch has."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[list[int]]: ...
+
+
+class OfEpochs(Protocol):
+    """Whose order changes with the epoch."""
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+
 class ResumedBatches(Sampler[list[int]]):
     """The batches of another sampler, from the place where an interrupted run goes on.
 
@@ -171,9 +186,7 @@ class ResumedBatches(Sampler[list[int]]):
         done: how many of its batches were trained on already.
     """
 
-    def __init__(
-        self, batches: Sampler[list[int]], sampler: Sampler, epoch: int = 0, done: int = 0
-    ) -> None:
+    def __init__(self, batches: Batches, sampler: OfEpochs, epoch: int = 0, done: int = 0) -> None:
         self.batches = batches
         self.inner = sampler
         self.first = (epoch, done)

@@ -107,15 +107,15 @@ def generic_train(
 
 def _callbacks(args: Arguments) -> list[Callback]:
     folder = run_folder.of(args).path
-    keep_all = args.save_all_epochs == "yes"
+    keep_all, metric = args.save_all_epochs == "yes", args.val_metric or ""
     callbacks = [
         Seq2SeqLoggingCallback(folder),
         StopAtMaxSteps(args.max_steps),
         TQDMProgressBar(),
-        get_checkpoint_callback(folder, args.val_metric, args.save_steps, keep_all),
+        get_checkpoint_callback(folder, metric, args.save_steps, keep_all),
     ]
     if args.early_stopping_patience >= 0:
-        callbacks.append(get_early_stopping_callback(args.val_metric, args.early_stopping_patience))
+        callbacks.append(get_early_stopping_callback(metric, args.early_stopping_patience))
     return callbacks
 
 

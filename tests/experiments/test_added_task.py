@@ -11,7 +11,7 @@ import yaml
 
 from evaluation import scorers
 from evaluation.report import Scores
-from experiments import spec, table, worker
+from experiments import scales, spec, table, worker
 from experiments.pool import Job
 from gpt2.records import Record, checked, lines
 from gpt2.tasks import TASKS, Task
@@ -70,7 +70,7 @@ def test_table_of_a_task_of_ones_own(
     write_json(folders["papers"] / "weather.json", PAPER)
     monkeypatch.setattr(table, "PAPERS", folders["papers"])
 
-    experiment, scale = spec.read("weather", folders["tables"]), spec.scales()["tiny"]
+    experiment, scale = spec.read("weather", folders["tables"]), scales.read()["tiny"]
     overrides = spec.Overrides(str(tiny_folder), str(folders["data"]))
     [run] = spec.expand(experiment, scale, overrides)
     job = Job(run, folders["results"] / run.folder)

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from experiments import estimate, pool, reproduce, spec, toy_data, worker
+from experiments import estimate, pool, reproduce, scales, spec, toy_data, worker
 from experiments import table as table_of
 from experiments.launchers import LAUNCHERS
 from experiments.launchers import gpt2 as gpt2_tables
@@ -32,7 +32,7 @@ from seq2seq import train_bart
 
 GPT2, SEQ2SEQ, PTUNING = LAUNCHERS.values()
 TABLES = spec.names()
-SCALES = spec.scales()
+SCALES = scales.read()
 
 # In the place of worker.py: a result at once, or what the row's name asks for.
 WORKER = """
@@ -135,7 +135,7 @@ def test_whole_runs_of_the_other_launchers(
     scores, sizes = read(path)["scores"], read(path)["parameters"]
     assert 0 < sizes["trained"] < sizes["base"]
     experiment = spec.read(table)
-    made = table_of.make(experiment, spec.scales()["tiny"], tmp_path)
+    made = table_of.make(experiment, scales.read()["tiny"], tmp_path)
     splits = list(dict.fromkeys(experiment.splits))
     assert len(made) == len(splits) == len(scores)
     for split, of_split in zip(splits, made, strict=True):

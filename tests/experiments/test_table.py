@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from experiments import figures, formats, spec, table
+from experiments import figures, formats, scales, spec, table
 from prefix_tuning.errors import UserError
 
-SCALES = spec.scales()
+SCALES = scales.read()
 E2E = spec.read("e2e")
 
 
