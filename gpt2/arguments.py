@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 DTYPES = ("float32", "bfloat16", "float16")
+ACTIVATIONS = ("fused", "stock")
 TRAINER = (
     "All flags of transformers.TrainingArguments are taken as well; what is shown here are the "
     "flags of this project and those with another default."
@@ -31,6 +32,9 @@ class ModelArguments:
     tokenizer_name: str | None = flag(None, "tokenizer, if not the model's")
     cache_dir: str | None = flag(None, "folder for downloaded models")
     dtype: str = flag("float32", "precision of the frozen model", choices=DTYPES)
+    activation: str = flag(
+        "fused", "GPT-2's GELU as one kernel, or as transformers writes it", choices=ACTIVATIONS
+    )
     tuning_mode: str = flag("finetune", f"what is trained: {', '.join(TUNING)}")
     pad_row: str = flag(
         "auto",

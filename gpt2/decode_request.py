@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2.arguments import DTYPES
+from gpt2.arguments import ACTIVATIONS, DTYPES
 from gpt2.tasks import TASKS, Task
 from harness.flags import HIDDEN, at_least_one, flag, probability, required, seed
 from prefix_tuning.errors import UserError
@@ -57,6 +57,9 @@ class DecodeOptions:
     limit: int | None = flag(None, "decode only the first N inputs")
     separator: str | None = flag(None, "text between source and target, if not the checkpoint's")
     dtype: str | None = flag(None, "precision, if not the checkpoint's", choices=DTYPES)
+    activation: str = flag(
+        "fused", "GPT-2's GELU as one kernel, or as transformers writes it", choices=ACTIVATIONS
+    )
     no_score: bool = flag(False, "leave the texts unscored")
     no_cuda: bool = flag(False, "compute on the CPU even if there is a GPU")
     # Flags of the original that its own runs leave without effect.

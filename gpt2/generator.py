@@ -19,6 +19,7 @@ from gpt2.tuning import folders
 from harness.decode import Identity, decode_resumably
 from harness.models import load_causal_lm, load_tokenizer
 from prefix_tuning import checkpoint
+from prefix_tuning.activation import fuse_activations
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
 from prefix_tuning.positions import room
@@ -55,6 +56,8 @@ class TextGenerator:
         tokenizer = load_tokenizer(request.tokenizer_name or name, request.cache_dir)
         dtype = request.dtype or found.dtype or "float32"
         model = load_causal_lm(name, dtype, request.cache_dir)
+        if request.activation == "fused":
+            fuse_activations(model)
         if found.needs_base and not found.is_prefix:
             model = folders.load_into(model, found)
         enable_prefix(model.requires_grad_(False))

@@ -61,6 +61,7 @@ def decode_run(request: TrainRequest, folder: Path) -> None:
             options = DecodeOptions(
                 data_file=path,
                 dtype=model.dtype,
+                activation=model.activation,
                 no_score=data.score == "no",
                 cache_dir=model.cache_dir,
             )

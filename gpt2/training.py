@@ -24,6 +24,7 @@ from harness import report
 from harness.folder import AGAIN, RunFolder
 from harness.models import load_causal_lm, load_tokenizer
 from harness.trainer import set_up
+from prefix_tuning.activation import fuse_activations
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object, write_json
 from prefix_tuning.positions import room
@@ -66,6 +67,8 @@ def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -
     print(f"loading {name} ...", flush=True)
     tokenizer = load_tokenizer(model_args.tokenizer_name or name, model_args.cache_dir)
     model = load_causal_lm(name, model_args.dtype, model_args.cache_dir)
+    if model_args.activation == "fused":
+        fuse_activations(model)
     layout = TASKS[data_args.task_mode].layout
     text_format = Format(tokenizer, data_args.separator, layout, data_args.source_prefix)
     pad_id = _add_padding(model_args, model, tokenizer, run_args.seed)

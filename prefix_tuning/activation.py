@@ -1,0 +1,53 @@
+"""GPT-2's activation as one kernel.
+
+transformers writes the tanh approximation of GELU (Hendrycks & Gimpel 2016) out as eight
+elementwise kernels that keep four tensors for backward; PyTorch has it as one kernel that keeps its
+input. The two differ by rounding alone. A frozen model is little but matrix products and this.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+from transformers import PreTrainedModel
+from transformers.activations import NewGELUActivation
+
+
+class TanhGELU(nn.Module):
+    """``0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))``, as one kernel."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """A tensor of any shape -> one of the same shape and dtype."""
+        return gelu(input, approximate="tanh")
+
+
+def fuse_activations(model: PreTrainedModel) -> PreTrainedModel:
+    """Put :class:`TanhGELU` where ``model`` has transformers' ``NewGELUActivation``.
+
+    Modules of the model are replaced, none is changed: whoever holds the activation itself, say to
+    build another model with it, keeps it as it was. Subclasses of it, and modules with hooks, stay.
+    Weights, configuration and what is saved are the same.
+
+    Returns:
+        the same model; :func:`restore_activations` takes it back.
+    """
+    return _swap(model, NewGELUActivation, TanhGELU)
+
+
+def restore_activations(model: PreTrainedModel) -> PreTrainedModel:
+    """Undo :func:`fuse_activations`, so that a model computes what it did bit for bit."""
+    return _swap(model, TanhGELU, NewGELUActivation)
+
+
+def _swap(model: PreTrainedModel, old: type[nn.Module], new: type[nn.Module]) -> PreTrainedModel:
+    for parent in model.modules():
+        for name, child in list(parent.named_children()):
+            if type(child) is old and not _is_watched(child):
+                setattr(parent, name, new().train(child.training))
+    return model
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether somebody hooked the module, or put another function before its forward."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+    return any(hooks) or bool(module._backward_pre_hooks) or "forward" in vars(module)
