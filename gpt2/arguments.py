@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from gpt2.records import subset_size
 from gpt2.tasks import TASKS
 from gpt2.tuning import TUNING, TuningMode
-from harness.flags import at_least_one, flag, positive, yes_no
-from harness.flags import seed as check_seed
+from harness.flags import flag, yes_no
+from harness.ranges import SEED
 from prefix_tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class DataArguments:
     task_mode: str = flag("data2text", f"task: {', '.join(TASKS)}")
     separator: str | None = flag(None, "text between source and target, if not the model's own")
     train_size: str | None = flag(None, "train on a random subset: 100 pairs, or 10%%")
-    sample_seed: int = flag(0, "seed that draws the subset")
+    sample_seed: int = flag(0, "seed that draws the subset", within=SEED)
     source_prefix: str | None = flag(None, "a word to put in front of every source")
     generate: str = yes_no("yes", "decode the evaluation and test files after training")
     score: str = yes_no("yes", "score the decoded texts")
@@ -116,14 +116,8 @@ def check(model: ModelArguments, data: DataArguments, run: RunFlags) -> None:
         subset_size(data.train_size, 100)
 
 
-def check_run(run: TrainingArguments) -> None:
-    """Refuse what Trainer would take, and fail with, or train nothing."""
-    positive(learning_rate=run.learning_rate, eval_steps=run.eval_steps)
-    if run.max_steps == 0 or run.num_train_epochs <= 0:
-        raise UserError("nothing to train: --max_steps and --num_train_epochs must not be 0")
-    at_least_one(
-        per_device_train_batch_size=run.per_device_train_batch_size,
-        per_device_eval_batch_size=run.per_device_eval_batch_size,
-        gradient_accumulation_steps=run.gradient_accumulation_steps,
-    )
-    check_seed(seed=run.seed)
+def check_evaluation(run: TrainingArguments, data: DataArguments) -> None:
+    """Refuse an evaluation of nothing."""
+    when = getattr(run.eval_strategy, "value", run.eval_strategy)
+    if when != "no" and data.eval_data_file is None:
+        raise UserError(f"--eval_strategy {when}: needs --eval_data_file")

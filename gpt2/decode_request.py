@@ -7,7 +7,8 @@ from pathlib import Path
 
 from gpt2.arguments import ACTIVATIONS, DTYPES
 from gpt2.tasks import TASKS, Task
-from harness.flags import HIDDEN, at_least_one, flag, probability, required, seed
+from harness.flags import HIDDEN, flag, ranges_of, required
+from harness.ranges import COUNT, EXPONENT, PROBABILITY, SEED, check_all
 from prefix_tuning.errors import UserError
 
 
@@ -39,22 +40,28 @@ class DecodeOptions:
     tokenizer_name: str | None = flag(None, "tokenizer, if not the model's")
     cache_dir: str | None = flag(None, "folder for downloaded models")
     data_file: str | None = flag(None, "file to decode, if not the split's in data/")
-    length: int = flag(100, "maximal number of new tokens")
+    length: int = flag(100, "maximal number of new tokens", within=COUNT)
     search: str | None = flag(
         None, "way of searching, if not the task's own", choices=("beam", "greedy", "nucleus")
     )
-    num_beams: int | None = flag(None, "beams of beam search (default: 5); 1 is greedy search")
+    num_beams: int | None = flag(
+        None, "beams of beam search (default: 5); 1 is greedy search", within=COUNT
+    )
     beam_search: str = flag(
         "legacy",
         "length normaliser of beam search: legacy (2020's, the paper's) or transformers (today's)",
         choices=("legacy", "transformers"),
     )
-    length_penalty: float = flag(1.0, "exponent of the length that a beam's score is divided by")
-    top_p: float = flag(0.8, "nucleus: probability of the tokens to choose from")
-    num_return_sequences: int = flag(5, "nucleus: texts for every prompt")
-    seed: int = flag(42, "nucleus: seed of what is drawn")
-    batch_size: int = flag(64, "prompts decoded together")
-    limit: int | None = flag(None, "decode only the first N inputs")
+    length_penalty: float = flag(
+        1.0, "exponent of the length that a beam's score is divided by", within=EXPONENT
+    )
+    top_p: float = flag(
+        0.8, "nucleus: probability of the tokens to choose from", within=PROBABILITY
+    )
+    num_return_sequences: int = flag(5, "nucleus: texts for every prompt", within=COUNT)
+    seed: int = flag(42, "nucleus: seed of what is drawn", within=SEED)
+    batch_size: int = flag(64, "prompts decoded together", within=COUNT)
+    limit: int | None = flag(None, "decode only the first N inputs", within=COUNT)
     separator: str | None = flag(None, "text between source and target, if not the checkpoint's")
     dtype: str | None = flag(None, "precision, if not the checkpoint's", choices=DTYPES)
     activation: str = flag(
@@ -73,15 +80,7 @@ class DecodeOptions:
     stop_token: str | None = flag(None, HIDDEN)
 
     def __post_init__(self) -> None:
-        at_least_one(
-            length=self.length,
-            num_beams=self.num_beams,
-            batch_size=self.batch_size,
-            num_return_sequences=self.num_return_sequences,
-            limit=self.limit,
-        )
-        probability(top_p=self.top_p)
-        seed(seed=self.seed)
+        check_all(ranges_of(type(self)), vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.flags import flag, fraction, one_of, yes_no
+from harness.flags import flag, one_of, yes_no
+from harness.ranges import COUNT_OR_NONE, FRACTION, WIDTH
 from prefix_tuning.errors import UserError
 from prefix_tuning.names import BUILT_IN
 
@@ -23,9 +24,11 @@ class PrefixFlags:
     """The prefix: its form, its length, what it starts from, and how its losses add up."""
 
     optim_prefix: str = yes_no("no", "optimise a prefix; must be yes to train one")
-    preseqlen: int = flag(0, "prefix length; 0 with --init text: as many slots as tokens")
-    mid_dim: int = flag(512, "hidden width of the prefix's MLP")
-    prefix_dropout: float = flag(0.0, "dropout on the generated keys and values")
+    preseqlen: int = flag(
+        0, "prefix length; 0 with --init text: as many slots as tokens", within=COUNT_OR_NONE
+    )
+    mid_dim: int = flag(512, "hidden width of the prefix's MLP", within=WIDTH)
+    prefix_dropout: float = flag(0.0, "dropout on the generated keys and values", within=FRACTION)
     prefix_mode: str = flag("activation", "activation, or embedding: vectors instead of words")
     parametrize_emb: str = flag("MLP", "vectors of --prefix_mode embedding: MLP or Emb (none)")
     format_mode: str = flag("cat", "cat or peek (they train the same), or infix")
@@ -92,9 +95,6 @@ def check(args: PrefixFlags) -> None:
 
     if args.optim_prefix != "yes":
         raise UserError("--optim_prefix no leaves this --tuning_mode without a prefix: use yes")
-    if args.mid_dim < 1:
-        raise UserError(f"--mid_dim {args.mid_dim}: the MLP needs at least one unit")
-    fraction(prefix_dropout=args.prefix_dropout)
     one_of(("activation", "embedding"), prefix_mode=args.prefix_mode)
     one_of(("cat", "peek", "nopeek", "infix"), format_mode=args.format_mode)
     one_of(("MLP", "Emb"), parametrize_emb=args.parametrize_emb)
@@ -143,8 +143,6 @@ def _check_init(args: PrefixFlags) -> None:
         )
     if args.preseqlen < 1 and start != "text":
         raise UserError(f"--preseqlen {args.preseqlen}: a prefix needs at least one slot")
-    if args.preseqlen < 0:
-        raise UserError(f"--preseqlen {args.preseqlen}: must not be negative")
 
 
 def word_ids(args: PrefixFlags, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -7,11 +7,14 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from transformers import TrainingArguments
-from transformers.integrations import get_available_reporting_integrations
 
-from gpt2.arguments import RunFlags, check_run
+from gpt2.arguments import RunFlags
 from harness.trainer import trainer_arguments
-from prefix_tuning.errors import UserError
+
+REFUSED = {
+    "label_smoothing_factor": "the losses are the paper's, chosen by --objective_mode",
+    "train_sampling_strategy": "the order is random; --length_groups yes groups by length",
+}
 
 
 @dataclass
@@ -33,13 +36,4 @@ def complete(
     """
     names = {field.name for field in fields(RunArguments)}
     others = {name: value for name, value in defaults.items() if name in names}
-    made = trainer_arguments(RunArguments, run, rest, known, others)
-    check_run(made)
-    installed = get_available_reporting_integrations()
-    for name in made.report_to or ():
-        if name not in installed:
-            raise UserError(
-                f"--report_to {name}: its package is not installed, or there is none of that name; "
-                f"use none or {', '.join(installed)}"
-            )
-    return made
+    return trainer_arguments(RunArguments, run, rest, known, others, REFUSED)

@@ -12,6 +12,7 @@ from gpt2.arguments import (
     ModelArguments,
     RunFlags,
     check,
+    check_evaluation,
     choose,
     mode_classes,
 )
@@ -66,5 +67,6 @@ def parse(argv: Sequence[str] | None, defaults: Mapping[str, Any] | None = None)
     from gpt2.run_arguments import complete
 
     request = TrainRequest(model, tuning, data, complete(run, rest, parser.known(), defaults or {}))
+    check_evaluation(request.run, data)
     tuning.check()
     return request

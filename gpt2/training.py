@@ -155,7 +155,7 @@ def _add_padding(
 
 
 def _configure(run_args: RunArguments, output_dir: Path, has_eval: bool) -> None:
-    if run_args.evaluate_during_training and has_eval:
+    if run_args.evaluate_during_training and has_eval and run_args.eval_strategy == "no":
         run_args.eval_strategy = "steps"
     # One GPU, for DataParallel would replicate the prefix without its frozen model.
     set_up(run_args, run_args.logging_dir or output_dir / "runs")

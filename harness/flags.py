@@ -11,12 +11,13 @@ import argparse
 import dataclasses
 import difflib
 import inspect
-import math
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
+from harness import ranges
+from harness.ranges import Range
 from prefix_tuning.errors import UserError
 
 T = TypeVar("T")
@@ -30,7 +31,8 @@ def flag(default: Any, help: str, **more: Any) -> Any:
 
     Args:
         more: keywords of ``add_argument``, such as ``choices``; ``aliases``, further names;
-            ``positional=True``, an argument without dashes.
+            ``positional=True``, an argument without dashes; ``within``, the numbers it takes
+            (a :class:`~harness.ranges.Range`).
     """
     return dataclasses.field(default=default, metadata={"help": help, **more})
 
@@ -38,6 +40,15 @@ def flag(default: Any, help: str, **more: Any) -> Any:
 def required(help: str, **more: Any) -> Any:
     """A field that has to be given."""
     return dataclasses.field(metadata={"help": help, **more})
+
+
+WITHIN = "within"
+"""Metadata of a field: the range of its numbers."""
+
+
+def ranges_of(cls: type) -> dict[str, Range]:
+    """The ranges of a dataclass's fields that have one, by name."""
+    return {f.name: f.metadata[WITHIN] for f in dataclasses.fields(cls) if WITHIN in f.metadata}
 
 
 def yes_no(default: str | None, help: str) -> Any:
@@ -87,7 +98,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}\n")
 
     def read_known(self, argv: Sequence[str] | None) -> tuple[tuple[Any, ...], list[str]]:
-        """An instance of each class, and the arguments that belong to none."""
+        """An instance of each class, and the arguments that belong to none.
+
+        Raises:
+            UserError: a number is outside the range of its flag.
+        """
         values, rest = self.parse_known_args(argv)
         made = []
         for cls in self.classes:
@@ -96,6 +111,7 @@ class Parser(argparse.ArgumentParser):
             made.append(
                 cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
             )
+            ranges.check_all(ranges_of(cls), vars(made[-1]))
         return tuple(made), rest
 
     def read(self, argv: Sequence[str] | None) -> tuple[Any, ...]:
@@ -149,7 +165,7 @@ def _add_fields(parser: Parser, cls: type, defaults: Mapping[str, Any]) -> None:
 
 
 def _add_field(group: Any, field: dataclasses.Field[Any], hint: Any, default: Any) -> None:
-    more = dict(field.metadata)
+    more = {k: v for k, v in field.metadata.items() if k != WITHIN}
     names = [f"--{field.name}", *more.pop("aliases", ())]
     more |= _of_type(hint, more)
     is_required = default is dataclasses.MISSING
@@ -201,64 +217,54 @@ def command(values: Mapping[str, object]) -> list[str]:
 
 
 # Checks take flags as keywords, at_least_one(bsz=args.bsz, epoch=args.epoch), and pass over None.
-# Comparisons are written so that nan fails them.
-
-
-def _require(kept: bool, name: str, value: object, what: str) -> None:
-    if not kept:
-        raise UserError(f"--{name} {value}: {what}")
 
 
 def at_least_one(**flags: float | None) -> None:
     """Raise :class:`UserError` for a count below 1."""
-    for name, value in flags.items():
-        _require(value is None or value >= 1, name, value, "must be at least 1")
+    _check(ranges.COUNT, flags)
 
 
 def not_negative(**flags: float | None) -> None:
-    """Raise :class:`UserError` for a number below 0."""
-    for name, value in flags.items():
-        _require(value is None or 0 <= value < math.inf, name, value, "must not be negative")
+    """Raise :class:`UserError` for a number below 0, or an infinite one."""
+    _check(ranges.NOT_NEGATIVE, flags)
 
 
 def positive(**flags: float | None) -> None:
     """Raise :class:`UserError` for a number that is not above 0, or is infinite."""
-    for name, value in flags.items():
-        _require(value is None or 0 < value < math.inf, name, value, "must be positive")
+    _check(ranges.POSITIVE, flags)
 
 
 def finite(**flags: float | None) -> None:
     """Raise :class:`UserError` for an infinity, or what is not a number."""
-    for name, value in flags.items():
-        _require(value is None or math.isfinite(value), name, value, "must be a finite number")
+    _check(ranges.FINITE, flags)
 
 
 def probability(**flags: float | None) -> None:
     """Raise :class:`UserError` for a number outside (0, 1]."""
-    for name, value in flags.items():
-        kept = value is None or 0 < value <= 1
-        _require(kept, name, value, "must be above 0, and at most 1")
+    _check(ranges.PROBABILITY, flags)
 
 
 def fraction(**flags: float | None) -> None:
     """Raise :class:`UserError` for a number outside [0, 1), such as a dropout of everything."""
-    for name, value in flags.items():
-        _require(value is None or 0 <= value < 1, name, value, "must be in [0, 1)")
+    _check(ranges.FRACTION, flags)
 
 
 def seed(**flags: int | None) -> None:
     """Raise :class:`UserError` for a seed that NumPy would refuse."""
+    _check(ranges.SEED, flags)
+
+
+def _check(allowed: Range, flags: Mapping[str, float | None]) -> None:
     for name, value in flags.items():
-        kept = value is None or 0 <= value < 2**32
-        _require(kept, name, value, f"must be from 0 to {2**32 - 1}")
+        allowed.check(name, value)
 
 
 def one_of(known: Collection[object] | Iterable[object], **flags: object) -> None:
     """Raise :class:`UserError` for a value that is not among those known."""
     known = list(known)
     for name, value in flags.items():
-        kept = value is None or value in known
-        _require(kept, name, value, f"use one of {', '.join(map(str, known))}")
+        if value is not None and value not in known:
+            raise UserError(f"--{name} {value}: use one of {', '.join(map(str, known))}")
 
 
 def exclude(**flags: object) -> None:

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import difflib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from transformers import (
     HfArgumentParser,
+    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    get_scheduler,
 )
+from transformers.integrations import get_available_reporting_integrations
 
+from harness.ranges import SHARE
+from harness.trainer_flags import REFUSED, check_taken, check_values
 from prefix_tuning.errors import UserError
 
 T = TypeVar("T", bound=TrainingArguments)
@@ -44,23 +53,65 @@ def trainer_arguments(
     rest: Sequence[str],
     known: Sequence[str] = (),
     defaults: Mapping[str, Any] | None = None,
+    refused: Mapping[str, str] | None = None,
 ) -> T:
     """Trainer's arguments of a command line.
 
     Args:
         cls: TrainingArguments, or a subclass with fields of its own.
         flags: a dataclass of the flags that the command declares itself, all of them in ``cls``.
-        rest: what it did not know of the command line: flags of ``cls``.
+        rest: what it did not know of the command line: flags of TrainingArguments.
         known: all flags of the command, among which a mistyped one is looked for.
         defaults: values of further fields of ``cls``, where ``rest`` does not give them.
+        refused: fields that this command refuses besides those that all do, and why.
 
     Raises:
-        UserError: there is no such flag, or Trainer refuses a value.
+        UserError: there is no such flag, it would not do what it says, its number is outside its
+            range, or Trainer refuses its value.
     """
-    dataclass: Any = cls
+    given = _read(rest, known)
+    ours = asdict(flags)
+    ratio = given.pop("warmup_ratio", None)
+    if ratio is not None:
+        if given.get("warmup_steps", ours.get("warmup_steps", 0)):
+            raise UserError("--warmup_steps and --warmup_ratio exclude each other")
+        given["warmup_steps"] = _share_of_steps(ratio)
+    refused = dict(refused or {})
+    if ratio and "warmup_steps" in refused:
+        raise UserError(f"--warmup_ratio {ratio}: {refused['warmup_steps']}")
+    check_taken(given, TrainingArguments, {**REFUSED, **refused})
+    check_taken(ours, TrainingArguments, refused)
+    values = {**(defaults or {}), **ours, **given}
+    check_values(values)
+    try:
+        made = cls(**values)
+    except (ValueError, ImportError, TypeError, OverflowError) as error:
+        raise _refused(error) from error
+    _try_optimizer(made)
+    installed = get_available_reporting_integrations()
+    for name in made.report_to or ():
+        if name not in installed:
+            raise UserError(
+                f"--report_to {name}: its package is not installed, or there is none of that name; "
+                f"use none or {', '.join(installed)}"
+            )
+    return made
+
+
+@cache
+def _parser() -> HfArgumentParser:
+    dataclass: Any = TrainingArguments
     parser = HfArgumentParser(dataclass, allow_abbrev=False)
+    if "--warmup_ratio" not in parser._option_string_actions:  # older versions have it
+        parser.add_argument("--warmup_ratio", type=float)
     for action in parser._actions:  # none but those given
         action.default, action.required = argparse.SUPPRESS, False
+    return parser
+
+
+def _read(rest: Sequence[str], known: Sequence[str]) -> dict[str, Any]:
+    """The flags of TrainingArguments that are given, and ``warmup_ratio``."""
+    parser = _parser()
     values, unknown = parser.parse_known_args(list(rest))
     if unknown:
         name = unknown[0].split("=")[0]
@@ -68,17 +119,58 @@ def trainer_arguments(
         close = difflib.get_close_matches(name, [*known, *options], n=1)
         advice = f"did you mean {close[0]}?" if close else "--help lists them"
         raise UserError(f"{name}: there is no such flag; {advice}")
+    return vars(values)
+
+
+def _share_of_steps(ratio: float) -> float:
+    """``--warmup_steps`` for a share of all steps: Trainer takes what is below 1 for one."""
+    SHARE.check("warmup_ratio", ratio)
+    return min(ratio, math.nextafter(1.0, 0.0))
+
+
+def _refused(error: Exception) -> UserError:
+    return UserError(f"Trainer refuses these flags: {' '.join(str(error).split())}")
+
+
+def _try_optimizer(args: TrainingArguments) -> None:
+    """Make optimiser and schedule of one number, so that what they refuse shows now."""
     try:
-        return cls(**{**(defaults or {}), **asdict(flags), **vars(values)})
-    except (ValueError, ImportError) as error:
-        raise UserError(f"Trainer refuses these flags: {' '.join(str(error).split())}") from error
+        made, options = Trainer.get_optimizer_cls_and_kwargs(args)
+        optimizer = made([torch.nn.Parameter(torch.zeros(1))], **options)
+        get_scheduler(
+            args.lr_scheduler_type, optimizer, 1, 10, scheduler_specific_kwargs=_options_of(args)
+        )
+        if args.optim_args:
+            plain = Trainer.get_optimizer_cls_and_kwargs(_without_optim_args(args))
+            if plain == (made, options):
+                raise UserError(f"--optim_args {args.optim_args}: {args.optim} has none of these")
+    except UserError:
+        raise
+    except Exception as error:  # whatever a library says to options that are not its own
+        raise UserError(
+            f"Trainer refuses --optim, --lr_scheduler_type or their options: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+
+
+def _options_of(args: TrainingArguments) -> dict[str, Any]:
+    options: Any = args.lr_scheduler_kwargs or {}
+    if not isinstance(options, dict):
+        raise UserError(f"--lr_scheduler_kwargs {options}: give a JSON object")
+    return options
+
+
+def _without_optim_args(args: TrainingArguments) -> TrainingArguments:
+    plain = copy.copy(args)
+    plain.optim_args = None
+    return plain
 
 
 def set_up(args: TrainingArguments, logging_dir: str | Path) -> None:
     """Say where TensorBoard's files go, and compute on one GPU of a process."""
     if args.report_to == ["tensorboard"]:
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(logging_dir)
-    args.dataloader_pin_memory = args.n_gpu > 0
+    args.dataloader_pin_memory = args.dataloader_pin_memory and args.n_gpu > 0
     if args.n_gpu > 1:
         print("several GPUs seen: using the first; start with torchrun to use all")
         args._n_gpu = 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import flags
-from harness.flags import HIDDEN, at_least_one, flag, required
+from harness.flags import HIDDEN, flag, required
+from harness.ranges import COUNT, FINITE, FRACTION, WIDTH
 from prefix_tuning.errors import UserError
 from ptuning_v2.tasks.utils import DATASETS, TASKS
 
@@ -40,9 +40,9 @@ class ModelArguments:
     cache_dir: str | None = flag(None, "where downloaded models are stored")
     prefix: bool = flag(False, "train keys and values in every layer (P-tuning v2)")
     prompt: bool = flag(False, "train vectors at the input alone, the shallow baseline")
-    pre_seq_len: int = flag(4, "number of prompt vectors of a layer")
+    pre_seq_len: int = flag(4, "number of prompt vectors of a layer", within=WIDTH)
     prefix_projection: bool = flag(False, "compute the keys and values by an MLP")
-    prefix_hidden_size: int = flag(512, "hidden width of that MLP")
+    prefix_hidden_size: int = flag(512, "hidden width of that MLP", within=WIDTH)
     parametrization: str = flag(
         "ptuning_v2",
         "how keys and values are computed: ptuning_v2, mlp, flat, or one that is registered",
@@ -51,7 +51,9 @@ class ModelArguments:
         None, "options of that parametrisation by name, as rank=4,scale=0.5"
     )
     hidden_dropout_prob: float = flag(
-        0.1, "with --prefix, dropout of the prefix, the head and the frozen encoder"
+        0.1,
+        "with --prefix, dropout of the prefix, the head and the frozen encoder",
+        within=FRACTION,
     )
     shift_positions: str = flags.yes_no(
         "yes", "number the tokens from pre_seq_len, as the original does; no: from 0"
@@ -82,13 +84,20 @@ class DataTrainingArguments:
         None,
         "tokens that a text is cut to (default: 128; qa 384); ner and srl cut to what the encoder "
         "has room for, as the original does",
+        within=COUNT,
     )
     pad_to_max_length: bool = flag(True, "glue and superglue: pad every text to that length")
-    max_train_samples: int | None = flag(None, "number of first rows to train on (default: all)")
-    max_eval_samples: int | None = flag(None, "number of first rows to evaluate on (default: all)")
-    max_predict_samples: int | None = flag(None, "number of first rows to predict (default: all)")
+    max_train_samples: int | None = flag(
+        None, "number of first rows to train on (default: all)", within=COUNT
+    )
+    max_eval_samples: int | None = flag(
+        None, "number of first rows to evaluate on (default: all)", within=COUNT
+    )
+    max_predict_samples: int | None = flag(
+        None, "number of first rows to predict (default: all)", within=COUNT
+    )
     train_size: int | None = flag(
-        None, "number of rows to train on, drawn by --seed (default: all)"
+        None, "number of rows to train on, drawn by --seed (default: all)", within=COUNT
     )
     predict_split: str | None = flag(
         None,
@@ -126,9 +135,7 @@ class RunFlags:
         8, "rows of an evaluation batch", aliases=("--per_gpu_eval_batch_size",)
     )
     gradient_accumulation_steps: int = flag(1, "batches that make one update")
-    warmup_steps: float = flag(
-        0, "updates, or below 1 their share, in which the rate rises", aliases=("--warmup_ratio",)
-    )
+    warmup_steps: float = flag(0, "updates, or below 1 their share, in which the rate rises")
     weight_decay: float = flag(0.0, "decay of the trained weights")
     max_grad_norm: float = flag(1.0, "norm to which gradients are clipped")
     seed: int = flag(42, "seed of initial values, order and dropout")
@@ -145,11 +152,15 @@ class RunFlags:
 class QuestionAnwseringArguments:
     """How answers are picked."""  # The name is spelt as in the original.
 
-    n_best_size: int = flag(20, "starts and ends considered of a window, and answers stored")
-    max_answer_length: int = flag(30, "most tokens of an answer")
+    n_best_size: int = flag(
+        20, "starts and ends considered of a window, and answers stored", within=COUNT
+    )
+    max_answer_length: int = flag(30, "most tokens of an answer", within=COUNT)
     version_2_with_negative: bool = _unused(False)
     null_score_diff_threshold: float = flag(
-        0.0, "squad_v2: margin by which no answer must beat the best answer to be given"
+        0.0,
+        "squad_v2: margin by which no answer must beat the best answer to be given",
+        within=FINITE,
     )
 
 
@@ -197,7 +208,8 @@ def get_args(
     from ptuning_v2.training.arguments import training_arguments
 
     known = [f"--{name}" for name in sorted(ours)]
-    training_args = training_arguments(run_flags, [*flags.command(theirs), *rest], known)
+    rest = [*flags.command(theirs), *rest]
+    training_args = training_arguments(run_flags, rest, known, data_args.task_name)
     return Arguments(model_args, data_args, training_args, qa_args)
 
 
@@ -212,20 +224,6 @@ def check(
     _check_model(model_args, data_args)
     if not (run_flags.do_train or run_flags.do_eval or run_flags.do_predict):
         raise UserError("nothing to do: give --do_train, --do_eval or --do_predict")
-    flags.positive(learning_rate=run_flags.learning_rate)
-    epochs = run_flags.num_train_epochs
-    if run_flags.do_train and (
-        run_flags.max_steps == 0 or not (epochs > 0 and math.isfinite(epochs))
-    ):
-        raise UserError("nothing to train: --max_steps and --num_train_epochs must not be 0")
-    flags.seed(seed=run_flags.seed)
-    at_least_one(
-        per_device_train_batch_size=run_flags.per_device_train_batch_size,
-        per_device_eval_batch_size=run_flags.per_device_eval_batch_size,
-        gradient_accumulation_steps=run_flags.gradient_accumulation_steps,
-        n_best_size=qa_args.n_best_size,
-        max_answer_length=qa_args.max_answer_length,
-    )
 
 
 def _check_data(data_args: DataTrainingArguments) -> None:
@@ -241,13 +239,6 @@ def _check_data(data_args: DataTrainingArguments) -> None:
         raise UserError(f"--template_id {data_args.template_id}: use 0 or 1")
     if data_args.task_name == "qa" and data_args.predict_split == "test":
         raise UserError("--predict_split test: SQuAD's test sets are not public; use validation")
-    at_least_one(
-        max_seq_length=data_args.max_seq_length,
-        max_train_samples=data_args.max_train_samples,
-        max_eval_samples=data_args.max_eval_samples,
-        max_predict_samples=data_args.max_predict_samples,
-        train_size=data_args.train_size,
-    )
 
 
 def _check_model(model_args: ModelArguments, data_args: DataTrainingArguments) -> None:
@@ -264,11 +255,6 @@ def _check_model(model_args: ModelArguments, data_args: DataTrainingArguments) -
             raise UserError("--prefix_projection: only with --parametrization ptuning_v2")
     if model_args.prefix_options is not None and not model_args.prefix:
         raise UserError(f"--prefix_options {model_args.prefix_options}: only with --prefix")
-    if model_args.prefix or model_args.prompt:
-        at_least_one(
-            pre_seq_len=model_args.pre_seq_len, prefix_hidden_size=model_args.prefix_hidden_size
-        )
-    flags.fraction(hidden_dropout_prob=model_args.hidden_dropout_prob)
     if model_args.prefix_checkpoint is not None and not Path(model_args.prefix_checkpoint).is_dir():
         raise UserError(
             f"--prefix_checkpoint {model_args.prefix_checkpoint}: there is no such folder"

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from gpt2.tuning.base import MANIFEST, TuningMode
-from harness.flags import at_least_one, flag
+from harness.flags import flag
+from harness.ranges import WIDTH
 from prefix_tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,12 +29,11 @@ class Adapters(TuningMode):
     adapter_design: int = flag(
         2, "1: one adapter behind every block; 2: one behind attention, one behind the MLP"
     )
-    adapter_bottleneck: int = flag(100, "width of an adapter's bottleneck")
+    adapter_bottleneck: int = flag(100, "width of an adapter's bottleneck", within=WIDTH)
 
     def __post_init__(self) -> None:
         if self.adapter_design not in (1, 2):
             raise UserError(f"--adapter_design {self.adapter_design}: use 1 or 2")
-        at_least_one(adapter_bottleneck=self.adapter_bottleneck)
 
     def note(self) -> str:
         """Design and bottleneck."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from gpt2.tuning.base import TuningMode
-from harness.flags import flag, fraction, yes_no
+from harness.flags import flag, yes_no
+from harness.ranges import COUNT_OR_NONE, FRACTION
 from prefix_tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,10 +24,9 @@ class FineTune(TuningMode):
     name: ClassVar[str] = "finetune"
     exclusive: ClassVar[tuple[str, ...]] = ("teacher_dropout",)
 
-    teacher_dropout: float | None = flag(None, "residual dropout of a model trained as a teacher")
-
-    def __post_init__(self) -> None:
-        fraction(teacher_dropout=self.teacher_dropout)
+    teacher_dropout: float | None = flag(
+        None, "residual dropout of a model trained as a teacher", within=FRACTION
+    )
 
     def check_unused(self, chosen: str) -> None:
         """Refuse ``--teacher_dropout``."""
@@ -62,18 +62,17 @@ class TopLayers(FineTune):
     top_layers: int = flag(
         2, f"the original's code for the blocks that train: {', '.join(map(str, TOP_LAYERS))}"
     )
-    train_top: int | None = flag(None, "train the top N blocks, instead of giving a code")
+    train_top: int | None = flag(
+        None, "train the top N blocks, instead of giving a code", within=COUNT_OR_NONE
+    )
     train_embs: str = yes_no("no", "with --train_top: train the word embeddings too")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.top_layers not in TOP_LAYERS:
             codes = ", ".join(map(str, TOP_LAYERS))
             raise UserError(
                 f"--top_layers {self.top_layers}: the codes are {codes}; use --train_top"
             )
-        if self.train_top is not None and self.train_top < 0:
-            raise UserError(f"--train_top {self.train_top}: must not be negative")
         if self.train_embs == "yes" and self.train_top is None:
             raise UserError("--train_embs yes: only with --train_top")
 

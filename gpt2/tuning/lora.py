@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gpt2.tuning.base import TuningMode
-from harness.flags import at_least_one, flag
+from harness.flags import flag
+from harness.ranges import COUNT, WIDTH
 from prefix_tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,11 +31,8 @@ class Lora(TuningMode):
     name: ClassVar[str] = "lora"
     needs_base: ClassVar[bool] = True
 
-    lora_r: int = flag(4, "rank of the updates")
-    lora_alpha: int = flag(32, "the updates are scaled by alpha / rank")
-
-    def __post_init__(self) -> None:
-        at_least_one(lora_r=self.lora_r, lora_alpha=self.lora_alpha)
+    lora_r: int = flag(4, "rank of the updates", within=WIDTH)
+    lora_alpha: int = flag(32, "the updates are scaled by alpha / rank", within=COUNT)
 
     def check(self) -> None:
         """Refuse to train without peft."""

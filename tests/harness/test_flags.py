@@ -14,7 +14,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import flags
+from harness import flags, ranges
 from prefix_tuning.errors import UserError
 
 
@@ -128,13 +128,33 @@ def test_checks_accept_their_interval(value: float | None) -> None:
 
     number = math.nan if value is None else value
     given_one = value is not None
-    assert passes(flags.at_least_one) == (not given_one or number >= 1)
+    assert passes(flags.at_least_one) == (not given_one or 1 <= number < 2**31)
     assert passes(flags.positive) == (not given_one or 0 < number < math.inf)
     assert passes(flags.not_negative) == (not given_one or 0 <= number < math.inf)
     assert passes(flags.finite) == (not given_one or math.isfinite(number))
     assert passes(flags.probability) == (not given_one or 0 < number <= 1)
     assert passes(flags.fraction) == (not given_one or 0 <= number < 1)
     assert passes(flags.seed) == (not given_one or 0 <= number <= 4294967295)
+
+
+def test_a_range_stands_beside_its_flag() -> None:
+    @dataclass
+    class Sizes:
+        """Sizes."""
+
+        size: int | None = flags.flag(None, "size", within=ranges.COUNT)
+        rate: float = flags.flag(0.5, "rate", within=ranges.POSITIVE)
+
+    assert flags.parse(Sizes, ["--size", "3"]) == Sizes(3, 0.5)
+    for given_one, says in (
+        (f"--size={10**400}", "must be at most 2147483647"),
+        ("--size=0", "--size 0: must be at least 1"),
+        ("--rate=nan", "--rate nan: must be positive, and a finite number"),
+        ("--rate=inf", "--rate inf"),
+    ):
+        with pytest.raises(UserError, match=says):
+            flags.parse(Sizes, [given_one])
+    assert flags.ranges_of(Sizes)["rate"] is ranges.POSITIVE
 
 
 def test_choices_and_exclusions() -> None:
