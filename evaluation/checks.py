@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from prefix_tuning.errors import UserError
+from prefix_tuning.errors import NOT_FINITE, UserError
 
 
 def check_texts(references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> None:
@@ -43,9 +43,7 @@ def check_finite(values: ArrayLike, what: str) -> None:
     finite = np.isfinite(np.asarray(values, dtype=np.float64))
     if not finite.all():
         raise UserError(
-            f"{what}: {finite.size - np.count_nonzero(finite)} of {finite.size} are not finite "
-            "numbers, which predict nothing: the weights are damaged, or training diverged and "
-            "needs a lower --learning_rate"
+            f"{what}: {finite.size - np.count_nonzero(finite)} of {finite.size} are {NOT_FINITE}"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Container, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,24 @@ def check_answer(answer: Mapping[str, Any], context: object, where: str) -> str:
     return text
 
 
-def _add(answers: dict[str, list[str]], question: object, texts: list[str], where: str) -> None:
+def check_question_id(question: object, known: Container[str], where: str) -> str:
+    """The id of a question as text.
+
+    Args:
+        known: those of the questions before it.
+
+    Raises:
+        UserError: it is neither text nor number, or comes twice.
+    """
     if isinstance(question, bool) or not isinstance(question, str | int) or question == "":
         raise UserError(f"{where}: the id of a question is neither text nor number: {question!r}")
-    if str(question) in answers:
+    if str(question) in known:
         raise UserError(f"{where}: two questions have the id {question}")
-    answers[str(question)] = texts
+    return str(question)
+
+
+def _add(answers: dict[str, list[str]], question: object, texts: list[str], where: str) -> None:
+    answers[check_question_id(question, answers, where)] = texts
 
 
 def read_squad(path: Path) -> dict[str, list[str]]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16", "float16")
 ACTIVATIONS = ("fused", "stock")
+EMPTY_SOURCES = ("refuse", "skip")
 TRAINER = (
     "All flags of transformers.TrainingArguments are taken as well; what is shown here are the "
     "flags of this project and those with another default."
@@ -55,6 +56,9 @@ class DataArguments:
     train_size: str | None = flag(None, "train on a random subset: 100 pairs, or 10%%")
     sample_seed: int = flag(0, "seed that draws the subset", within=SEED)
     source_prefix: str | None = flag(None, "a word to put in front of every source")
+    empty_sources: str = flag(
+        "refuse", "what becomes of inputs without a source", choices=EMPTY_SOURCES
+    )
     generate: str = yes_no("yes", "decode the evaluation and test files after training")
     score: str = yes_no("yes", "score the decoded texts")
     results_dir: str = flag(".", "where the folders of decoded texts are made")

@@ -27,8 +27,8 @@ class Format:
 
     Args:
         tokenizer: of the base model.
-        separator: text between source and target; the tokenizer's beginning-of-text token when
-            not given, or its end token when it has none.
+        separator: text between source and target, perhaps empty; if None the tokenizer's
+            beginning-of-text token, or its end token when it has none.
         layout: of the task.
         source_prefix: a word in front of every source, as the original has it for fine-tuning on
             little data.
@@ -42,7 +42,9 @@ class Format:
         source_prefix: str | None = None,
     ) -> None:
         self.tokenizer = tokenizer
-        self.separator = separator or tokenizer.bos_token or tokenizer.eos_token
+        if separator is None:
+            separator = tokenizer.bos_token or tokenizer.eos_token
+        self.separator = separator
         self.layout = layout or Layout()
         self.source_prefix = source_prefix
 

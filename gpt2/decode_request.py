@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2.arguments import ACTIVATIONS, DTYPES
+from gpt2.arguments import ACTIVATIONS, DTYPES, EMPTY_SOURCES
 from gpt2.tasks import TASKS, Task
 from harness.flags import HIDDEN, flag, ranges_of, required
 from harness.ranges import COUNT, EXPONENT, PROBABILITY, SEED, check_all
@@ -61,6 +61,9 @@ class DecodeOptions:
     num_return_sequences: int = flag(5, "nucleus: texts for every prompt", within=COUNT)
     seed: int = flag(42, "nucleus: seed of what is drawn", within=SEED)
     batch_size: int = flag(64, "prompts decoded together", within=COUNT)
+    empty_sources: str = flag(
+        "refuse", "what becomes of inputs without a source", choices=EMPTY_SOURCES
+    )
     limit: int | None = flag(None, "decode only the first N inputs", within=COUNT)
     separator: str | None = flag(None, "text between source and target, if not the checkpoint's")
     dtype: str | None = flag(None, "precision, if not the checkpoint's", choices=DTYPES)

@@ -16,6 +16,7 @@ from harness.decode import decode_by_length
 from harness.text import clean_up
 from prefix_tuning.attention import KeyValues
 from prefix_tuning.beam_search import beam_search
+from prefix_tuning.finite import finite_logits
 from prefix_tuning.prefix import Prefix
 from prefix_tuning.shape import PrefixShape
 
@@ -27,10 +28,11 @@ def output_text(tokenizer: PreTrainedTokenizerBase, prompt: list[int], generated
     """The output alone: what follows the prompt, up to the end token, on one line."""
 
     def decode(ids: list[int]) -> str:
-        return clean_up(str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)))
+        return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
+    # Cleaned up only then: spaces that go at the end of the prompt would shift where it ends.
     text = decode([*prompt, *generated])[len(decode(prompt)) :]
-    text = text.split(tokenizer.eos_token)[0]
+    text = clean_up(text.split(tokenizer.eos_token)[0])
     return one_line(text).strip() or EMPTY
 
 
@@ -99,6 +101,7 @@ def decode_batch(
             ids,
             attention_mask=mask,
             prefix=prefix,
+            logits_processor=finite_logits(),
             do_sample=False,
             num_beams=search.num_beams,
             max_new_tokens=search.max_new_tokens,
@@ -126,6 +129,7 @@ def sample(
     output = _generate(model)(
         torch.tensor([prompt], device=model.device),
         prefix=prefix,
+        logits_processor=finite_logits(),
         do_sample=True,
         top_p=search.top_p,
         top_k=0,

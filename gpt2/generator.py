@@ -52,6 +52,13 @@ class TextGenerator:
         name, found = request.model_name_or_path, folders.describe(request.folder)
         if request.prefixModel_name_or_path and not found.needs_base:
             checkpoint.read_metadata(found.folder)  # says what is expected there
+        trained_for = found.task.get("task_mode", request.task_mode)
+        if trained_for != request.task_mode:
+            print(
+                f"note: {found.folder} was trained for {trained_for}, and is decoded as "
+                f"{request.task_mode}",
+                flush=True,
+            )
         print(f"loading {name} ...", flush=True)
         tokenizer = load_tokenizer(request.tokenizer_name or name, request.cache_dir)
         dtype = request.dtype or found.dtype or "float32"
@@ -76,9 +83,10 @@ class TextGenerator:
 
     def format(self, request: DecodeRequest) -> Format:
         """The strings around source and target, as in training."""
+        separator = request.separator
         return Format(
             self.tokenizer,
-            request.separator or self.trained_task.get("separator"),
+            self.trained_task.get("separator") if separator is None else separator,
             request.task.layout,
             self.trained_task.get("source_prefix"),
         )

@@ -1,18 +1,22 @@
 """Readers: every file format -> :class:`gpt2.records.Record`.
 
 Table-to-text is read from E2E's ``SOURCE||TARGET`` lines, the WebNLG 2017 JSON, DART's JSON, or
-one's own JSONL; the other tasks from lines with a separator, or from two parallel files.
+one's own JSONL; the other tasks from lines with a separator, or from two parallel files. A source
+may be empty here: :func:`gpt2.records.with_sources` refuses it or leaves it out.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gpt2.records import Record, checked, lines
 from prefix_tuning.errors import UserError
-from prefix_tuning.files import read_json, read_text
+from prefix_tuning.files import parse_json, read_json, read_text
+
+_BREAK = "< br / >"
+_BEFORE = "the text before '|||'"
 
 
 def read_e2e(path: Path) -> Iterator[Record]:
@@ -23,9 +27,7 @@ def read_e2e(path: Path) -> Iterator[Record]:
                 f"{where}: expected SOURCE||TARGET, found {line.count('||')} times '||'"
             )
         source, target = line.split("||")
-        yield Record(
-            checked(source, "the source", where), (checked(target, "the target", where),), where
-        )
+        yield Record(source, (checked(target, "the target", where),), where)
 
 
 def read_webnlg(path: Path) -> Iterator[Record]:
@@ -51,11 +53,15 @@ def _read_webnlg(path: Path, good_only: bool) -> Iterator[Record]:
                 _triple((triple["subject"], triple["property"], triple["object"]))
                 for triple in entry["modifiedtripleset"]
             ]
-            texts = [
+            every = entry["lexicalisations"]
+            texts = tuple(
                 checked(text["lex"], "a lexicalisation", where)
-                for text in entry["lexicalisations"]
+                for text in every
                 if not good_only or text["comment"] == "good"
-            ]
+            )
+            category = entry.get("category")
+            if not isinstance(category, str | None):
+                raise TypeError(f"the category {category!r} is not a text")
         except KeyError as error:
             raise UserError(f"{where}: {error!s} is missing, no WebNLG 2017 entry") from error
         except UserError:
@@ -65,8 +71,8 @@ def _read_webnlg(path: Path, good_only: bool) -> Iterator[Record]:
         # A bar in front of every triple, the first one too (the paper's text shows it without).
         source = "".join(f" | {s} : {p} : {o}" for s, p, o in triples)
         relations = tuple(p for _, p, _ in triples)
-        source = checked(source, "modifiedtripleset", where)
-        yield Record(source, tuple(texts), where, relations, entry.get("category"))
+        left_out = len(every) - len(texts)
+        yield Record(source, texts, where, relations, category, "modifiedtripleset", left_out)
 
 
 def _triple(parts: Sequence[str]) -> Sequence[str]:
@@ -90,8 +96,9 @@ def read_dart(path: Path) -> Iterator[Record]:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{where}: no DART record ({error!s})") from error
-        source = checked(" | ".join(f"{s} : {p} : {o}" for s, p, o in triples), "tripleset", where)
-        yield Record(source, texts, where, tuple(p for _, p, _ in triples))
+        source = " | ".join(f"{s} : {p} : {o}" for s, p, o in triples)
+        relations = tuple(p for _, p, _ in triples)
+        yield Record(source, texts, where, relations, source_name="tripleset")
 
 
 def read_jsonl(path: Path) -> Iterator[Record]:
@@ -100,61 +107,75 @@ def read_jsonl(path: Path) -> Iterator[Record]:
     A record without a target can be decoded but not trained on.
     """
     for line, where in lines(path):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not JSON ({error.msg})") from error
+        entry = parse_json(line, where)
         if not isinstance(entry, dict):
             raise UserError(f'{where}: expected an object {{"source": ..., "target": ...}}')
+        _check_fields(entry, where)
         targets = entry.get("targets", [entry["target"]] if "target" in entry else [])
         if not isinstance(targets, list):
             raise UserError(f"{where}: 'targets' is not a list")
+        if not isinstance(entry.get("source"), str):
+            raise UserError(f"{where}: 'source' is missing or empty")
         texts = tuple(checked(target, "a target", where) for target in targets)
-        yield Record(checked(entry.get("source"), "'source'", where), texts, where)
+        yield Record(entry["source"], texts, where, source_name="'source'")
 
 
-def _pairs(path: Path, separator: str) -> Iterator[tuple[str, str, str]]:
-    """The two sides of every line, cut at the first ``separator``, and where it stands."""
+def _check_fields(entry: Mapping[str, object], where: str) -> None:
+    """Refuse two fields of the same meaning, and a misspelt one in the place of one that lacks."""
+    if "target" in entry and "targets" in entry:
+        raise UserError(f"{where}: there are both 'target' and 'targets': give one of them")
+    wanted = ["source"] if "source" not in entry else []
+    wanted += ["target", "targets"] if not {"target", "targets"} & entry.keys() else []
+    for name in entry:
+        if name != "source" and (meant := difflib.get_close_matches(name.lower(), wanted, n=1)):
+            raise UserError(f"{where}: the field {name!r} is unknown: is {meant[0]!r} meant?")
+
+
+def _pairs(path: Path, separator: str, source: int = 0) -> Iterator[tuple[str, str, str]]:
+    """Source and target of every line, cut at the first ``separator``, and where it stands.
+
+    Args:
+        source: which side it is, 0 or 1.
+    """
     for line, where in lines(path):
         left, found, right = line.partition(separator)
         if not found:
             raise UserError(f"{where}: no '{separator}' between two texts")
-        left = checked(left, f"the text before '{separator}'", where)
-        yield left, checked(right, f"the text after '{separator}'", where), where
+        sides = (left, right) if source == 0 else (right, left)
+        place = "after" if source == 0 else "before"
+        yield sides[0], checked(sides[1], f"the text {place} '{separator}'", where), where
 
 
 def read_prompts(path: Path) -> Iterator[Record]:
     """WritingPrompts: brackets back in the prompt, line breaks back in the story."""
     for prompt, story, where in _pairs(path, "|||"):
         prompt = prompt.replace("-lrb-", "(").replace("-rrb-", ")")
-        yield Record(prompt, (story.replace("<newline>", "\n"),), where)
+        yield Record(prompt, (story.replace("<newline>", "\n"),), where, source_name=_BEFORE)
 
 
 def read_sentiment(path: Path) -> Iterator[Record]:
     """IMDB reviews to be written for a label; line breaks back in the text."""
     for label, text, where in _pairs(path, "|||"):
-        yield Record(label, (text.replace("< br / >", "\n"),), where)
+        yield Record(label, (text.replace(_BREAK, "\n"),), where, source_name=_BEFORE)
 
 
 def read_topic(path: Path) -> Iterator[Record]:
     """AG news to be written for a label."""
     for label, text, where in _pairs(path, "||"):
-        yield Record(label, (text,), where)
+        yield Record(label, (text,), where, source_name="the text before '||'")
 
 
 def read_sentiment_classes(path: Path) -> Iterator[Record]:
     """The same reviews to be classified."""
-    return _swapped(read_sentiment(path))
+    for text, label, where in _pairs(path, "|||", source=1):
+        text = text.replace(_BREAK, "\n")
+        yield Record(text, (label,), where, source_name="the text after '|||'")
 
 
 def read_topic_classes(path: Path) -> Iterator[Record]:
     """The same news to be classified."""
-    return _swapped(read_topic(path))
-
-
-def _swapped(records: Iterator[Record]) -> Iterator[Record]:
-    for record in records:
-        yield Record(record.targets[0], (record.source,), record.where)
+    for text, label, where in _pairs(path, "||", source=1):
+        yield Record(text, (label,), where, source_name="the text after '||'")
 
 
 def read_parallel(path: Path) -> Iterator[Record]:
@@ -166,6 +187,7 @@ def read_parallel(path: Path) -> Iterator[Record]:
     if len(articles) != len(summaries):
         raise UserError(f"{path} has {len(articles)} lines, {beside} {len(summaries)}")
     for number, (article, summary) in enumerate(zip(articles, summaries, strict=True), start=1):
-        article = checked(article, "the article", f"{path}, line {number}")
-        summary = checked(summary, "the summary", f"{beside}, line {number}")
-        yield Record(article.strip(), (summary.strip(),), f"{path}, line {number}")
+        where, summary = f"{path}, line {number}", summary.strip()
+        if article.strip():
+            checked(summary, "the summary", f"{beside}, line {number}")
+        yield Record(article.strip(), (summary,), where, source_name="the article")

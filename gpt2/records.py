@@ -24,6 +24,10 @@ class Record:
     """Relation names of a set of triples; part of the identity of a WebNLG or DART input."""
     category: str | None = None
     """WebNLG's category, which decides whether an entry counts as seen."""
+    source_name: str = "the source"
+    """What the format calls the source, for messages."""
+    left_out: int = 0
+    """Texts of the file that are no targets on purpose."""
 
 
 def lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -36,6 +40,31 @@ def checked(value: Any, what: str, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{where}: {what} is missing or empty")
     return value
+
+
+def with_sources(records: Iterable[Record], skip_empty: bool, path: Path) -> list[Record]:
+    """The records that have something in their source.
+
+    Args:
+        skip_empty: leave the others out, and print how many they are.
+
+    Raises:
+        UserError: there are others, and they are not to be left out.
+    """
+    kept, empty = [], 0
+    for record in records:
+        if record.source.strip():
+            kept.append(record)
+        elif skip_empty:
+            empty += 1
+        else:
+            raise UserError(
+                f"{record.where}: {record.source_name} is missing or empty; --empty_sources skip "
+                "leaves such inputs out"
+            )
+    if empty:
+        print(f"{path}: left out {empty} of {len(kept) + empty} inputs, whose source is empty")
+    return kept
 
 
 def one_line(text: str) -> str:
@@ -81,7 +110,7 @@ def subset_size(size: str, total: int) -> int:
         UserError: it is neither.
     """
     number = size.removesuffix("%")
-    if not number.isdecimal() or int(number) < 1:
+    if not number.isdecimal() or len(number) > 12 or int(number) < 1:
         raise UserError(f"--train_size {size}: expected a number of pairs, or a share such as 10%")
     return round(int(number) * total / 100) if size.endswith("%") else int(number)
 

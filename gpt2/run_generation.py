@@ -38,7 +38,8 @@ def decode(request: DecodeRequest, generator: TextGenerator | None = None) -> No
     Raises:
         UserError: a file, a line or a model is not what the request needs.
     """
-    entries = read_records(request.task_mode, request.file, training=False)
+    skip_empty = request.empty_sources == "skip"
+    entries = read_records(request.task_mode, request.file, training=False, skip_empty=skip_empty)
     records = (group_by_source(entries) if request.task.grouped else entries)[: request.limit]
     if generator is None:
         from gpt2.generator import TextGenerator
@@ -56,8 +57,12 @@ def decode(request: DecodeRequest, generator: TextGenerator | None = None) -> No
     print(f"{len(texts)} texts in {output}")
     if request.no_score or search.n_sample:
         return
-    if not all(record.targets for record in records):
-        print("not scored: some inputs have no references")
+    bare = [record for record in records if not record.targets]
+    if bare:
+        print(
+            f"not scored: some inputs have no references ({len(bare)} of {len(records)}, the first "
+            f"is {bare[0].where})"
+        )
         return
     scores = scoring.score_outputs(request.task_mode, entries, texts, records)
     scoring.publish(scores, output.with_name(output.name + "_eval.json"))

@@ -64,6 +64,7 @@ def decode_run(request: TrainRequest, folder: Path) -> None:
                 activation=model.activation,
                 no_score=data.score == "no",
                 cache_dir=model.cache_dir,
+                empty_sources=data.empty_sources,
             )
             wanted = gen.request_of(args, options)
             generator = generator or TextGenerator.load(wanted)

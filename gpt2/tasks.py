@@ -22,7 +22,7 @@ from pathlib import Path
 
 from evaluation.scorers import SCORERS, Scorer
 from gpt2 import readers
-from gpt2.records import Record
+from gpt2.records import Record, with_sources
 from prefix_tuning.errors import UserError
 
 Reader = Callable[[Path], Iterable[Record]]
@@ -169,11 +169,16 @@ TASKS: dict[str, Task] = {
 """Mode -> task; a new one is a row here and perhaps a reader."""
 
 
-def read_records(mode: str, path: str | Path, training: bool) -> list[Record]:
+def read_records(
+    mode: str, path: str | Path, training: bool, skip_empty: bool = False
+) -> list[Record]:
     """Read a data file of ``mode``; a name ending in ``.jsonl`` is one's own data in any mode.
+
+    Prints how many inputs and texts are left out, if any.
 
     Args:
         training: leave out what the original does not train on, and require targets.
+        skip_empty: leave out inputs of which the source is empty, instead of refusing them.
 
     Raises:
         UserError: naming the file and the line or entry that is wrong.
@@ -181,7 +186,11 @@ def read_records(mode: str, path: str | Path, training: bool) -> list[Record]:
     path = Path(path)
     task = TASKS[mode]
     read = (task.read_training or task.read) if training else task.read
-    records = list((readers.read_jsonl if path.suffix == ".jsonl" else read)(path))
+    read = readers.read_jsonl if path.suffix == ".jsonl" else read
+    records = with_sources(read(path), skip_empty, path)
+    left_out = sum(record.left_out for record in records)
+    if left_out:
+        print(f"{path}: left out {left_out} texts, which are not marked good")
     if not records:
         raise UserError(f"{path}: the file has no records")
     if training and path.suffix == ".jsonl":

@@ -111,14 +111,15 @@ def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -
 
 def _read(data_args: DataArguments) -> tuple[list[Record], list[Record] | None]:
     """The records to train on and those of the evaluation loss, subsets where asked for."""
-    mode, eval_records = data_args.task_mode, None
+    read = partial(read_records, data_args.task_mode, skip_empty=data_args.empty_sources == "skip")
+    eval_records = None
     assert data_args.train_data_file is not None
-    train_records = read_records(mode, data_args.train_data_file, training=True)
+    train_records = read(data_args.train_data_file, training=True)
     if data_args.eval_data_file:
-        eval_records = read_records(mode, data_args.eval_data_file, training=True)
+        eval_records = read(data_args.eval_data_file, training=True)
     if data_args.test_data_file and data_args.generate == "yes":
         # Read now, for a mistake in it would otherwise show after hours of training.
-        read_records(mode, data_args.test_data_file, training=False)
+        read(data_args.test_data_file, training=False)
     size, seed = data_args.train_size, data_args.sample_seed
     if size:
         train_records = sample_pairs(train_records, size, seed)

@@ -21,6 +21,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from prefix_tuning.attention import run
 from prefix_tuning.errors import UserError
+from prefix_tuning.finite import check_logits
 from prefix_tuning.key_values import Attended, Backend, Front, KeyValues
 from prefix_tuning.positions import check_length, real_positions
 
@@ -242,7 +243,7 @@ def candidates(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The ``2 K`` best continuations of each row: log-probability, beam and token ``[B, 2K]``.
 
-    Overwrites ``logits [B, K, V]`` where tokens are forbidden.
+    Overwrites ``logits [B, K, V]`` where tokens are forbidden; refuses nan and inf.
     """
     n_row, num_beams, _ = logits.shape
     logits = logits.float()
@@ -254,6 +255,7 @@ def candidates(
     best, token = logits.topk(width, dim=2)
     total = (best - normaliser + log_probs[:, :, None]).view(n_row, -1)
     best, flat = total.topk(2 * num_beams, dim=1)
+    check_logits(best)  # nan is the greatest, hence among them
     return best, flat // width, token.view(n_row, -1).gather(1, flat)
 
 

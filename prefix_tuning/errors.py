@@ -11,6 +11,13 @@ class UserError(ValueError):
     """A mistake in the input: the message is one sentence naming the file, line or flag."""
 
 
+NOT_FINITE = (
+    "not finite numbers, which predict nothing: the weights are damaged, or training diverged and "
+    "needs a lower --learning_rate"
+)
+"""The end of a sentence about logits or scores."""
+
+
 def run_command(main: Callable[[Sequence[str] | None], object]) -> None:
     """Run ``main(None)`` as a command line program.
 

@@ -88,16 +88,17 @@ def parse_json(
         raise UserError(f"{where}: JSON that nests too deeply to be read") from error
     except ValueError as error:  # an integer of thousands of digits
         raise UserError(f"{where}: a number with too many digits to be read") from error
-    return _without_surrogates(value) if _ESCAPED_SURROGATE.search(text) else value
+    return without_surrogates(value) if _ESCAPED_SURROGATE.search(text) else value
 
 
-def _without_surrogates(value: Any) -> Any:
+def without_surrogates(value: Any) -> Any:
+    """A value of JSON, half a surrogate pair in its texts being U+FFFD: no tokenizer takes one."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
+        return [without_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {_without_surrogates(k): _without_surrogates(v) for k, v in value.items()}
+        return {without_surrogates(k): without_surrogates(v) for k, v in value.items()}
     return value
 
 

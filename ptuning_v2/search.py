@@ -5,6 +5,7 @@ python ptuning_v2/search.py copa roberta
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,9 +61,18 @@ def ranking(folder: Path, metric: str | None = None) -> list[tuple[float, int, P
     for path in sorted(folder.glob("*/best_results.json")):
         results = read_json_object(path)
         scores = {k: v for k, v in results.items() if k.startswith("best_eval_")}
-        score = next(iter(scores.values())) if metric is None else scores.get(f"best_eval_{metric}")
-        if score is not None:
-            found.append((score, results["best_epoch"], path.parent))
+        score = next(iter(scores.values()), None)
+        if metric is not None:
+            score = scores.get(f"best_eval_{metric}")
+        if score is None:
+            continue
+        epoch = results.get("best_epoch")
+        if not isinstance(score, int | float) or not isinstance(epoch, int):
+            raise UserError(f"{path}: the score or the epoch is no number: run it again")
+        if not math.isfinite(score):  # the run diverged: it has no place in an order
+            print(f"left out {path.parent}: its score is {score}")
+            continue
+        found.append((score, epoch, path.parent))
     if not found:
         raise UserError(f"{folder}/*/best_results.json: no finished run with a score to rank")
     return sorted(found, key=lambda row: -row[0])

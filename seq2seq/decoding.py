@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from prefix_tuning.attention import KeyValues
+from prefix_tuning.finite import finite_logits
 from seq2seq.search import Search
 
 
@@ -68,7 +69,10 @@ def generate(
     own, model.generation_config = model.generation_config, generation_config(search, model)
     try:
         return model.generate(  # type: ignore[operator]
-            input_ids, attention_mask=attention_mask, **more
+            input_ids,
+            attention_mask=attention_mask,
+            logits_processor=finite_logits(),
+            **more,
         )
     finally:
         model.generation_config = own

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from prefix_tuning.bank import PrefixBank
 from prefix_tuning.beam_search import check_window
-from prefix_tuning.errors import UserError
+from prefix_tuning.errors import NOT_FINITE, UserError
+from prefix_tuning.finite import usable_rows
 from prefix_tuning.positions import check_length
 from prefix_tuning.serve.generation import Beams, Generation, Text, Ticket, choose
 from prefix_tuning.serve.rows import Rows
@@ -143,12 +144,18 @@ class Engine:
 
     def _advance(self, logits: Tensor) -> None:
         """Let every generation take its step from its rows of ``logits [B, V]``."""
-        texts = [generation for generation in self._running if isinstance(generation, Text)]
+        running, usable = [], usable_rows(logits).tolist()
+        for generation in self._running:
+            self.tokens += generation.width
+            if all(usable[row] for row in generation.rows):
+                running.append(generation)
+            else:
+                generation.ticket.fail(UserError(f"the logits of this text are {NOT_FINITE}"))
+        texts = [generation for generation in running if isinstance(generation, Text)]
         at = [text.rows[0] for text in texts]
         chosen = iter(choose(logits[at], texts)) if texts else iter(())
         going_on: list[tuple[Generation, list[int]]] = []
-        for generation in self._running:
-            self.tokens += generation.width
+        for generation in running:
             if isinstance(generation, Text) and generation.accept(next(chosen)):
                 going_on.append((generation, generation.rows))
             elif isinstance(generation, Beams):

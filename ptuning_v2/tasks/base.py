@@ -17,6 +17,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import without_surrogates
 from prefix_tuning.objectives import IGNORE
 from ptuning_v2.arguments import DataTrainingArguments
 
@@ -253,7 +254,8 @@ def read_hub(repository: str, configuration: str | None, split: str) -> list[dic
     from datasets import load_dataset
 
     try:
-        return load_dataset(repository, configuration, split=split).to_list()
+        rows = load_dataset(repository, configuration, split=split).to_list()
+        return [without_surrogates(row) for row in rows]
     except (OSError, ValueError, RuntimeError) as error:
         name = "/".join(filter(None, (repository, configuration)))
         raise UserError(

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import EvalPrediction
 
 from evaluation import classification
+from evaluation.checks import check_finite
 from prefix_tuning.errors import UserError
 from ptuning_v2.arguments import DataTrainingArguments
 from ptuning_v2.tasks.base import (
@@ -114,6 +115,7 @@ class TextData(TaskData[TextRow, Examples[TextRow]]):
     def decide(self, logits: Outputs) -> np.ndarray:
         """Logits ``[N, labels]`` -> class of each row; of stsb ``[N, 1]`` -> its score."""
         logits = first_output(logits)
+        check_finite(logits, f"the logits of {self.name}")
         if self.name == "stsb":
             return logits.reshape(len(logits))
         return logits.argmax(axis=1)

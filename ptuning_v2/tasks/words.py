@@ -15,8 +15,10 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase, TrainingArgumen
 from transformers.trainer_utils import EvalPrediction
 
 from evaluation import tagging
+from evaluation.checks import check_finite
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import write_lines
+from prefix_tuning.finite import check_logits
 from prefix_tuning.objectives import IGNORE
 from ptuning_v2.arguments import DataTrainingArguments
 from ptuning_v2.tasks.base import (
@@ -52,6 +54,9 @@ class Sentence:
 class Aligner:
     """Sentences -> features, the label of each word on its first sub-token.
 
+    Attributes:
+        n_cut: sentences that were too long, so far.
+
     Args:
         tokenizer: of the model; reads words one by one.
         labels: names of the labels in the order of their numbers.
@@ -64,6 +69,7 @@ class Aligner:
         self.tokenizer = tokenizer
         self.numbers = {label: number for number, label in enumerate(labels)}
         self.max_tokens = max_tokens
+        self.n_cut = 0
 
     def encode(self, sentences: Sequence[Sentence]) -> list[Feature]:
         """Tokenize; every other sub-token and what SRL appends is labelled -100.
@@ -78,6 +84,7 @@ class Aligner:
                 feature = self._feature(encoded, row, sentence)
                 if len(feature["labels"]) > self.max_tokens:
                     feature = self._shortened(encoded, row, sentence)
+                    self.n_cut += 1
                 features.append(feature)
         return features
 
@@ -132,6 +139,7 @@ def best_labels(logits: Tensor, labels: Tensor) -> Tensor:
     A Trainer that keeps the logits of a SRL evaluation set needs gigabytes.
     """
     logits = logits[0] if isinstance(logits, tuple) else logits
+    check_logits(logits.flatten(0, 1))  # [B, T, labels] -> [B * T, labels]
     return logits.argmax(dim=-1)
 
 
@@ -177,12 +185,22 @@ class WordData(TaskData[Sentence, Examples[Sentence]]):
         """The labels of the data set, for which it may read its files."""
 
     def encode(self, rows: Sequence[Sentence], training: bool = False) -> Examples[Sentence]:
-        return Examples(self.aligner.encode(rows), rows)
+        before = self.aligner.n_cut
+        features = self.aligner.encode(rows)
+        if cut := self.aligner.n_cut - before:
+            print(
+                f"{cut} of {len(rows)} sentences of {self.name} lose words at their end: there is "
+                f"room for {self.max_tokens} tokens"
+            )
+        return Examples(features, rows)
 
     def decide(self, predictions: Outputs) -> np.ndarray:
         """Logits ``[N, T, labels]``, or already :func:`best_labels`, -> ``[N, T]``."""
         ids = first_output(predictions)
-        return ids.argmax(axis=-1) if ids.ndim == 3 else ids
+        if ids.ndim < 3:
+            return ids
+        check_finite(ids, f"the logits of {self.name}")
+        return ids.argmax(axis=-1)
 
     def compute_metrics(self, p: EvalPrediction, rows: Sequence[Sentence]) -> dict[str, float]:
         """Precision, recall, F1 over all chunks (B-V of SRL included) and accuracy over words.

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from harness.models import load_tokenizer
 from prefix_tuning.errors import UserError
 from prefix_tuning.positions import room
-from ptuning_v2.arguments import Arguments, ModelArguments
+from ptuning_v2.arguments import Arguments, DataTrainingArguments, ModelArguments
 from ptuning_v2.model import checkpoint
 from ptuning_v2.model.utils import TaskType, get_config, get_model, parameter_lines
 from ptuning_v2.tasks.base import TaskData
@@ -62,6 +62,15 @@ def check_length(config: PretrainedConfig, pre_seq_len: int, max_seq_length: int
         )
 
 
+def _tell_task(model_args: ModelArguments, data_args: DataTrainingArguments) -> None:
+    """Say so where prompts were trained for another data set than theirs now."""
+    folder = model_args.prefix_checkpoint
+    task = checkpoint.read_metadata(Path(folder)).get("task", {}) if folder else {}
+    trained = task.get("dataset_name")
+    if trained not in (None, data_args.dataset_name):
+        print(f"note: {folder} was trained for {trained}, and is used for {data_args.dataset_name}")
+
+
 def labels_of_checkpoint(model_args: ModelArguments) -> list[str] | None:
     """The names of the labels that ``--prefix_checkpoint`` was trained with, if it says."""
     folder = model_args.prefix_checkpoint
@@ -100,6 +109,7 @@ def build_trainer(
     meta = checkpoint.metadata(model, model_args, **task)
     if model_args.prefix_checkpoint:
         _check_labels(model_args, data, training_args.do_train)
+        _tell_task(model_args, data_args)
         checkpoint.load(Path(model_args.prefix_checkpoint), model)
     print("\n".join(parameter_lines(model)), flush=True)
     is_qa = task_type is TaskType.QUESTION_ANSWERING

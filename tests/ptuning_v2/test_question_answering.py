@@ -321,3 +321,63 @@ def test_files_of_both_versions_in_the_wild(shared):
     folder = shared / "data" / "squad"
     assert len(read_squad(folder / "allennlp_squad.json", unanswerable=False)) == 5
     assert len(read_squad(folder / "allennlp_squad2.json", unanswerable=True)) == 6
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ({"text": "cat", "answer_start": 0}, "at answer_start 0 stands 'a c' and not 'cat'"),
+        ({"text": "cat", "answer_start": 2.0}, "not a whole number"),
+        ({"text": "cat", "answer_start": "2"}, "not a whole number"),
+        ({"text": "cat", "answer_start": True}, "not a whole number"),
+        ({"text": "cat", "answer_start": float("inf")}, "not a whole number"),
+        ({"text": "cat", "answer_start": -1}, "answer_start -1 is outside"),
+        ({"text": "", "answer_start": 2}, "not a text, or empty"),
+        ({"text": None, "answer_start": 2}, "not a text, or empty"),
+        ({"text": ["cat"], "answer_start": 2}, "not a text, or empty"),
+    ],
+)
+def test_answers_stand_where_they_should(write, answer, message):
+    content = _squad(("who sat?", [_answer("cat")], {}), ("who?", [answer], {}))
+    with pytest.raises(UserError, match=r"dev\.json, question q1: .*" + message):
+        read_squad(write("dev.json", content), unanswerable=True)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("id", None), ("id", ["q"]), ("id", True), ("id", ""), ("id", {"a": 1}),
+        ("question", None), ("question", ["who"]), ("question", 5), ("answers", "cat"),
+        ("answers", None), ("answers", {"text": "cat"}), ("is_impossible", "false"),
+        ("context", None), ("context", ["a"]), ("context", {}),
+    ],
+)  # fmt: skip
+def test_fields_of_wrong_types(write, place, value):
+    content = _squad(("who sat?", [_answer("cat")], {}))
+    paragraph = content["data"][0]["paragraphs"][0]
+    (paragraph if place == "context" else paragraph["qas"][0])[place] = value
+    with pytest.raises(UserError, match=r"dev\.json, .*question"):
+        read_squad(write("dev.json", content), unanswerable=True)
+
+
+def test_an_id_comes_once(write, parse, bert_tokenizer):
+    content = _squad(("who sat?", [_answer("cat")], {}), ("who?", [_answer("cat")], {}))
+    for qas in content["data"][0]["paragraphs"][0]["qas"]:
+        qas["id"] = "same"
+    write("dev-v1.1.json", content)
+    data = SQuAD(bert_tokenizer, *parse("qa", "squad")[1:])
+    with pytest.raises(UserError, match=r"dev-v1\.1\.json: two questions have the id same"):
+        data.read("validation")
+
+
+def test_logits_that_are_not_finite_answer_nothing(write, parse, bert_tokenizer):
+    write("dev-v1.1.json", _squad(("who sat?", [_answer("cat")], {})))
+    data = SQuAD(bert_tokenizer, *parse("qa", "squad")[1:])
+    examples = data.encode(data.read("validation"))
+    logits = np.zeros((len(examples), data.max_seq_length), dtype=np.float32)
+    assert data.predict(examples, (logits, logits)).texts
+    bad = logits.copy()
+    bad[0, 3] = np.nan
+    for pair in ((bad, logits), (logits, bad)):
+        with pytest.raises(UserError, match="not finite numbers, which predict nothing"):
+            data.predict(examples, pair)

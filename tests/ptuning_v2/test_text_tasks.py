@@ -19,7 +19,8 @@ from ptuning_v2.tasks.base import Collator, draw
 from ptuning_v2.tasks.glue.dataset import GLUE_TASKS, GlueDataset, read_glue
 from ptuning_v2.tasks.qa.dataset import SQuAD
 from ptuning_v2.tasks.srl.dataset import SRLDataset
-from ptuning_v2.tasks.superglue.dataset import SuperGlueDataset, compose, read_superglue
+from ptuning_v2.tasks.superglue.dataset import SuperGlueDataset
+from ptuning_v2.tasks.superglue.records import compose, read_superglue
 
 # Files
 
@@ -504,3 +505,67 @@ def test_every_glue_file_of_a_few_lines(shared):
             assert not any(labelled) if path.name.startswith("test") else all(labelled), path
             seen += len(rows)
     assert seen >= 8 * 6
+
+
+@pytest.mark.parametrize("score", ["nan", "inf", "1e9", "-0.1", "5.01"])
+def test_scores_of_stsb_have_a_range(write, score):
+    path = write("file.tsv", f"index\tsentence1\tsentence2\tscore\n0\ta\tb\t{score}\n")
+    with pytest.raises(UserError, match=r"file\.tsv, line 2: the score .* not between 0 and 5"):
+        read_glue("stsb", path)
+
+
+def test_lines_of_qqp_that_are_cut_are_counted(write, capsys):
+    header = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
+    path = write("train.tsv", header + "3\t4\t5\ta\tb\t1\n3\t4\n5\n4\t4\t5\tc\td\t0\n")
+    assert [row.pairs for row in read_glue("qqp", path)] == [(("a", "b"),), (("c", "d"),)]
+    assert "left out 2 of 4 lines, which have fewer than 6 columns; the first is line 3" in (
+        capsys.readouterr().out
+    )
+    with pytest.raises(UserError, match=r"line 3: 7 columns, expected 6"):
+        read_glue("qqp", write("b.tsv", header + "3\t4\t5\ta\tb\t1\n3\t4\t5\ta\tb\t1\t\n"))
+
+
+def test_rows_of_glue_keep_the_numbers_of_their_file(write):
+    for name, index, text in [("rte", "index", "sentence1\tsentence2"),
+                              ("qqp", "id", "question1\tquestion2")]:  # fmt: skip
+        lines = [f"{index}\t{text}", "7\ta\tb", "3\tc\td", ""]
+        rows = read_glue(name, write("test.tsv", "\n".join(lines)))
+        assert [row.idx for row in rows] == [7, 3]
+        with pytest.raises(UserError, match="line 3: two rows have the number 7"):
+            read_glue(name, write("test.tsv", "\n".join([*lines[:2], "7\tc\td"])))
+        with pytest.raises(UserError, match=r"line 3: '-1' is no number of a row"):
+            read_glue(name, write("test.tsv", "\n".join([*lines[:2], "-1\tc\td"])))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"start": 0, "end": 99}, "outside the passage of 9"),
+        ({"start": -1, "end": 2}, "outside the passage"),
+        ({"start": 3, "end": 2}, "outside the passage"),
+        ({"start": 0.0, "end": 2}, "no whole numbers"),
+        ({"start": True, "end": 2}, "no whole numbers"),
+        ({"start": 0}, "no field 'end'"),
+    ],
+)
+def test_entities_of_record_lie_in_their_text(write, change, message):
+    row = {
+        "idx": 0,
+        "passage": {"text": "Ann. Bob.", "entities": [change]},
+        "qas": [{"idx": 0, "query": "@placeholder won", "answers": [{"text": "Ann"}]}],
+    }
+    with pytest.raises(UserError, match=r"val\.jsonl, line 1 is no ReCoRD record: .*" + message):
+        read_superglue("record", write("val.jsonl", json.dumps(row)))
+    row["passage"]["entities"] = [{"start": 0, "end": 2}, {"start": 5, "end": 7}]
+    path = write("val.jsonl", json.dumps(row))
+    assert [r.entity for r in read_superglue("record", path)] == ["Ann", "Bob"]
+    for answers in ([{"text": ""}], [{"text": None}], [{"text": ["Ann"]}]):
+        wrong = {**row, "qas": [{**row["qas"][0], "answers": answers}]}
+        with pytest.raises(UserError, match="not a text, or empty"):
+            read_superglue("record", write("val.jsonl", json.dumps(wrong)))
+    with pytest.raises(UserError, match=r"line 2 .*another record has the idx"):
+        read_superglue("record", write("val.jsonl", f"{json.dumps(row)}\n" * 2))
+    for idx in ("0", 0.5, True, None, [0]):
+        wrong = {**row, "qas": [{**row["qas"][0], "idx": idx}]}
+        with pytest.raises(UserError, match="not a whole number"):
+            read_superglue("record", write("val.jsonl", json.dumps(wrong)))

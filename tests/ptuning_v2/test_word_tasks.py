@@ -345,3 +345,30 @@ def test_wnut17_run(shared, parse, bert_tokenizer):
         EvalPrediction(np.maximum(batch["labels"].numpy(), 0), batch["labels"].numpy()), ()
     )
     assert found["f1"] == found["accuracy"] == 1.0
+
+
+def test_columns_and_tags_of_every_line(write):
+    for line, message in [
+        ("a O O", "3 columns, the first line has 2"),
+        ("a L-PER", "tag 'L-PER'; tags of BILOU are not scored"),
+        ("a U-PER", "tag 'U-PER'; tags of BILOU are not scored"),
+        ("a o", "tag 'o'; expected O"),
+        ("a B", "tag 'B'; expected O"),
+        ("\tO", "the token is empty"),
+    ]:
+        with pytest.raises(UserError, match=r"train\.txt, line 3: " + message):
+            read_columns(write("train.txt", f"b B-PER\n\n{line}\n"))
+
+
+def test_words_that_begin_as_documents_and_lone_carriage_returns(write):
+    text = "-DOCSTART- O\r\r-DOCSTART-x B-PER\rb O\r\rc O\r"
+    first, second = read_columns(write("train.txt", text))
+    assert (first.words, second.words) == (("-DOCSTART-x", "b"), ("c",))
+
+
+def test_logits_that_are_not_finite_give_no_tag():
+    logits = torch.zeros(2, 3, 4)
+    logits[1, 2, 1] = torch.nan
+    assert best_labels(torch.zeros(2, 3, 4), logits).shape == (2, 3)
+    with pytest.raises(UserError, match="not finite numbers, which predict nothing"):
+        best_labels(logits, logits)

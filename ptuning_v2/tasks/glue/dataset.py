@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +69,9 @@ _COLA_COLUMNS = ["source", "label", "mark", "sentence"]
 def read_glue(name: str, path: Path) -> list[TextRow]:
     """Read one file of the official release.
 
-    Labels may be absent (test sets), and may be numbers where the release has names.
+    Labels may be absent (test sets), and may be numbers where the release has names. Where a file
+    numbers its rows, these numbers are kept. Rows of QQP that a line break cuts in two, as some of
+    the official file, are left out, and their number is printed.
 
     Raises:
         UserError: a column is missing, or a line is malformed, naming file and line.
@@ -84,10 +88,15 @@ def read_glue(name: str, path: Path) -> list[TextRow]:
     missing = [column for column in task.texts if column not in header]
     if missing:
         raise UserError(f"{path}, line 1: there is no column {missing[0]!r}, found {header}")
-    rows: list[TextRow] = []
+    index = "index" if "index" in header else None
+    if "id" in header and task.label not in header:  # QQP's test set; elsewhere pairs have ids
+        index = "id"
+    rows: dict[int, TextRow] = {}
+    broken: list[str] = []
     for cells, where in lines:
         if name == "qqp" and len(cells) < len(header):
-            continue  # some questions of the official training file contain line breaks
+            broken.append(where)
+            continue
         if len(cells) != len(header):
             raise UserError(
                 f"{where}: {len(cells)} columns, expected {len(header)} separated by tabs"
@@ -95,8 +104,23 @@ def read_glue(name: str, path: Path) -> list[TextRow]:
         record = dict(zip(header, cells, strict=True))
         texts = [record[column] for column in task.texts]
         label = _label(task, record[task.label], where) if task.label in record else None
-        rows.append(_row(texts, label, len(rows)))
-    return rows
+        number = len(rows) if index is None else _index(record[index], rows, where)
+        rows[number] = _row(texts, label, number)
+    if broken:
+        print(
+            f"{path}: left out {len(broken)} of {len(lines)} lines, which have fewer than "
+            f"{len(header)} columns; the first is {broken[0].rpartition(', ')[2]}"
+        )
+    return list(rows.values())
+
+
+def _index(text: str, known: Container[int], where: str) -> int:
+    """The number that the file gives a row, by which the benchmark knows its prediction."""
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise UserError(f"{where}: {text!r} is no number of a row")
+    if int(text) in known:
+        raise UserError(f"{where}: two rows have the number {text}")
+    return int(text)
 
 
 def _row(texts: list[str], label: float | None, idx: int) -> TextRow:
@@ -105,10 +129,7 @@ def _row(texts: list[str], label: float | None, idx: int) -> TextRow:
 
 def _label(task: GlueTask, text: str, where: str) -> float:
     if task.labels is None:
-        try:
-            return float(text)
-        except ValueError as error:
-            raise UserError(f"{where}: {text!r} is not a score") from error
+        return _score(text, where)
     numbers = {str(i): i for i in range(len(task.labels))}
     classes = numbers | {label: i for i, label in enumerate(task.labels)}
     if text not in classes:
@@ -116,12 +137,26 @@ def _label(task: GlueTask, text: str, where: str) -> float:
     return classes[text]
 
 
+def _score(value: str | float, where: str) -> float:
+    """A score of STS-B."""
+    try:
+        score = float(value)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {value!r} is not a score") from error
+    if not 0 <= score <= 5:  # nan neither
+        raise UserError(f"{where}: the score {value} is not between 0 and 5")
+    return score
+
+
 def read_glue_hub(name: str, split: str) -> list[TextRow]:
     """A split as the hub has it, where the labels of test sets are -1."""
     task = GLUE_TASKS[name]
     rows = []
-    for record in read_hub(HUB, name, split):
-        label = None if split.startswith("test") else record["label"]
+    for number, record in enumerate(read_hub(HUB, name, split), 1):
+        label, where = None, f"row {number} of the hub's {split} split of {name}"
+        if not split.startswith("test"):
+            value = record["label"]
+            label = _score(value, where) if task.labels is None else _label(task, str(value), where)
         rows.append(_row([record[c] for c in task.hub_texts or task.texts], label, record["idx"]))
     return rows
 

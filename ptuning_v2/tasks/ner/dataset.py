@@ -71,12 +71,13 @@ def read_columns(path: Path, token_column: int = 0) -> list[Sentence]:
     A blank line or ``-DOCSTART-`` ends a sentence, as does the end of the file.
 
     Raises:
-        UserError: a line has too few columns, naming file and line.
+        UserError: a line has too few columns, or another number than the first, or a tag outside
+            the scheme, naming file and line.
     """
     sentences: list[Sentence] = []
     words: list[str] = []
     tags: list[str] = []
-    start = ""
+    start, width = "", 0
 
     def finish() -> None:
         if words:
@@ -89,6 +90,9 @@ def read_columns(path: Path, token_column: int = 0) -> list[Sentence]:
             finish()
             continue
         columns = tagging.split_columns(line)
+        width = width or len(columns)
+        if len(columns) != width:
+            raise UserError(f"{where}: {len(columns)} columns, the first line has {width}")
         if len(columns) < token_column + 2:
             raise UserError(
                 f"{where}: {len(columns)} columns, expected the token in column "
@@ -96,6 +100,7 @@ def read_columns(path: Path, token_column: int = 0) -> list[Sentence]:
             )
         if not columns[token_column]:
             raise UserError(f"{where}: the token is empty")
+        tagging.check_tag(columns[-1], where)
         if not words:
             start = where
         words.append(columns[token_column])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 from transformers import BatchEncoding, PreTrainedTokenizerBase, TrainingArguments
 
 from evaluation import qa
+from evaluation.checks import check_finite
+from evaluation.qa_files import check_answer, check_question_id
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json
 from ptuning_v2.arguments import DataTrainingArguments, QuestionAnwseringArguments
@@ -44,15 +46,24 @@ def read_squad(path: Path, unanswerable: bool) -> list[Question]:
             the question.
     """
     document = read_json(path)
-    questions = []
+    questions: list[Question] = []
     where = "the first article"
     try:
         for article in document["data"]:
             for paragraph in article["paragraphs"]:
                 for qas in paragraph["qas"]:
                     where = f"question {qas['id']}"
-                    questions.append(_question(qas, paragraph["context"]))
-                    _check(questions[-1], unanswerable, f"{path}, {where}")
+                    # Plausible answers of unanswerable questions are not answers.
+                    is_impossible = qas.get("is_impossible", False)
+                    if not isinstance(is_impossible, bool):
+                        raise TypeError(f"is_impossible is {is_impossible!r}")
+                    found = {
+                        "id": qas["id"],
+                        "question": qas["question"],
+                        "context": paragraph["context"],
+                        "answers": [] if is_impossible else qas["answers"],
+                    }
+                    questions.append(_question(found, unanswerable, f"{path}, {where}"))
     except UserError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -64,35 +75,42 @@ def read_squad(path: Path, unanswerable: bool) -> list[Question]:
     return questions
 
 
-def _question(qas: dict[str, Any], context: str) -> Question:
-    # Plausible answers of unanswerable questions are not answers.
-    answers = [] if qas.get("is_impossible") else qas["answers"]
-    return Question(
-        qas["id"],
-        qas["question"].lstrip(),
-        context,
-        tuple(answer["text"] for answer in answers),
-        tuple(int(answer["answer_start"]) for answer in answers),
-    )
+def _question(found: Mapping[str, Any], unanswerable: bool, where: str) -> Question:
+    """Check a question of a file or of the hub.
 
-
-def _check(question: Question, unanswerable: bool, where: str) -> None:
-    if not question.answers and not unanswerable:
+    Args:
+        found: ``id``, ``question``, ``context`` and ``answers``, a list of ``text`` and
+            ``answer_start``.
+    """
+    for name in ("question", "context"):
+        if not isinstance(found[name], str):
+            raise UserError(f"{where}: the {name} is not a text: {found[name]!r:.80}")
+    answers = found["answers"]
+    texts = tuple(check_answer(answer, found["context"], where) for answer in answers)
+    if not texts and not unanswerable:
         raise UserError(f"{where} has no answer: use --dataset_name squad_v2")
-    for text, start in zip(question.answers, question.starts, strict=True):
-        if not 0 <= start <= len(question.context) - len(text):
-            raise UserError(f"{where}: answer_start {start} is outside the paragraph")
+    number = check_question_id(found["id"], (), where)
+    starts = tuple(answer["answer_start"] for answer in answers)
+    return Question(number, found["question"].lstrip(), found["context"], texts, starts)
 
 
-def _from_hub(record: dict[str, Any]) -> Question:
-    answers = record["answers"]
-    return Question(
-        record["id"],
-        record["question"].lstrip(),
-        record["context"],
-        tuple(answers["text"]),
-        tuple(answers["answer_start"]),
-    )
+def questions_of_hub(rows: Iterable[dict[str, Any]], unanswerable: bool) -> list[Question]:
+    """The questions of a split of the hub, checked as those of a file."""
+    questions = []
+    for number, row in enumerate(rows, 1):
+        columns = row["answers"]
+        pairs = zip(columns["text"], columns["answer_start"], strict=True)
+        answers = [{"text": text, "answer_start": start} for text, start in pairs]
+        where = f"row {number} of the hub"
+        questions.append(_question({**row, "answers": answers}, unanswerable, where))
+    return questions
+
+
+def check_ids(questions: Sequence[Question], where: str) -> None:
+    """Refuse an id that comes twice: answers are known by them."""
+    known: set[str] = set()
+    for question in questions:
+        known.add(check_question_id(question.id, known, where))
 
 
 class Windows(Examples[Window]):
@@ -130,10 +148,15 @@ class SQuAD(TaskData[Question, Windows]):
 
     def read(self, split: str) -> list[Question]:
         if self.data_args.data_dir is None:
-            return [_from_hub(record) for record in read_hub(HUB[self.name], None, split)]
-        part = "dev" if split == "validation" else split
-        name = f"{part}-{VERSIONS[self.name]}.json"
-        return read_squad(locate(self.data_args.data_dir, self.name, [name]), self.unanswerable)
+            rows = read_hub(HUB[self.name], None, split)
+            questions, where = questions_of_hub(rows, self.unanswerable), "the hub"
+        else:
+            part = "dev" if split == "validation" else split
+            name = f"{part}-{VERSIONS[self.name]}.json"
+            path = locate(self.data_args.data_dir, self.name, [name])
+            questions, where = read_squad(path, self.unanswerable), str(path)
+        check_ids(questions, where)
+        return questions
 
     def encode(self, rows: Sequence[Question], training: bool = False) -> Windows:
         """Questions -> windows; in training with the positions of the first answer."""
@@ -188,6 +211,8 @@ class SQuAD(TaskData[Question, Windows]):
             logits: of starts and of ends, each ``[windows, T]``.
         """
         starts, ends = logits[:2]
+        for values in (starts, ends):
+            check_finite(values, f"the logits of {self.name}")
         return postprocess_qa_predictions(
             examples.questions,
             examples.rows,
