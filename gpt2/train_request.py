@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2.arguments import (
@@ -18,6 +19,7 @@ from gpt2.arguments import (
 )
 from gpt2.tuning import TuningMode
 from harness.flags import Parser
+from harness.identity import settings_of
 
 if TYPE_CHECKING:
     from gpt2.run_arguments import RunArguments
@@ -34,18 +36,28 @@ class TrainRequest:
 
     def settings(self) -> dict[str, Any]:
         """The flags that decide what a run computes, as JSON values."""
-        of_run = (
-            "per_device_train_batch_size gradient_accumulation_steps learning_rate weight_decay "
-            "num_train_epochs max_steps warmup_steps max_grad_norm seed data_seed length_groups "
-            "adam_beta1 adam_beta2 adam_epsilon bf16 fp16"
-        )
-        of_data = "train_data_file task_mode separator source_prefix train_size sample_seed"
-        settings = {name: getattr(self.run, name) for name in of_run.split()}
-        settings["lr_scheduler_type"] = str(self.run.lr_scheduler_type)
-        settings["optim"] = getattr(self.run.optim, "value", self.run.optim)
-        settings |= vars(self.model) | vars(self.tuning)
-        settings |= {name: getattr(self.data, name) for name in of_data.split()}
-        return {k: v for k, v in settings.items() if k not in ("cache_dir", "init_random")}
+        settings = {}
+        for part in (self.model, self.tuning, self.data):
+            settings |= {name: value for name, value in vars(part).items() if name not in FREE}
+        settings |= settings_of(self.run, FREE)
+        return {
+            **settings,
+            "optim": getattr(self.run.optim, "value", self.run.optim),
+            "world_size": self.run.world_size,
+        }
+
+    def data_files(self) -> dict[str, Path | None]:
+        """The files that decide what a run computes, by flag."""
+        found = {**vars(self.data), **vars(self.tuning)}
+        names = ("train_data_file", "eval_data_file", "init_file")
+        return {name: Path(found[name]) if found.get(name) else None for name in names}
+
+
+FREE = {
+    *("cache_dir", "init_random", "line_by_line", "model_type"),
+    *("test_data_file", "generate", "score", "results_dir", "evaluate_train_set"),
+}
+"""Flags of ours that may change when a run goes on."""
 
 
 def parse(argv: Sequence[str] | None, defaults: Mapping[str, Any] | None = None) -> TrainRequest:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import glob
+import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import (
     PreTrainedModel,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -21,8 +21,10 @@ from transformers import (
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from harness.trainer import LogWithEveryCheckpoint
+from harness.loop import SafeTrainer
 from prefix_tuning.checkpoint import read_tensors
+from prefix_tuning.errors import UserError
+from prefix_tuning.files import read_json_object, write_json
 
 
 class LengthGroupedSampler(Sampler[int]):
@@ -64,7 +66,7 @@ class LengthGroupedSampler(Sampler[int]):
         yield from torch.cat([*(batches[i] for i in shuffled), last]).tolist()
 
 
-class TableToTextTrainer(Trainer):
+class TableToTextTrainer(SafeTrainer):
     """What prefix- and fine-tuning share: example order, log and checkpoints.
 
     Args:
@@ -84,7 +86,6 @@ class TableToTextTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self._write = save
         self._length_groups = length_groups
-        self.add_callback(LogWithEveryCheckpoint())
         self.add_callback(_KeepBest(save))
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
@@ -209,11 +210,21 @@ class Trainer_Both(Trainer_Prefix):
 class _KeepBest(TrainerCallback):
     """Keep the weights of the best evaluation in ``<run>/<run>-checkpoint-<step>``.
 
-    The original calls this early stopping; it never stops. The folder's name is the original's.
+    The original calls this early stopping; it never stops. The folder's name is the original's. A
+    run that begins or goes on keeps what is there until it finds a better one.
     """
 
     def __init__(self, save: Callable[[Path], None]) -> None:
         self.save = save
+        self.best: float | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look up what is kept already."""
+        logged = {log["step"]: log["eval_loss"] for log in state.log_history if "eval_loss" in log}
+        found = [_loss_of(folder, logged) for folder in best_checkpoints(_run(args))]
+        self.best = min((loss for loss in found if loss is not None), default=None)
 
     def on_evaluate(
         self,
@@ -222,18 +233,40 @@ class _KeepBest(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
+        """Keep the weights if their loss is less than any before."""
         loss = kwargs["metrics"].get("eval_loss")
-        if loss is None or not state.is_world_process_zero:
+        if loss is None or not math.isfinite(loss) or not state.is_world_process_zero:
             return
-        if state.best_metric is not None and loss >= state.best_metric:
+        if self.best is not None and loss >= self.best:
             return
-        state.best_metric = loss
-        run = Path(str(args.output_dir))
+        self.best, run = loss, _run(args)
         older = best_checkpoints(run)
-        self.save(run / f"{run.name}-checkpoint-{state.global_step}")
+        best = run / f"{run.name}-checkpoint-{state.global_step}"
+        (best / EVALUATION).unlink(missing_ok=True)
+        self.save(best)
+        write_json(best / EVALUATION, {"step": state.global_step, "eval_loss": loss})
         for folder in older:
-            if folder.name != f"{run.name}-checkpoint-{state.global_step}":
+            if folder != best:
                 shutil.rmtree(folder)
+
+
+EVALUATION = "evaluation.json"
+"""In the folder of the best evaluation, written last: its step and its loss."""
+
+
+def _run(args: TrainingArguments) -> Path:
+    assert args.output_dir is not None
+    return Path(args.output_dir)
+
+
+def _loss_of(best: Path, logged: Mapping[int, float]) -> float | None:
+    """The loss that a folder was kept for; None if that is unknown, as when it is not complete."""
+    try:
+        loss = read_json_object(best / EVALUATION)["eval_loss"]
+    except (UserError, KeyError):
+        step = best.name.rpartition("-")[2]
+        loss = logged.get(int(step)) if step.isdecimal() else None
+    return loss if isinstance(loss, float) and math.isfinite(loss) else None
 
 
 def best_checkpoints(run: Path) -> list[Path]:

@@ -20,10 +20,11 @@ from gpt2.train_control import add_pad_row
 from gpt2.train_request import TrainRequest
 from gpt2.trainer_prefix import TableToTextTrainer
 from gpt2.tuning.base import Setting
-from harness import report
+from harness import loop, report
 from harness.folder import AGAIN, RunFolder
 from harness.models import load_causal_lm, load_tokenizer
 from harness.trainer import set_up
+from prefix_tuning import fingerprint
 from prefix_tuning.activation import fuse_activations
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object, write_json
@@ -41,6 +42,7 @@ def run_folder(request: TrainRequest) -> RunFolder:
         leftovers=("loss.png", "checkpoint-*", best),
         overwrite=request.run.overwrite_output_dir,
         resume_from=request.run.resume_from_checkpoint,
+        data=request.data_files(),
     )
 
 
@@ -51,11 +53,11 @@ def train(request: TrainRequest) -> Path:
         UserError: the folder, the data or the model is not what the request needs.
     """
     folder = run_folder(request)
-    state = folder.state()
-    if state.kind == "finished":
-        print(f"{folder.path} is trained already; {AGAIN}")
-    else:
-        _train(request, folder, state.checkpoint)
+    with folder.held() as state:
+        if state.kind == "finished":
+            print(f"{folder.path} is trained already; {AGAIN}")
+        else:
+            _train(request, folder, state.checkpoint)
     return folder.path
 
 
@@ -67,6 +69,7 @@ def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -
     print(f"loading {name} ...", flush=True)
     tokenizer = load_tokenizer(model_args.tokenizer_name or name, model_args.cache_dir)
     model = load_causal_lm(name, model_args.dtype, model_args.cache_dir)
+    folder.check_base(fingerprint.describe(model, name))
     if model_args.activation == "fused":
         fuse_activations(model)
     layout = TASKS[data_args.task_mode].layout
@@ -103,7 +106,7 @@ def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -
     built.sizes.write(folder.path)
     before = _step_of(resume_from)
     trainer = built.trainer
-    result = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    result = loop.train(trainer, folder, resume_from)
     built.save(folder.path)
     write_json(folder.path / "train_results.json", _costs(trainer, result, before))
     _finish(trainer, folder.path, run_args.evaluate_train_set == "yes")

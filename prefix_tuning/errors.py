@@ -18,6 +18,10 @@ NOT_FINITE = (
 """The end of a sentence about logits or scores."""
 
 
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM."""
+
+
 def run_command(main: Callable[[Sequence[str] | None], object]) -> None:
     """Run ``main(None)`` as a command line program.
 

@@ -50,7 +50,11 @@ def check_same(described: dict[str, Any], model: PreTrainedModel, where: str) ->
         described: the value of :func:`describe` at that time.
         where: the checkpoint, for the message.
     """
-    now = describe(model, "")
+    compare(described, describe(model, ""), where)
+
+
+def compare(described: dict[str, Any], now: dict[str, Any], where: str) -> None:
+    """:func:`check_same` of two values of :func:`describe`."""
     wanted = f"{where} belongs to {described['name_or_path']} ({described['model_type']}"
     advice = "give the model it was trained on with --model_name_or_path"
     for key in ("model_type", "shape"):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import flags
 from harness.flags import HIDDEN, flag, required
+from harness.identity import settings_of
 from harness.ranges import COUNT, FINITE, FRACTION, WIDTH
 from prefix_tuning.errors import UserError
 from ptuning_v2.tasks.utils import DATASETS, TASKS
@@ -265,19 +266,31 @@ FREE = {
     *("use_fast_tokenizer", "cache_dir", "config_name", "tokenizer_name", "use_auth_token"),
     *("data_dir", "max_predict_samples", "predict_split", "overwrite_cache"),
     *("dataset_config_name", "train_file", "validation_file", "test_file"),
-    *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "do_train", "do_eval"),
-    *("do_predict", "per_device_eval_batch_size", "report_to", "run_name", "project"),
-    *("disable_tqdm", "use_cpu", "local_rank", "debug", "label_names", "skip_memory_metrics"),
 }
-"""The flags that may change when a run goes on: paths, and what is shown, stored or predicted."""
-_FREE_BEGINNINGS = ("log", "save_", "hub_", "push_", "dataloader_", "ddp_", "trackio_", "torch_")
+"""The flags that may change when a run goes on, besides those of Trainer."""
 
 
 def settings(args: Arguments) -> dict[str, Any]:
     """What must not change when a run goes on, as JSON values: every flag but the free ones."""
-    found = {field.name: getattr(part, field.name) for part in args for field in fields(part)}
-    return {
-        name: value if isinstance(value, int | float | None) else str(value)
-        for name, value in found.items()
-        if name not in FREE and not name.startswith(_FREE_BEGINNINGS)
-    }
+    found = [settings_of(part, FREE) for part in args]
+    merged = {name: value for part in found for name, value in part.items()}
+    return {**merged, "world_size": args.training_args.world_size}
+
+
+def data_files(args: Arguments) -> dict[str, Path | None]:
+    """The data set's files below ``--data_dir``, by name: their content must not change either.
+
+    A folder of the data set's own name, as the official archives have it, is looked into alone.
+    """
+    if args.data_args.data_dir is None:
+        return {"data_dir": None}
+    folder = Path(args.data_args.data_dir)
+    wanted = args.data_args.dataset_name.replace("_", "")
+    own = [p for p in folder.iterdir() if p.is_dir() and _plain(p.name) == wanted]
+    files = [p for base in own or [folder] for p in base.rglob("*") if p.is_file()]
+    files += [p for p in folder.iterdir() if own and p.is_file()]
+    return {f"data_dir/{p.relative_to(folder).as_posix()}": p for p in sorted(files)}
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())

@@ -5,8 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from harness.folder import AGAIN, RunFolder
-from prefix_tuning.errors import UserError
+from harness.folder import RunFolder
 from seq2seq.arguments import Arguments
 
 HISTORY = "log_history.json"
@@ -47,19 +46,17 @@ def of(args: Arguments) -> RunFolder:
         finished=HISTORY,
         leftovers=(RESUME, "loss.png", "metrics.json", "runs", BEST, EPOCHS),
         overwrite=args.overwrite_output_dir,
-        newest=_newest,
+        checkpoints=_checkpoints,
+        older=_fault,
     )
 
 
-def _newest(folder: Path) -> Path | None:
-    """Where an unfinished run goes on.
+def _checkpoints(folder: Path) -> list[Path]:
+    """Where an unfinished run goes on."""
+    return [folder / RESUME] if (folder / RESUME).is_file() else []
 
-    Raises:
-        UserError: the checkpoint was cut off, as by a copy that did not end.
-    """
-    path = folder / RESUME
-    if not path.is_file():
-        return None
-    if not zipfile.is_zipfile(path):  # PyTorch's format, whose table is at its end
-        raise UserError(f"{path} is damaged: copy it again; {AGAIN}")
-    return path
+
+def _fault(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint that has no manifest."""
+    # PyTorch's format has its table at its end.
+    return None if zipfile.is_zipfile(checkpoint) else "is damaged"

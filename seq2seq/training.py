@@ -16,7 +16,7 @@ from transformers import set_seed
 from transformers.utils import logging as library_logging
 
 from harness import report
-from harness.folder import AGAIN
+from harness.folder import AGAIN, RunFolder
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import write_json
 from seq2seq import predict, run_folder
@@ -42,16 +42,17 @@ def run(args: Arguments) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     is_first = True
     if args.do_train:
-        state = run_folder.of(args).state()
-        if state.kind == "finished":
-            print(f"{args.output_dir} is trained already; {AGAIN}")
-        else:
-            is_first = train(args, state.checkpoint).is_global_zero
+        folder = run_folder.of(args)
+        with folder.held() as state:
+            if state.kind == "finished":
+                print(f"{args.output_dir} is trained already; {AGAIN}")
+            else:
+                is_first = train(args, state.checkpoint, folder).is_global_zero
     if args.do_predict and is_first:
         predict.evaluate(predict.of_run(args) if args.do_train else args)
 
 
-def train(args: Arguments, resume_from: Path | None) -> pl.Trainer:
+def train(args: Arguments, resume_from: Path | None, folder: RunFolder) -> pl.Trainer:
     """Train as the flags say, or go on from a checkpoint."""
     columns = Columns(args.source_column, args.target_column)
     records = {
@@ -61,7 +62,7 @@ def train(args: Arguments, resume_from: Path | None) -> pl.Trainer:
     logger = _logger(args)
     set_seed(args.seed)
     module = MODULES[args.task_mode, args.tuning_mode](args, records, resume_from is not None)
-    return generic_train(module, args, logger, resume_from)
+    return generic_train(module, args, logger, resume_from, folder)
 
 
 def generic_train(
@@ -69,11 +70,13 @@ def generic_train(
     args: Arguments,
     logger: Logger | None = None,
     resume_from: Path | None = None,
+    run: RunFolder | None = None,
 ) -> pl.Trainer:
     """Train ``model`` as the flags say, and save it in the folder of the run.
 
     Args:
         resume_from: checkpoint of a run that was stopped.
+        run: its folder, which is held.
 
     Raises:
         UserError: the devices asked for are not there.
@@ -85,7 +88,7 @@ def generic_train(
         if resume_from:
             print(f"going on from {resume_from}")
         else:  # not earlier: what an old run left is not removed for a mistake
-            run_folder.of(args).create()
+            (run or run_folder.of(args)).create()
         write_json(folder / "git_log.json", git_info())
         counts = [f"{len(model.datasets[split]):,}" for split in ("train", "val")]
         print(f"{counts[0]} training and {counts[1]} validation pairs from {args.data_dir}")

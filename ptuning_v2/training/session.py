@@ -9,16 +9,16 @@ from typing import Any
 from transformers import set_seed
 from transformers.utils import logging as library_logging
 
-from harness import report
+from harness import loop, report
 from harness.folder import AGAIN, RunFolder
 from harness.trainer import set_up
 from prefix_tuning.errors import UserError
-from ptuning_v2.arguments import Arguments, settings
+from ptuning_v2.arguments import Arguments, data_files, settings
 from ptuning_v2.model import checkpoint
 from ptuning_v2.model.utils import sizes
 from ptuning_v2.tasks.base import TaskData
 from ptuning_v2.tasks.families import FAMILIES
-from ptuning_v2.training.trainer_base import BEST, BaseTrainer
+from ptuning_v2.training.trainer_base import BEST, LEAST_LOSS, BaseTrainer
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,10 @@ def run_folder(args: Arguments) -> RunFolder:
         Path(training_args.output_dir),
         settings(args),
         finished="best_results.json",
-        leftovers=("all_results.json", "curves.png", "checkpoint-*", BEST, "export"),
+        leftovers=("all_results.json", "curves.png", "checkpoint-*", BEST, LEAST_LOSS, "export"),
         overwrite=training_args.overwrite_output_dir,
         resume_from=training_args.resume_from_checkpoint,
+        data=data_files(args),
     )
 
 
@@ -77,22 +78,26 @@ def train(args: Arguments) -> Session:
     The model has the weights of the best epoch, or the last where nothing was evaluated.
     """
     folder = run_folder(args)
-    state = folder.state()
-    if state.kind == "finished":
-        print(f"{folder.path} is trained already; {AGAIN}")
-        return load(args.of_trained(folder.path / BEST))
-    session = load(args)
-    if state.kind == "new":  # only now: what was there stays if the data cannot be read
-        folder.create()
-    if state.checkpoint:
-        print(f"going on from {state.checkpoint}", flush=True)
-    sizes(session.trainer.trained_model).write(folder.path)
-    _train(session.trainer, folder.path, state.checkpoint)
-    return session
+    with folder.held() as state:
+        if state.kind == "finished":
+            print(f"{folder.path} is trained already; {AGAIN}")
+            return load(args.of_trained(folder.path / BEST))
+        session = load(args)
+        folder.check_base(session.trainer.meta["base_model"])
+        if state.kind == "new":  # only now: what was there stays if the data cannot be read
+            folder.create()
+        if state.checkpoint:
+            print(f"going on from {state.checkpoint}", flush=True)
+        sizes(session.trainer.trained_model).write(folder.path)
+        _train(session.trainer, folder, state.checkpoint)
+        return session
 
 
-def _train(trainer: BaseTrainer, folder: Path, resume_from: Path | None) -> None:
-    result = trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+def _train(trainer: BaseTrainer, run: RunFolder, resume_from: Path | None) -> None:
+    if not run.records_data():  # begun by an older version, which had the first of equal ones
+        trainer.ties = None
+    folder, result = run.path, loop.train(trainer, run, resume_from)
+    trainer.settle()
     trainer.log_metrics("train", result.metrics)
     trainer.save_metrics("train", result.metrics)
     trainer.save_state()

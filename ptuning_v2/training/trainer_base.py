@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
-from harness.trainer import LogWithEveryCheckpoint
+from harness.best import Ties
+from harness.loop import SafeTrainer
 from prefix_tuning.files import write_json
 from ptuning_v2.model import checkpoint
 
 BEST = "best"
 """Folder in a run of the checkpoint with the best score."""
+LEAST_LOSS = "least-loss"
+"""Folder in a run of the checkpoint with the least loss, while all scores are the same."""
 
 
-class BaseTrainer(Trainer):
+class BaseTrainer(SafeTrainer):
     """Trainer that remembers the epoch with the best score on the evaluation set.
 
     Best is what is strictly greater than all before, and than 0: of equal epochs the first
-    counts. The epoch is numbered from 0. Whenever there is a new best, its weights are written to
-    ``<output_dir>/best`` and the labelled test sets are predicted: the test scores that are
-    reported are those of the epoch that is best on the evaluation set.
+    counts. Where the score is the same or undefined at every evaluation, the one with the least
+    loss is best (:meth:`settle`). The epoch is numbered from 0.
+    Whenever there is a new best, its weights are written to ``<output_dir>/best`` and the labelled
+    test sets are predicted: the test scores that are reported are those of the epoch that is best
+    on the evaluation set.
 
     Args:
         compute_metrics: ``compute_metrics(p, rows)`` scores logits and labels ``p`` of ``rows``,
@@ -59,8 +65,8 @@ class BaseTrainer(Trainer):
         self.predict_dataset = predict_dataset or {}
         self.meta = meta
         self.best_metrics: dict[str, Any] = {"best_epoch": 0, f"best_eval_{test_key}": 0}
-        self.add_callback(LogWithEveryCheckpoint())
-        self.add_callback(_RestoreBest(self.best_metrics))
+        self.ties: Ties | None = Ties()
+        self.add_callback(_RestoreBest(self))
 
     def _score_rows(self, p: EvalPrediction) -> dict[str, float]:
         assert self._score is not None
@@ -88,16 +94,36 @@ class BaseTrainer(Trainer):
         return metrics
 
     def _track(self, metrics: dict[str, float]) -> None:
-        score = metrics[f"eval_{self.test_key}"]
-        if score > self.best_metrics[f"best_eval_{self.test_key}"]:
-            self._note_best(metrics)
+        score = metrics.get(f"eval_{self.test_key}")
+        if score is not None and score > (self.best_metrics[f"best_eval_{self.test_key}"] or 0):
+            self._note_best(metrics, self.state.epoch)
             self.save_model(str(self.folder / BEST))
-        self.log(dict(self.best_metrics))
+        if self.ties and self.ties.least(self.state.global_step, score, metrics.get("eval_loss")):
+            self.save_model(str(self.folder / LEAST_LOSS))
+        self._log_best()
 
-    def _note_best(self, metrics: dict[str, float]) -> None:
-        assert self.state.epoch is not None
-        self.best_metrics["best_epoch"] = math.ceil(round(self.state.epoch, 6)) - 1
-        self.best_metrics[f"best_eval_{self.test_key}"] = metrics[f"eval_{self.test_key}"]
+    def _log_best(self) -> None:
+        self.log({name: value for name, value in self.best_metrics.items() if value is not None})
+
+    def settle(self) -> None:
+        """Where the score was the same at every evaluation, let the loss choose the best one."""
+        folder, ties = self.folder / LEAST_LOSS, self.ties
+        logs = [log for log in self.state.log_history if "eval_loss" in log]
+        if ties and ties.is_always_equal and ties.n_evaluation > 1 and folder.is_dir():
+            (chosen,) = [log for log in logs if log["step"] == ties.step][-1:]
+            checkpoint.load(folder, self.trained_model)
+            self._note_best(chosen, chosen["epoch"])
+            self.save_model(str(self.folder / BEST))
+            self._log_best()
+        if self.is_world_process_zero():
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _note_best(self, metrics: dict[str, float], epoch: float | None) -> None:
+        assert epoch is not None
+        self.best_metrics["best_epoch"] = math.ceil(round(epoch, 6)) - 1
+        score = metrics.get(f"eval_{self.test_key}")
+        defined = score is not None and math.isfinite(score)
+        self.best_metrics[f"best_eval_{self.test_key}"] = score if defined else None
         for name, dataset in self.predict_dataset.items():
             if name.startswith("test") and "labels" in dataset[0]:
                 scores = self.predict(dataset, metric_key_prefix="test").metrics or {}
@@ -127,11 +153,14 @@ class BaseTrainer(Trainer):
 class _RestoreBest(TrainerCallback):
     """A resumed run knows its best epoch from the log that came with the checkpoint."""
 
-    def __init__(self, best_metrics: dict[str, Any]) -> None:
-        self.best_metrics = best_metrics
+    def __init__(self, trainer: BaseTrainer) -> None:
+        self.trainer = trainer
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        trainer, key = self.trainer, f"eval_{self.trainer.test_key}"
         for log in state.log_history:
-            self.best_metrics |= {k: v for k, v in log.items() if k.startswith("best_")}
+            trainer.best_metrics |= {k: v for k, v in log.items() if k.startswith("best_")}
+            if trainer.ties and "eval_loss" in log:
+                trainer.ties.least(log["step"], log.get(key), log["eval_loss"])

@@ -46,8 +46,8 @@ class QuestionAnsweringTrainer(ExponentialTrainer):
             output = output._replace(metrics={**(output.metrics or {}), **named})
         return output
 
-    def _note_best(self, metrics: dict[str, float]) -> None:
-        super()._note_best(metrics)
+    def _note_best(self, metrics: dict[str, float], epoch: float | None) -> None:
+        super()._note_best(metrics, epoch)
         # SQuAD 1.1 and 2.0 have two names for it.
         exact = metrics.get("eval_exact_match", metrics.get("eval_exact"))
         self.best_metrics["best_eval_exact_match"] = exact

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.folder import FINISHED, NEW, RunFolder, State, last_complete_checkpoint
+from harness import manifest
+from harness.folder import FINISHED, NEW, RunFolder, State, trainer_checkpoints
 from prefix_tuning.errors import UserError
 
 SETTINGS = {"seed": 42, "init": None, "sites": ["self"]}
@@ -27,7 +28,9 @@ def checkpoint(run: Path, step: int, complete: bool = True) -> Path:
     path = run / f"checkpoint-{step}"
     path.mkdir(parents=True)
     text = json.dumps({"global_step": step})
-    (path / "trainer_state.json").write_text(text if complete else text[:-3], encoding="utf-8")
+    (path / "trainer_state.json").write_text(text, encoding="utf-8")
+    if complete:
+        manifest.seal(path, folder(run).identity(), step)
     return path
 
 
@@ -41,7 +44,8 @@ def test_a_run_from_its_start_to_its_end(tmp_path: Path) -> None:
     for step in (9, 10):
         checkpoint(run.path, step)
     checkpoint(run.path, 11, complete=False)
-    assert run.state() == State("resume", run.path / "checkpoint-10")
+    cut_off = (run.path / "checkpoint-11", "lacks optimizer.pt")
+    assert run.state() == State("resume", run.path / "checkpoint-10", (cut_off,))
     assert folder(run.path, resume_from="auto").state() == run.state()
     (run.path / "done.json").touch()
     assert run.state() == FINISHED
@@ -73,7 +77,7 @@ def test_a_start_that_was_killed_is_new(tmp_path: Path) -> None:
 
 
 def test_a_new_run_takes_nothing_of_an_old_one(tmp_path: Path) -> None:
-    checkpoint(tmp_path, 4)
+    checkpoint(tmp_path, 4, complete=False)
     (tmp_path / "best" / "export").mkdir(parents=True)
     for name in ("done.json", "loss.png", "thesis.tex"):
         (tmp_path / name).touch()
@@ -105,7 +109,11 @@ def test_damaged_settings_and_files_in_the_way(tmp_path: Path) -> None:
         folder(tmp_path / "run_settings.json").state()
 
 
-def test_there_may_be_no_complete_checkpoint(tmp_path: Path) -> None:
-    checkpoint(tmp_path, 2, complete=False)
-    assert last_complete_checkpoint(tmp_path) is None
-    assert last_complete_checkpoint(tmp_path / "nowhere") is None
+def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    for step in (9, 100, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    (tmp_path / "checkpoint-11").touch()
+    (tmp_path / "checkpoint-x").mkdir()
+    names = [path.name for path in trainer_checkpoints(tmp_path)]
+    assert names == ["checkpoint-100", "checkpoint-10", "checkpoint-9"]
+    assert trainer_checkpoints(tmp_path / "nowhere") == []

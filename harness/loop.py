@@ -1,0 +1,279 @@
+"""Trainer's loop with nothing lost: whole checkpoints, an end that was asked for, divergence."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import TrainOutput
+
+from harness import manifest
+from harness.folder import RunFolder, trainer_checkpoints
+from harness.trainer import LogWithEveryCheckpoint
+from prefix_tuning.errors import Terminated, UserError
+from prefix_tuning.files import read_json_object, write_json
+
+UNFINISHED = "unfinished"
+"""Folder in a run in which a checkpoint is written, until it is complete."""
+UNLOGGED = "unlogged_loss.json"
+"""In a checkpoint: the loss that was added up since the last log, and since which step."""
+
+
+class Diverged(UserError):
+    """The loss or the parameters are no numbers any more."""
+
+
+class Stop:
+    """The signal that asked for the end of training, if any."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def ask(self, number: int, frame: object) -> None:
+        """Handle a signal: the first ends training after the step, the second at once."""
+        if self.signal is not None:
+            self.signal = number
+            self.end()
+        self.signal = number
+        print("stopping after this step, with a checkpoint; again: at once", flush=True)
+
+    def end(self) -> None:
+        """Raise what ends the process, if that was asked for."""
+        if self.signal is not None:
+            raise Terminated if self.signal == signal.SIGTERM else KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[Stop]:
+    """SIGTERM and Ctrl-C are noted, not raised; only in the main thread."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {n: signal.signal(n, stop.ask) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class SafeTrainer(Trainer):
+    """Trainer whose checkpoints are complete or not there, and which stops when it diverges.
+
+    A checkpoint is written in :data:`UNFINISHED` and gets its name when it is complete, on the
+    disk, and its manifest with it. Only then older ones are removed, so many stay as
+    ``save_total_limit`` says.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.identity = ""
+        self.stop = Stop()
+        self.has_begun = False
+        self._is_saving = False
+        self.add_callback(LogWithEveryCheckpoint())
+        self.add_callback(_Stopping(self))
+
+    @property
+    def _run(self) -> Path:
+        assert self.args.output_dir is not None
+        return Path(self.args.output_dir)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """One step.
+
+        Raises:
+            Diverged: its loss is not a number, or infinite.
+        """
+        loss = super().training_step(*args, **kwargs)
+        # With a gradient scaler, steps are skipped until their loss is a number again.
+        if getattr(self.accelerator, "scaler", None) is None and not torch.isfinite(loss).all():
+            raise self._diverged(f"the training loss of step {self.state.global_step + 1}")
+        return loss
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate.
+
+        Raises:
+            Diverged: the loss is not a number, or infinite.
+        """
+        metrics = super().evaluate(*args, **kwargs)
+        for name, value in metrics.items():
+            if name.endswith("_loss") and not math.isfinite(value):
+                raise self._diverged(f"{name} at step {self.state.global_step}")
+        return metrics
+
+    def check_finite(self) -> None:
+        """Refuse to keep or publish what is no numbers.
+
+        Raises:
+            Diverged: a trained parameter is not finite.
+        """
+        assert self.model is not None
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and not torch.isfinite(parameter).all():
+                raise self._diverged(f"{name} at step {self.state.global_step}")
+
+    def _diverged(self, what: str) -> Diverged:
+        kept = trainer_checkpoints(self._run)
+        last = f"the last good state is {kept[0]}" if kept else "no checkpoint had been written yet"
+        return Diverged(
+            f"training diverged: {what} is not a finite number; {last}, and nothing is published: "
+            "lower --learning_rate and start again with --overwrite_output_dir (to a launcher: "
+            "--resume no)"
+        )
+
+    def _get_output_dir(self, trial: Any) -> str:
+        folder = super()._get_output_dir(trial)
+        return os.path.join(folder, UNFINISHED) if self._is_saving else folder
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.check_finite()
+        folder = self._run / UNFINISHED / f"checkpoint-{self.state.global_step}"
+        if self.is_world_process_zero():
+            shutil.rmtree(folder.parent, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        self._is_saving = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit, self._is_saving = limit, False
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            self._complete(folder)
+
+    def _complete(self, folder: Path) -> None:
+        best = self.state.best_global_step
+        if best:  # Trainer's own best, whose folder it has looked for beside this one
+            at = folder if best == self.state.global_step else self._run / f"checkpoint-{best}"
+            found = str(self._run / at.name) if at.is_dir() else None
+            self.state.best_model_checkpoint = found
+            self.state.save_to_json(str(folder / "trainer_state.json"))
+        since = self._globalstep_last_logged
+        if since < self.state.global_step:
+            write_json(folder / UNLOGGED, {"loss": self._tr_loss.item(), "since": since})
+        manifest.seal(folder, self.identity, self.state.global_step)
+        target = self._run / folder.name
+        if target.is_dir() and manifest.fault(target, self.identity):
+            manifest.set_aside(target)
+        if not target.is_dir():  # else it is of the same step already
+            os.replace(folder, target)
+        shutil.rmtree(folder.parent, ignore_errors=True)
+        self._rotate(target)
+
+    def _rotate(self, newest: Path) -> None:
+        limit, best = self.args.save_total_limit, self.state.best_model_checkpoint
+        if not limit or limit < 0:
+            return
+        others = [p for p in trainer_checkpoints(self._run) if p != newest]
+        others.sort(key=lambda p: -p.stat().st_mtime_ns)
+        if best in map(str, others):
+            others.sort(key=lambda p: str(p) != best)
+        for old in others[max(limit - 1, int(best in map(str, others))) :]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        try:
+            super()._load_rng_state(checkpoint)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise _unusable(checkpoint, error) from error
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:  # killed after its last checkpoint
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+
+class _Stopping(TrainerCallback):
+    """Ends training behind the step in which that was asked for, with a checkpoint."""
+
+    def __init__(self, trainer: SafeTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.has_begun = True
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._is_asked():
+            control.should_save = control.should_training_stop = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.trainer.stop.signal is not None and control.should_training_stop:
+            # The epoch may not be over: no evaluation, which a run without a stop would not have.
+            control.should_evaluate = control.should_save = control.should_log = False
+
+    def _is_asked(self) -> bool:
+        """Whether any process was asked to stop: all have to stop at the same step."""
+        trainer = self.trainer
+        asked = trainer.stop.signal or 0
+        if trainer.args.world_size > 1:
+            mine = torch.tensor(asked, device=trainer.args.device)
+            asked = int(trainer.accelerator.gather(mine.reshape(1)).max())
+            trainer.stop.signal = asked or None
+        return asked > 0
+
+
+def train(trainer: SafeTrainer, folder: RunFolder, checkpoint: Path | None) -> TrainOutput:
+    """Train, or go on from a checkpoint.
+
+    Raises:
+        UserError: training diverged, or the checkpoint does not fit.
+        KeyboardInterrupt, Terminated: after the signal, and a checkpoint.
+    """
+    trainer.identity = folder.identity()
+    if trainer.is_world_process_zero():
+        shutil.rmtree(folder.path / UNFINISHED, ignore_errors=True)
+    if checkpoint is not None and (checkpoint / UNLOGGED).is_file():
+        trainer.add_callback(_GoOnAddingUp(trainer, checkpoint))
+    with stopping() as stop:
+        trainer.stop = stop
+        try:
+            result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if checkpoint is None or trainer.has_begun or isinstance(error, UserError):
+                raise
+            raise _unusable(str(checkpoint), error) from error
+    stop.end()
+    trainer.check_finite()
+    return result
+
+
+class _GoOnAddingUp(TrainerCallback):
+    """A run that was stopped between two logs averages its loss over all steps between them."""
+
+    def __init__(self, trainer: SafeTrainer, checkpoint: Path) -> None:
+        self.trainer = trainer
+        self.unlogged = read_json_object(checkpoint / UNLOGGED)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer._tr_loss += self.unlogged["loss"]
+        self.trainer._globalstep_last_logged = self.unlogged["since"]
+
+
+def _unusable(checkpoint: str | None, error: Exception) -> UserError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return UserError(
+        f"{checkpoint} does not fit this run or is damaged ({reason}): copy it again, or move it "
+        "away to go on from an older one"
+    )
