@@ -71,6 +71,7 @@ class DecodeOptions:
         "fused", "GPT-2's GELU as one kernel, or as transformers writes it", choices=ACTIVATIONS
     )
     no_score: bool = flag(False, "leave the texts unscored")
+    overwrite_results: bool = flag(False, "replace texts that other weights, data or search made")
     no_cuda: bool = flag(False, "compute on the CPU even if there is a GPU")
     # Flags of the original that its own runs leave without effect.
     model_type: str | None = flag(None, HIDDEN)

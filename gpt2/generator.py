@@ -91,6 +91,27 @@ class TextGenerator:
             self.trained_task.get("source_prefix"),
         )
 
+    def identity(self, request: DecodeRequest, records: Sequence[Record]) -> Identity:
+        """What makes the texts.
+
+        Raises:
+            UserError: a record does not fit into the model's positions, naming its line.
+        """
+        search = request.how()
+        prompts = self._prompts(request, records)
+        self._check_lengths(records, prompts, search)
+        return Identity(
+            request.folder,
+            prompts,
+            vars(search),
+            str(self.model.dtype),
+            {"data_file": str(request.file), "model": request.model_name_or_path},
+            [record.targets for record in records],
+        )
+
+    def _prompts(self, request: DecodeRequest, records: Sequence[Record]) -> list[list[int]]:
+        return self.format(request).encode_prompts([record.source for record in records])
+
     def generate(
         self, request: DecodeRequest, records: Sequence[Record], unfinished: Path
     ) -> list[str]:
@@ -102,17 +123,9 @@ class TextGenerator:
         Raises:
             UserError: a record does not fit into the model's positions, naming its line.
         """
-        search = request.how()
-        prompts = self.format(request).encode_prompts([record.source for record in records])
-        self._check_lengths(records, prompts, search)
-        identity = Identity(
-            request.folder,
-            prompts,
-            vars(search),
-            str(self.model.dtype),
-            {"data_file": str(request.file), "model": request.model_name_or_path},
-        )
+        search, identity = request.how(), self.identity(request, records)
         n_text = len(records) * max(1, search.n_sample)
+        prompts = self._prompts(request, records)
         run = partial(self._texts, prompts, search, request.batch_size)
         return decode_resumably(unfinished, identity.settings(), n_text, run)
 

@@ -22,6 +22,7 @@ from gpt2.decode_request import DecodeRequest
 from gpt2.records import Record, group_by_source, one_line
 from gpt2.tasks import Task, read_records
 from harness import flags
+from harness.decode import claim, publish
 from prefix_tuning.errors import run_command
 from prefix_tuning.files import write_text
 
@@ -48,10 +49,13 @@ def decode(request: DecodeRequest, generator: TextGenerator | None = None) -> No
     search = request.how()
     stem = Path(request.gen_dir) / f"{request.folder.name}_{request.eval_dataset}"
     stem.parent.mkdir(parents=True, exist_ok=True)
+    owner = generator.identity(request, records).owner()
+    stem = claim(stem, search.name, owner, request.overwrite_results)
     unfinished = stem.with_name(f"{stem.name}_{search.name}.partial")
     texts = generator.generate(request, records, unfinished)
     text_format = generator.format(request)
     prompts = [text_format.prompt(record.source) for record in records]
+    publish(stem.with_name(f"{stem.name}_{search.name}"), owner)
     output = write_results(stem, search.name, request.task, records, prompts, texts)
     unfinished.unlink()
     print(f"{len(texts)} texts in {output}")

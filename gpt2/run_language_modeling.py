@@ -63,6 +63,7 @@ def decode_run(request: TrainRequest, folder: Path) -> None:
                 dtype=model.dtype,
                 activation=model.activation,
                 no_score=data.score == "no",
+                overwrite_results=request.run.overwrite_output_dir,
                 cache_dir=model.cache_dir,
                 empty_sources=data.empty_sources,
             )

@@ -6,12 +6,15 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from glob import escape
+from itertools import count, groupby
 from pathlib import Path
 
 from tqdm import tqdm
 
-from prefix_tuning.files import write_text
+from harness.manifest import digest
+from prefix_tuning.errors import UserError
+from prefix_tuning.files import parse_json, read_json_object, write_json, write_text
 
 Run = Callable[[Sequence[int]], Iterator[tuple[int, str]]]
 """``run(skip)`` yields index and text of everything whose index is not in ``skip``."""
@@ -19,7 +22,7 @@ Run = Callable[[Sequence[int]], Iterator[tuple[int, str]]]
 
 @dataclass(frozen=True)
 class Identity:
-    """What must be equal for a stopped decode to go on; else it starts again.
+    """What makes texts: equal for a stopped decode to go on, and for outputs to be replaced.
 
     Args:
         folder: holds the weights; their names, sizes and times stand for them.
@@ -27,6 +30,7 @@ class Identity:
         search: its options, by name.
         precision: of the computation, as "torch.bfloat16".
         further: anything else that decides the texts (JSON values).
+        references: what the texts are compared with; a stopped decode may go on with others.
     """
 
     folder: Path
@@ -34,16 +38,32 @@ class Identity:
     search: dict[str, object]
     precision: str
     further: dict[str, object] = field(default_factory=dict)
+    references: Iterable[object] = ()
+
+    def owner(self) -> dict[str, object]:
+        """What made the texts, as JSON values; by content, so that a copy is the same."""
+        files = sorted([*self.folder.glob("*.safetensors"), *self.folder.glob("*.bin")])
+        return {
+            "search": self.search,
+            "prompts": _digest(self.prompts),
+            "references": _digest(self.references),
+            "precision": self.precision,
+            "weights": {path.name: digest(path) for path in files},
+        }
 
     def settings(self) -> dict[str, object]:
         """The same as JSON values."""
         return {
             "search": self.search,
-            "prompts": hashlib.sha256(repr(list(self.prompts)).encode()).hexdigest(),
+            "prompts": _digest(self.prompts),
             "precision": self.precision,
             "weights": weights_stamp(self.folder),
             **self.further,
         }
+
+
+def _digest(values: Iterable[object]) -> str:
+    return hashlib.sha256(repr(list(values)).encode()).hexdigest()
 
 
 def weights_stamp(folder: Path) -> list[list[object]]:
@@ -99,11 +119,11 @@ def decode_resumably(path: Path, settings: dict[str, object], n_text: int, run: 
             otherwise it starts again.
         n_text: how many there are.
     """
-    texts = _read(path, settings)
+    texts = _read(path, settings, n_text)
     if texts:
         print(f"going on after {len(texts)} of {n_text} texts")
     else:
-        path.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(settings) + "\n")
     with path.open("a", encoding="utf-8") as file:
         for index, text in run(list(texts)):
             file.write(json.dumps([index, text]) + "\n")
@@ -112,15 +132,83 @@ def decode_resumably(path: Path, settings: dict[str, object], n_text: int, run: 
     return [texts[i] for i in range(n_text)]
 
 
-def _read(path: Path, settings: dict[str, object]) -> dict[int, str]:
+def _read(path: Path, settings: dict[str, object], n_text: int) -> dict[int, str]:
+    """The texts of a decode that was stopped, without the lines that are damaged."""
     if not path.is_file():
         return {}
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what was cut off has no line end
-    try:
-        if not lines or json.loads(lines[0]) != settings:
-            return {}
-        texts = dict(json.loads(line) for line in lines[1:])
-    except ValueError:
+    lines = path.read_bytes().split(b"\n")[:-1]  # what was cut off has no line end
+    if not lines or _parsed(lines[0]) != settings:
         return {}
-    write_text(path, "".join(line + "\n" for line in lines))
+    rows = [_parsed(line) for line in lines[1:]]
+    texts = {row[0]: row[1] for row in rows if _is_text(row, n_text)}
+    damaged = sum(not _is_text(row, n_text) for row in rows)
+    if damaged:
+        print(f"{path}: damaged lines: {damaged}; their texts are decoded again", flush=True)
+    kept = [json.dumps(settings), *(json.dumps([i, text]) for i, text in texts.items())]
+    write_text(path, "".join(f"{line}\n" for line in kept))
     return texts
+
+
+def _parsed(line: bytes) -> object:
+    try:
+        return parse_json(line.decode("utf-8"), "")
+    except (UserError, UnicodeDecodeError):
+        return None
+
+
+def _is_text(row: object, n_text: int) -> bool:
+    if not isinstance(row, list) or [type(value) for value in row] != [int, str]:
+        return False
+    return 0 <= row[0] < n_text
+
+
+def claim(stem: Path, suffix: str, owner: dict[str, object], overwrite: bool = False) -> Path:
+    """A beginning for the names of the outputs that overwrites nothing of another decode.
+
+    Args:
+        stem: the wanted one, ``FOLDER/NAME_SPLIT``; the file of the texts is ``<stem>_<suffix>``.
+        owner: :meth:`Identity.owner` of what is going to be decoded.
+        overwrite: take it whoever has it.
+
+    Returns:
+        ``stem``, or else ``NAME-2_SPLIT`` and so on.
+    """
+    name, _, split = stem.name.rpartition("_")
+    chosen = stem
+    for number in count(2):
+        if overwrite or _is_free(chosen, suffix, owner):
+            break
+        chosen = stem.with_name(f"{name}-{number}_{split}")
+    if chosen != stem:
+        print(
+            f"{stem}_{suffix} holds texts of other weights, data or search: these go to "
+            f"{chosen}_{suffix} (--overwrite_results replaces them)",
+            flush=True,
+        )
+    return chosen
+
+
+def _is_free(stem: Path, suffix: str, owner: dict[str, object]) -> bool:
+    output = stem.with_name(f"{stem.name}_{suffix}")
+    if output.is_file() and not owner_of(output).is_file():
+        return False  # of an older version, or the user's own
+    now = json.loads(json.dumps(owner))
+    for path in stem.parent.glob(f".{escape(stem.name)}_*{MADE_BY}"):
+        before = read_json_object(path)
+        names = now if path == owner_of(output) else ("prompts", "references")
+        if any(before.get(name) != now.get(name) for name in names):
+            return False
+    return True
+
+
+def publish(output: Path, owner: dict[str, object]) -> None:
+    """Note whose texts a file is going to hold: before it is written, for a kill in between."""
+    write_json(owner_of(output), owner)
+
+
+MADE_BY = ".made_by.json"
+
+
+def owner_of(output: Path) -> Path:
+    """The file that says what made the texts of ``output``."""
+    return output.with_name(f".{output.name}{MADE_BY}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import shutil
@@ -20,7 +21,7 @@ from transformers.trainer_utils import TrainOutput
 from harness import manifest
 from harness.folder import RunFolder, trainer_checkpoints
 from harness.trainer import LogWithEveryCheckpoint
-from prefix_tuning.errors import Terminated, UserError
+from prefix_tuning.errors import Terminated, UserError, refused_write
 from prefix_tuning.files import read_json_object, write_json
 
 UNFINISHED = "unfinished"
@@ -148,6 +149,11 @@ class SafeTrainer(Trainer):
         self._is_saving = True
         try:
             super()._save_checkpoint(model, trial)
+        except Exception as error:
+            reason = refused_write(error)
+            if reason is None or isinstance(error, OSError):
+                raise
+            raise OSError(errno.ENOSPC, reason, str(folder)) from error
         finally:
             self.args.save_total_limit, self._is_saving = limit, False
         self.accelerator.wait_for_everyone()

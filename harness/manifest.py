@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prefix_tuning.errors import UserError
-from prefix_tuning.files import read_json_object, write_json
+from prefix_tuning.files import read_json_object, usual_mode, write_json
 
 MANIFEST = "manifest.json"
 SET_ASIDE = "set-aside-"
@@ -50,6 +50,7 @@ def seal(checkpoint: Path, run: str, step: int) -> None:
     """
     files = {}
     for name, path in _files(checkpoint):
+        path.chmod(usual_mode())
         _sync(path)
         files[name] = {"size": path.stat().st_size, "sha256": digest(path)}
     for folder in {path.parent for _, path in _files(checkpoint)}:

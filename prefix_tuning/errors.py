@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
 
 class UserError(ValueError):
@@ -22,32 +28,83 @@ class Terminated(KeyboardInterrupt):
     """The process was asked to end by SIGTERM."""
 
 
+_UNWRITTEN = re.compile(r"I/O error: (.+) \(os error")
+"""How safetensors reports that the system refuses to write, which torch's writer does not name."""
+
+
+def refused_write(error: BaseException) -> str | None:
+    """Why the system refused to write a file; None if ``error`` is about something else."""
+    if isinstance(error, OSError):
+        return error.strerror
+    if type(error).__name__ == "SafetensorError" and (found := _UNWRITTEN.search(str(error))):
+        return found[1]
+    if isinstance(error, RuntimeError) and "inline_container.cc" in str(error):
+        return "the disk is full, or files of this size are not allowed"
+    return None
+
+
 def run_command(main: Callable[[Sequence[str] | None], object]) -> None:
     """Run ``main(None)`` as a command line program.
 
     A :class:`UserError` becomes one line on stderr and exit status 2, and so does a file that the
-    system refuses; Ctrl-C becomes exit status 130 (128 + SIGINT, as a shell reports it). Anything
-    else is a bug and keeps its traceback. Lines are printed at once, into a file or pipe too: a log
-    that is followed shows progress.
+    system refuses; Ctrl-C becomes exit status 130 (128 + SIGINT, as a shell reports it), SIGTERM
+    143. Anything else is a bug and keeps its traceback. Lines are printed at once, into a file or
+    pipe too: a log that is followed shows progress.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every character
             stream.reconfigure(line_buffering=True, errors="replace")
     try:
-        main(None)
+        with _terminated():
+            main(None)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.strerror is None:  # raised by a library, which says nothing of a file
-            raise
-        where = f"{error.filename}: " if error.filename is not None else ""
-        print(
-            f"error: {where}{error.strerror}; see to the path, its permissions and the space left, "
-            "then start the same command again",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+        _end(f"error: {error}", 2)
+    except (OSError, RuntimeError) as error:
+        _refuse(error)
+    except Terminated:
+        _end("terminated; start the same command again to continue", 128 + signal.SIGTERM)
     except KeyboardInterrupt:
-        print("interrupted; start the same command again to continue", file=sys.stderr)
-        sys.exit(130)
+        _end("interrupted; start the same command again to continue", 128 + signal.SIGINT)
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":  # a class that only a library has
+            raise
+        _refuse(error)
+
+
+def _end(sentence: str, status: int) -> NoReturn:
+    print(sentence, file=sys.stderr)
+    sys.exit(status)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    reason = refused_write(error)
+    if reason is None:  # raised by a library, which says nothing of a file
+        raise error
+    name = getattr(error, "filename", None)
+    where = f"{name}: " if name is not None else ""
+    _end(
+        f"error: {where}{reason}; see to the path, its permissions and the space left, "
+        "then start the same command again",
+        2,
+    )
+
+
+@contextlib.contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM raises :class:`Terminated`, in this process and not in those that it forks."""
+    process = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        if os.getpid() == process:
+            raise Terminated
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from prefix_tuning.errors import UserError
+from prefix_tuning.errors import UserError, refused_write
 
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -159,13 +160,39 @@ def replacing(path: Path) -> Iterator[Path]:
     """A file to write beside ``path`` that takes its place when it is complete and on the disk.
 
     A reader sees the old file or the new one, never a part; so does whoever looks after a kill or
-    a power cut.
+    a power cut. Nothing is left of a file that cannot be written. Others may read it, if the user's
+    umask lets them: some libraries write files that only their owner may read.
+
+    Raises:
+        OSError: the system refuses, whichever library wrote; it names ``path``.
     """
     temporary = path.with_name(path.name + ".tmp")
-    yield temporary
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        temporary.chmod(usual_mode())
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        reason = refused_write(error)
+        if reason is None or isinstance(error, OSError):
+            raise
+        raise OSError(errno.ENOSPC, reason, str(path)) from error
+
+
+def usual_mode() -> int:
+    """The permissions of a file that is simply opened for writing."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def let_read(folder: Path) -> None:
+    """Give the tensor files of a folder, which safetensors keeps private, the usual permissions."""
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(usual_mode())
 
 
 def write_text(path: Path, content: str) -> None:

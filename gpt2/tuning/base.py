@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from prefix_tuning.files import write_json
+from prefix_tuning.files import let_read, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -133,6 +133,7 @@ class TuningMode:
         def save(folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             self.save(folder, tuned, setting.tokenizer)
+            let_read(folder)
             write_json(folder / MANIFEST, manifest)
 
         return Built(TableToTextTrainer(model=tuned, save=save, **setting.trainer), save, sizes)

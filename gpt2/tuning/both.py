@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gpt2.tuning.base import MANIFEST, Setting
 from gpt2.tuning.prefix import WithPrefix
-from prefix_tuning.files import write_json
+from prefix_tuning.files import let_read, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,5 +53,6 @@ class BothTune(WithPrefix):
         inner.mkdir(parents=True, exist_ok=True)
         setting.model.save_pretrained(inner)
         setting.tokenizer.save_pretrained(inner)
+        let_read(inner)
         write_json(inner / MANIFEST, {"task": meta["task"]})
         checkpoint.save(folder, prefix, config, {**meta, "base_model": beside})
