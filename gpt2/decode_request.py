@@ -20,8 +20,8 @@ class Search:
     max_new_tokens: int = 100
     min_length: int = 5
     length_penalty: float = 1.0
-    implementation: str = "legacy"
-    """``legacy`` (2020's length normaliser, the paper's) or ``transformers`` (today's)."""
+    implementation: str = "paper"
+    """Length normaliser: ``paper`` (that of 2020) or ``transformers`` (today's)."""
     n_sample: int = 0
     """Texts drawn for every prompt by nucleus sampling (Holtzman et al. 2020); 0: beam search."""
     top_p: float = 0.8
@@ -48,9 +48,9 @@ class DecodeOptions:
         None, "beams of beam search (default: 5); 1 is greedy search", within=COUNT
     )
     beam_search: str = flag(
-        "legacy",
-        "length normaliser of beam search: legacy (2020's, the paper's) or transformers (today's)",
-        choices=("legacy", "transformers"),
+        "paper",
+        "length normaliser of beam search: the paper's, of 2020 (or legacy), or today's",
+        choices=("paper", "legacy", "transformers"),
     )
     length_penalty: float = flag(
         1.0, "exponent of the length that a beam's score is divided by", within=EXPONENT
@@ -129,7 +129,7 @@ class DecodeRequest(DecodeOptions):
             1 if self._search == "greedy" else self.num_beams or 5,
             self.length,
             length_penalty=self.length_penalty,
-            implementation=self.beam_search,
+            implementation="paper" if self.beam_search == "legacy" else self.beam_search,
             n_sample=self.num_return_sequences if self._search == "nucleus" else 0,
             top_p=self.top_p,
             seed=self.seed,

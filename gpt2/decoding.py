@@ -82,7 +82,7 @@ def decode_batch(
     lengths = torch.tensor([len(p) for p in prompts], device=model.device)
     mask = (torch.arange(width, device=model.device) >= width - lengths[:, None]).long()
     bad = newline_ids(tokenizer)
-    if search.implementation == "legacy":
+    if search.implementation == "paper":
         found = beam_search(
             model,
             prefix,

@@ -63,7 +63,15 @@ def like(owner: type, name: str, default: Any = dataclasses.MISSING, **changes: 
     return dataclasses.field(default=default, metadata={**field.metadata, **changes})
 
 
-class _ShowDefaults(argparse.HelpFormatter):
+class _Help(argparse.HelpFormatter):
+    """Shows defaults; lists flags once, so that the usage is what has to be given."""
+
+    def _format_usage(
+        self, usage: str | None, actions: Iterable[argparse.Action], groups: Any, prefix: str | None
+    ) -> str:
+        needed = [action for action in actions if action.required or not action.option_strings]
+        return f"{super()._format_usage(usage, needed, [], prefix).rstrip()} [flags]\n\n"
+
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help or ""
         untold = action.default is False or action.default in (None, "", (), argparse.SUPPRESS)
@@ -89,7 +97,7 @@ class Parser(argparse.ArgumentParser):
         description: str | None = None,
         defaults: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(description=description, formatter_class=_ShowDefaults, allow_abbrev=False)
+        super().__init__(description=description, formatter_class=_Help, allow_abbrev=False)
         self.classes = classes
         for cls in classes:
             _add_fields(self, cls, defaults or {})

@@ -2,7 +2,8 @@
 
     python tests/help_of_all.py FILE ...
 
-prints a line of JSON for each: its exit status, how much it printed, what it imported.
+prints a line of JSON for each: its exit status, how much it printed, the lines of its usage, what
+it imported.
 """
 
 from __future__ import annotations
@@ -34,7 +35,15 @@ def ask(path: str) -> dict[str, object]:
         except SystemExit as end:
             status = end.code
     heavy = [name for name in HEAVY if name in sys.modules]
-    return {"path": path, "status": status, "length": len(output.getvalue()), "imported": heavy}
+    text = output.getvalue()
+    usage = len(text.split("\n\n")[0].splitlines())
+    return {
+        "path": path,
+        "status": status,
+        "length": len(text),
+        "usage": usage,
+        "imported": heavy,
+    }
 
 
 if __name__ == "__main__":

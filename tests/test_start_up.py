@@ -41,6 +41,10 @@ def test_every_command_has_help(helps: list[dict[str, object]]) -> None:
     assert silent == []
 
 
+def test_the_usage_of_a_command_fits_on_a_screen(helps: list[dict[str, object]]) -> None:
+    assert {h["path"]: h["usage"] for h in helps if h["usage"] > 20} == {}  # type: ignore
+
+
 def test_help_imports_nothing_heavy(helps: list[dict[str, object]]) -> None:
     slow = {h["path"]: h["imported"] for h in helps if {*HEAVY} & {*h["imported"]}}  # type: ignore
     assert slow == {}

@@ -309,7 +309,7 @@ def test_collate_infix() -> None:
     }
 
 
-@pytest.mark.parametrize("implementation", ["legacy", "transformers"])
+@pytest.mark.parametrize("implementation", ["paper", "transformers"])
 def test_behind_an_infix_batches_decode_to_the_texts_of_one_by_one(
     tiny_folder: Path, implementation: str
 ) -> None:
