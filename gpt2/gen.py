@@ -55,7 +55,8 @@ def request_of(args: GenArguments, options: DecodeOptions) -> DecodeRequest:
         raise UserError(f"CHECKPOINT {args.checkpoint} holds neither a prefix nor a model")
     base, part = args.checkpoint, None
     if found.needs_base:
-        base, part = args.model_name_or_path or folders.base_name(found), args.checkpoint
+        base, part = args.model_name_or_path, args.checkpoint
+        base = base or folders.base_name(found, options.cache_dir)
     return DecodeRequest(
         **vars(options),
         task_mode=args.mode,

@@ -34,8 +34,9 @@ def _source(name: str) -> dict[str, Any]:
         path = Path(name)
         if not path.is_file():
             raise UserError(f"--model_name_or_path {name}: there is no such GGUF file")
-        return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    return {"pretrained_model_name_or_path": name}
+        file = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+        return {**file, "trust_remote_code": False}
+    return {"pretrained_model_name_or_path": name, "trust_remote_code": False}
 
 
 def _dense(name: str) -> dict[str, Any]:
@@ -82,6 +83,16 @@ def _load(name: str, load: Callable[..., Loaded]) -> Loaded:
 
 
 def _explain(name: str, error: Exception) -> UserError:
+    if "trust_remote_code" in str(error):
+        return UserError(
+            f"--model_name_or_path {name}: it comes with code of its own, which is never run here; "
+            "give a model of an architecture that transformers knows"
+        )
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
+        return UserError(
+            f"--model_name_or_path {name}: its weights are a pickle that is damaged or holds more "
+            "than tensors, which is never loaded since it could run code; give safetensors"
+        )
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if isinstance(error, ImportError):
         return UserError(f"--model_name_or_path {name}: {reason}")

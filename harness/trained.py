@@ -38,18 +38,18 @@ class Trained:
     @property
     def base_model(self) -> str | None:
         """The name of the base model it was trained on, where that was recorded."""
-        name = self.metadata.get("base_model", {}).get("name_or_path")
+        name = (self.metadata.get("base_model") or {}).get("name_or_path")
         return name or None
 
     @property
     def dtype(self) -> str | None:
         """The precision of the base model it was trained on, where that was recorded."""
-        return self.metadata.get("base_model", {}).get("dtype")
+        return (self.metadata.get("base_model") or {}).get("dtype")
 
     @property
     def task(self) -> dict[str, Any]:
         """The task's own part of the metadata."""
-        return self.metadata.get("task", {})
+        return self.metadata.get("task") or {}
 
 
 Detector = Callable[[Path], Trained | None]

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CONFIG_MAPPING, PreTrainedModel
 
-from prefix_tuning import fingerprint
+from prefix_tuning import fingerprint, schema
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object, replacing, write_json
 from prefix_tuning.names import SITES
@@ -98,12 +98,31 @@ def _export_name(site: str) -> str:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a tensor file, or raise :class:`UserError` saying that it is damaged."""
+    if path.suffix == ".bin":
+        return _read_pickle(path)
     try:
-        if path.suffix == ".bin":
-            return torch.load(path, map_location="cpu", weights_only=True)
         return load_file(path)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
         raise UserError(f"{path} is damaged ({error}): copy the folder again") from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    """Only tensors by name: anything else that a pickle may hold could run code."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is damaged, or holds Python objects besides tensors, which are never loaded "
+            "since they could run code: ask for the tensors alone"
+        ) from error
+    except Exception as error:  # whatever torch meets in a file that is cut or flipped
+        reason = f"{type(error).__name__} in reading it"
+        raise UserError(f"{path} is damaged ({reason}): copy the folder again") from error
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
+        raise UserError(f"{path} holds something else than tensors by name: give a prefix folder")
+    return state
 
 
 def is_prefix_folder(folder: Path) -> bool:
@@ -135,24 +154,44 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         kinds = ", or ".join(" and ".join(pair) for pair in (CHECKPOINT, EXPORT, ORIGINAL))
         raise UserError(f"{folder} holds no prefix: expected {kinds}")
     if (folder / EXPORT[1]).is_file():
-        return read_json_object(folder / EXPORT[1])
-    config = read_json_object(folder / CHECKPOINT[1])
-    return config[META] if META in config else _original_metadata(config, folder)
+        path = folder / EXPORT[1]
+        return _validated(read_json_object(path), str(path))
+    path = folder / CHECKPOINT[1]
+    config = read_json_object(path)
+    if META in config:
+        return _validated(config[META], f"{path}: {META}")
+    return _original_metadata(config, folder)
+
+
+def _validated(meta: Any, where: str) -> dict[str, Any]:
+    """Metadata whose types and sizes are those of :mod:`prefix_tuning.schema`."""
+    schema.from_json(schema.PrefixMetadata, meta, where)
+    if meta["parametrization"] in PARAMETRIZATIONS and "options" in meta:
+        options = schema.from_json(schema.Options, meta["options"], f"{where}: options")
+        if not options.sites:
+            raise UserError(f"{where}: options: sites is empty: copy the folder again")
+    return dict(meta)
 
 
 def _original_metadata(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    kind = config.get("model_type", "gpt2")
-    if kind not in CONFIG_MAPPING:
-        raise UserError(f"{folder / 'config.json'}: unknown model_type {kind!r}")
-    base_config = CONFIG_MAPPING[kind].from_dict(config)
-    shape = PrefixShape.from_config(base_config)
+    kind, path = config.get("model_type", "gpt2"), folder / CHECKPOINT[1]
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        raise UserError(f"{path}: unknown model_type {kind!r}")
+    try:
+        base_config = CONFIG_MAPPING[kind].from_dict(config)
+        shape = PrefixShape.from_config(base_config)
+    except Exception as error:  # transformers checks some fields, and computes with all
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is no configuration of {kind} ({reason})") from error
+    schema.from_json(PrefixShape, vars(shape), f"{path}: the shape of the base model")
     state = read_tensors(folder / ORIGINAL[0])
     name, options = _original_variant(state, shape, folder / ORIGINAL[0])
     options = {"dropout": config.get("prefix_dropout", 0.0), **options}
     if base_config.is_encoder_decoder:
         options["sites"] = [*SITES]
     base = {"name_or_path": None, "model_type": kind, "shape": vars(shape).copy()}
-    return {"parametrization": name, "options": options, "base_model": base, "original": True}
+    meta = {"parametrization": name, "options": options, "base_model": base, "original": True}
+    return _validated(meta, str(path))
 
 
 def _original_variant(
@@ -163,6 +202,9 @@ def _original_variant(
     Its configuration does not say: words replace ``preseqlen``, and depth is not recorded.
     """
     flat = state.get("control_trans")
+    for key, tensor in state.items():
+        if tensor.ndim < 1:
+            raise UserError(f"{path}: {key} is a single number: it is no prefix of GPT-2 or BART")
     if flat is not None:
         if flat.ndim == 5:  # started from words, where the original applies no dropout
             return "flat", {"length": flat.shape[3], "dropout": 0.0}
@@ -196,9 +238,9 @@ def load(folder: Path | str, model: PreTrainedModel | None = None) -> tuple[Pref
     folder = Path(folder)
     meta = read_metadata(folder)
     base = meta["base_model"]
-    if model is not None and "fingerprint" in base:
+    if model is not None and base.get("fingerprint") is not None:
         fingerprint.check_same(base, model, str(folder))
-    shape = PrefixShape(**base["shape"])
+    shape = schema.from_json(PrefixShape, base["shape"], f"{folder}: shape")
     if model is not None and shape != PrefixShape.from_config(model.config):
         raise UserError(
             f"{folder} was trained on a model of {shape}, the model given has "
@@ -211,12 +253,23 @@ def load(folder: Path | str, model: PreTrainedModel | None = None) -> tuple[Pref
             f"{folder} holds parameters of {meta['parametrization']!r}: give its export"
         )
     weights = folder / (ORIGINAL[0] if meta.get("original") else CHECKPOINT[0])
-    prefix = PARAMETRIZATIONS[meta["parametrization"]](shape, **meta["options"])
-    _load_state(prefix, read_tensors(weights), weights)
+    state, build = read_tensors(weights), PARAMETRIZATIONS[meta["parametrization"]]
+    try:
+        with torch.device("meta"):  # shapes without memory: they may be far too large
+            planned = build(shape, **meta["options"])
+        state = _state_of(planned, state, weights)
+        prefix = build(shape, **meta["options"])
+    except UserError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder}: its options do not fit ({reason}): copy it again") from error
+    prefix.load_state_dict(state)
     return prefix.eval(), meta
 
 
-def _load_state(prefix: Prefix, state: dict[str, Tensor], path: Path) -> None:
+def _state_of(prefix: Prefix, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The parameters of ``prefix`` among those of a file, after comparing their shapes."""
     wanted, state = prefix.state_dict(), dict(prefix.from_original(state))
     missing = sorted(wanted.keys() - state.keys())
     if missing:
@@ -227,7 +280,7 @@ def _load_state(prefix: Prefix, state: dict[str, Tensor], path: Path) -> None:
                 f"{path}: {name} has shape {[*state[name].shape]}, its config.json says "
                 f"{[*tensor.shape]}"
             )
-    prefix.load_state_dict({name: state[name] for name in wanted})
+    return {name: state[name] for name in wanted}
 
 
 def _load_export(folder: Path, shape: PrefixShape, meta: dict[str, Any]) -> FlatPrefix:

@@ -12,10 +12,11 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from prefix_tuning import cache_format, checkpoint, model_card, peft_format, saving
+from prefix_tuning import cache_format, checkpoint, hub, model_card, peft_format, saving
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.errors import UserError, run_command
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     prefix, meta, head = saving.read(source)
     model = None
     if prefix.parametrization == "embedding":  # its keys and values are computed by the base
-        model = _load_base(args.model_name_or_path or meta["base_model"]["name_or_path"])
+        model = _load_base(args.model_name_or_path, meta, source)
         prefix, meta, head = saving.read(source, model)
     if head and args.format != "native":
         reader = "PEFT" if args.format == "peft" else _LIBRARIES[args.format]
@@ -69,10 +70,12 @@ def _folder_of_prefix(run: Path) -> Path:
     return run
 
 
-def _load_base(name: str | None) -> PreTrainedModel:
-    if name is None:
+def _load_base(name: str | None, meta: dict[str, Any], folder: Path) -> PreTrainedModel:
+    recorded = meta["base_model"].get("name_or_path")
+    if name is None and recorded is None:
         raise UserError("the run does not name its base model: give --model_name_or_path")
-    return enable_prefix(AutoModelForCausalLM.from_pretrained(name).eval())
+    name = name or hub.at_hand(recorded, folder)
+    return enable_prefix(AutoModelForCausalLM.from_pretrained(name, trust_remote_code=False).eval())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -55,7 +55,7 @@ def check_same(described: dict[str, Any], model: PreTrainedModel, where: str) ->
 
 def compare(described: dict[str, Any], now: dict[str, Any], where: str) -> None:
     """:func:`check_same` of two values of :func:`describe`."""
-    wanted = f"{where} belongs to {described['name_or_path']} ({described['model_type']}"
+    wanted = f"{where} belongs to {described.get('name_or_path')} ({described['model_type']}"
     advice = "give the model it was trained on with --model_name_or_path"
     for key in ("model_type", "shape"):
         if described[key] != now[key]:
@@ -63,11 +63,13 @@ def compare(described: dict[str, Any], now: dict[str, Any], where: str) -> None:
                 f"{wanted}, {described['shape']}), not to a {now['model_type']} model of "
                 f"{now['shape']}: {advice}"
             )
-    step = max(torch.finfo(getattr(torch, d["dtype"])).eps for d in (described, now))
-    for name, values in described["fingerprint"].items():
-        found = now["fingerprint"].get(name)
+    step = max(torch.finfo(getattr(torch, d.get("dtype", "float32"))).eps for d in (described, now))
+    for name, values in (described.get("fingerprint") or {}).items():
+        found = (now.get("fingerprint") or {}).get(name)
         if found is None:
             continue  # the library renamed the parameter since
+        if len(values) != len(found):
+            raise UserError(f"{where}: its fingerprint of {name} is cut: copy the folder again")
         for value, other in zip(values, found, strict=True):
             if abs(value - other) > 2 * step * max(abs(value), 1e-3):
                 raise UserError(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from prefix_tuning.errors import UserError
 
@@ -56,3 +56,24 @@ def local(folder: Path | str) -> Path:
             f"{folder}: there is no such folder, and the hub gives no such prefix "
             f"({type(error).__name__}): give the folder of a trained prefix"
         ) from error
+
+
+def at_hand(name: str, folder: Path, cache_dir: str | None = None) -> str:
+    """A base model that a trained folder names, if it is a local one or in the cache.
+
+    Raises:
+        UserError: it would have to be fetched, which only a flag may ask for.
+    """
+    if Path(name).exists():
+        return name
+    try:
+        cached = try_to_load_from_cache(name, "config.json", cache_dir=cache_dir)
+    except HFValidationError:  # no name of the hub: a folder of another machine
+        cached = None
+    if isinstance(cached, str):
+        return name
+    raise UserError(
+        f"{folder} was trained on {name!r}, which is neither a local folder nor in the cache: a "
+        "trained folder does not decide what is fetched; to use that model give "
+        f"--model_name_or_path {name}"
+    )

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 from transformers import PretrainedConfig
+
+
+def _count() -> Any:
+    """A field that :mod:`prefix_tuning.schema` holds to what a model can have."""
+    return field(metadata={"low": 1, "high": 2**20})
 
 
 @dataclass(frozen=True)
 class PrefixShape:
     """The part of a transformer's geometry that a prefix depends on."""
 
-    n_layer: int
-    n_head: int
+    n_layer: int = _count()
+    n_head: int = _count()
     """Key/value heads: fewer than query heads in grouped-query models."""
-    head_dim: int
-    width: int
+    head_dim: int = _count()
+    width: int = _count()
     """Width of the hidden states, which is also that of the MLP's input embedding."""
 
     @classmethod

@@ -96,7 +96,7 @@ def check_flags(args: Arguments, folder: str) -> dict[str, Any]:
         "prefix_sites": ("sites", arguments.sites(args)),
     }
     for flag, (option, value) in flags.items():
-        trained = meta["options"].get(option, value)  # an export has no MLP to speak of
+        trained = meta.get("options", {}).get(option, value)  # an export has no MLP to speak of
         if value is not None and value != trained:
             raise UserError(
                 f"{folder} was trained with --{flag} {_as_flag(trained)}, not "

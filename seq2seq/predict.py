@@ -23,6 +23,7 @@ from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import write_json, write_text
+from prefix_tuning.hub import at_hand
 from seq2seq import arguments, loading, run_folder
 from seq2seq.arguments import ORIGINAL_BASE, Arguments
 from seq2seq.data import Seq2SeqDataset, read_split
@@ -89,6 +90,8 @@ class Decoder:
             name = ORIGINAL_BASE
         if not name:
             raise UserError("--model_name_or_path is missing: name the base or fine-tuned model")
+        if trained and not args.model_name_or_path:
+            at_hand(name, Path(trained), args.cache_dir)
         self.folder, device = Path(trained or name), loading.device(args)
         self.tokenizer, self.model = loading.load_base(args, name)
         self.model.to(device)

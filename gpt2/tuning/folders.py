@@ -12,9 +12,10 @@ from gpt2.tuning.base import MANIFEST
 from gpt2.tuning.both import MODEL_FOLDER
 from harness import trained
 from harness.trained import Trained
-from prefix_tuning import fingerprint
+from prefix_tuning import fingerprint, schema
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object
+from prefix_tuning.hub import at_hand
 
 
 def describe(folder: Path) -> Trained:
@@ -26,12 +27,17 @@ def describe(folder: Path) -> Trained:
     return trained.describe(folder, _of_manifest, _original_adapters)
 
 
-def base_name(found: Trained) -> str:
-    """The base model of a part: beside it, recorded, or guessed as the original guesses it."""
+def base_name(found: Trained, cache_dir: str | None = None) -> str:
+    """The base model of a part: beside it, recorded, or guessed as the original guesses it.
+
+    Raises:
+        UserError: it would have to be fetched. What is fetched is the user's decision, not that of
+            a folder that may come from somebody else.
+    """
     if (found.folder / MODEL_FOLDER / "config.json").is_file():
         return str(found.folder / MODEL_FOLDER)
     guess = "gpt2-large" if "large" in found.folder.name else "gpt2-medium"
-    return found.base_model or guess
+    return at_hand(found.base_model or guess, found.folder, cache_dir)
 
 
 def load_into(model: PreTrainedModel, found: Trained) -> PreTrainedModel:
@@ -40,7 +46,7 @@ def load_into(model: PreTrainedModel, found: Trained) -> PreTrainedModel:
     Raises:
         UserError: it is damaged, or belongs to another model.
     """
-    described = found.metadata["base_model"]
+    described = found.metadata.get("base_model") or {}
     if "fingerprint" in described:
         fingerprint.check_same(described, model, str(found.folder))
     return TUNING[found.kind].load(model, found.folder)
@@ -51,6 +57,7 @@ def _of_manifest(folder: Path) -> Trained | None:
     if not path.is_file():
         return None
     manifest = read_json_object(path)
+    schema.from_json(schema.TunedManifest, manifest, str(path))
     mode = manifest.get("tuning_mode")
     if mode is None:  # the model beside a prefix
         return Trained(folder, "model", metadata=manifest)

@@ -53,9 +53,11 @@ def _load(args: argparse.Namespace) -> tuple[Any, Any]:
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(args.model)
+        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         dtype = getattr(torch, args.dtype)
-        model: Any = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            args.model, dtype=dtype, trust_remote_code=False
+        )
         model = model.to(device)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]

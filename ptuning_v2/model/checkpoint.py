@@ -20,14 +20,14 @@ All names are the original's. Frozen weights are not stored, unless the pretrain
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prefix_tuning import checkpoint, fingerprint
+from prefix_tuning import checkpoint, fingerprint, schema
 from prefix_tuning.checkpoint import CHECKPOINT, EXPORT, META, ORIGINAL, read_tensors
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object, write_json
@@ -96,17 +96,53 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         UserError: it holds no trained prompts or heads.
     """
     if (folder / EXPORT[1]).is_file() and (folder / HEAD).is_file():
-        return read_json_object(folder / EXPORT[1])
+        path = folder / EXPORT[1]
+        return _validated(read_json_object(path), path)
     if (folder / CHECKPOINT[1]).is_file():
-        config = read_json_object(folder / CHECKPOINT[1])
-        if "tuning" in config.get(META, {}):
-            return config[META]
+        path = folder / CHECKPOINT[1]
+        config = read_json_object(path)
+        ours = config.get(META, {})
+        if not isinstance(ours, dict) or "tuning" in ours:
+            return _validated(ours, path)
         if "pre_seq_len" in config and (folder / ORIGINAL[0]).is_file():
-            return {"tuning": _original_tuning(config), "original": True}
+            return _validated({"tuning": _original_tuning(config), "original": True}, path)
     raise UserError(
         f"--prefix_checkpoint {folder} holds nothing trained here: name a run's best/, export/ or "
         "checkpoint-... folder"
     )
+
+
+@dataclass(frozen=True)
+class _Tuning:
+    """The flags of :data:`_TUNING`, as a file has them."""
+
+    prefix: bool
+    prompt: bool
+    pre_seq_len: int = schema.number(1, schema.LARGEST, 4)
+    prefix_projection: bool = False
+    prefix_hidden_size: int = schema.number(1, schema.LARGEST, 512)
+    hidden_dropout_prob: float = schema.number(0, 1, 0.1)
+    shift_positions: Literal["yes", "no"] = "yes"
+    freeze_backbone: bool = False
+    parametrization: str = "ptuning_v2"
+    prefix_options: str | None = None
+
+
+@dataclass(frozen=True)
+class _Metadata:
+    """What a folder says of itself (:func:`metadata`)."""
+
+    tuning: _Tuning
+    base_model: schema.BaseModel | None = None
+    task: schema.Task = field(default_factory=schema.Task)
+    position_offset: int | None = schema.number(0, schema.LARGEST, None)
+
+
+def _validated(meta: Any, path: Path) -> dict[str, Any]:
+    """Metadata whose types and sizes are right; of the flags, those that are known."""
+    tuning = schema.from_json(_Metadata, meta, str(path)).tuning
+    known = {name: getattr(tuning, name) for name in _TUNING if name in meta["tuning"]}
+    return {**meta, "tuning": known}
 
 
 def _original_tuning(config: dict[str, Any]) -> dict[str, Any]:
