@@ -72,3 +72,29 @@ def test_a_stopped_decode_goes_on(tmp_path: Path) -> None:
     assert len(asked) == 4
     decode_resumably(path, {"search": [1, 3]}, 4, lambda skip: run(None, skip))
     assert len(asked) == 8
+
+
+def test_every_text_is_on_the_disk_before_the_next_is_asked_for(tmp_path: Path) -> None:
+    """A kill loses the text that is being made, and no other; half a line is cut off first."""
+    path, settings = tmp_path / "x.partial", {"search": 1}
+    path.write_text('{"search": 1}\n[2, "two"]\n[0, "cut o', encoding="utf-8")
+
+    def run(skip: Sequence[int]) -> Iterator[tuple[int, str]]:
+        found = {2: "two"}
+        assert list(skip) == [2]
+        for index, text in ((1, "a\u2028\ud83d"), (3, "\r\n"), (0, "")):
+            head, *lines = path.read_bytes().decode().split("\n")[:-1]
+            assert path.read_bytes().endswith(b"\n")
+            assert json.loads(head) == settings
+            assert dict(json.loads(line) for line in lines) == found
+            found[index] = text
+            yield index, text
+
+    assert decode_resumably(path, settings, 4, run) == ["", "a\u2028\ud83d", "two", "\r\n"]
+
+
+@pytest.mark.parametrize("damage", ["[0, \n", "[]\n", '{"search": 2}\n'])
+def test_texts_that_cannot_be_trusted_are_made_again(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "x.partial"
+    path.write_text(damage + '[0, "old"]\n', encoding="utf-8")
+    assert decode_resumably(path, {"search": 1}, 1, lambda skip: iter([(0, "new")])) == ["new"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,59 @@ def test_a_name_that_comes_twice_can_be_seen() -> None:
 
     files.parse_json('{"a": 1, "a": 2}', "here", keep)
     assert names == ["a", "a"]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut a name without content would stand for what was complete before."""
+    path, done = tmp_path / "a.txt", []
+    files.write_text(path, "old\n")
+    synced, replaced = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        found = os.readlink(f"/proc/self/fd/{descriptor}")
+        done.append(("sync", Path(found).read_text(), path.read_text()))
+        synced(descriptor)
+
+    def replace(source: Path, target: Path) -> None:
+        assert Path(source).parent == Path(target).parent, "a rename within one file system"
+        done.append(("replace", Path(source).read_text(), path.read_text()))
+        replaced(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    files.write_text(path, "new\n")
+    assert done[:2] == [("sync", "new\n", "old\n"), ("replace", "new\n", "old\n")]
+    assert path.read_text() == "new\n"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_every_reader_takes_every_line_end_and_a_byte_order_mark(
+    tmp_path: Path, end: str, mark: str
+) -> None:
+    path = tmp_path / "a"
+
+    def text(*rows: str) -> Path:
+        return save(path, mark + end.join(rows) + end)
+
+    assert [line for line, _ in files.numbered_lines(text("é", "", "b\u2028c\x0b"))] == [
+        *("é", "", "b\u2028c\x0b")
+    ]
+    assert files.read_json(text("{", '"a": 1', "}")) == {"a": 1}
+    assert [value for value, _ in files.read_json_lines(text("1", "", "[2]"))] == [1, [2]]
+    assert [row for row, _ in files.read_csv(text("a,b", '"x ""y""",2'))] == [
+        ["a", "b"],
+        ['x "y"', "2"],
+    ]
+
+
+def test_a_line_end_within_a_cell_stays_as_it_is(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.csv", 'a,b\r\n"x\ry\r\nz\n",1\r\n')
+    assert [row for row, _ in files.read_csv(path)][1] == ["x\ry\r\nz\n", "1"]
+
+
+def test_what_is_written_has_one_kind_of_line_end(tmp_path: Path) -> None:
+    path = files.write_lines(tmp_path / "deep" / "a.txt", ["é", "b\u2028c"])
+    assert path.read_bytes() == "é\nb\u2028c\n".encode()
