@@ -10,7 +10,7 @@ from gpt2.records import subset_size
 from gpt2.tasks import TASKS
 from gpt2.tuning import TUNING, TuningMode
 from harness.flags import flag, yes_no
-from harness.ranges import SEED
+from harness.ranges import COUNT, SEED
 from prefix_tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,6 +80,11 @@ class RunFlags:
     evaluate_during_training: bool = flag(False, "evaluate every --eval_steps steps")
     overwrite_output_dir: bool = flag(False, "train again where a run already is")
     length_groups: str = yes_no("no", "make batches of examples of about one length")
+    pad_multiple: int | None = flag(
+        None,
+        "pad batches to a multiple of tokens (default: 16 on a GPU, which likes few shapes; 1)",
+        within=COUNT,
+    )
     evaluate_train_set: str = yes_no("no", "also report the loss on the whole training set")
 
 

@@ -9,7 +9,10 @@ their end token; the paper's numbers include that. Other tasks differ in the spa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from gpt2.records import Record
 from gpt2.tasks import Layout
 from prefix_tuning.errors import UserError
-from prefix_tuning.objectives import IGNORE
+from prefix_tuning.objectives import IGNORE, pad_positions, target_positions
 
 
 class Format:
@@ -130,12 +133,38 @@ class TableToTextDataset(Dataset[dict[str, list[int]]]):
         return [len(example["input_ids"]) for example in self.examples]
 
 
-def collate(examples: Sequence[dict[str, list[int]]], pad_id: int) -> dict[str, Tensor]:
+Examples = Sequence[dict[str, list[int]]]
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How shapes of batches are rounded up, so that a GPU meets few of them.
+
+    Attributes:
+        width: tokens of a batch become a multiple of it,
+        most: but never more than this.
+        targets: positions with a loss become a multiple of it.
+    """
+
+    width: int = 1
+    most: int | None = None
+    targets: int = 1
+
+    def __call__(self, width: int) -> int:
+        """The width that a batch of this width gets."""
+        rounded = -(-width // self.width) * self.width
+        return max(width, rounded if self.most is None else min(rounded, self.most))
+
+
+EXACT = Rounding()
+
+
+def collate(examples: Examples, pad_id: int, rounding: Rounding = EXACT) -> dict[str, Tensor]:
     """Pad on the right to ``input_ids`` and ``labels`` ``[B, T]`` int64.
 
     There is no attention mask, as in the original: no real token sees what stands to its right.
     """
-    width = max(len(example["input_ids"]) for example in examples)
+    width = rounding(max(len(example["input_ids"]) for example in examples))
 
     def pad(key: str, value: int) -> Tensor:
         rows = [e[key] + [value] * (width - len(e[key])) for e in examples]
@@ -144,7 +173,7 @@ def collate(examples: Sequence[dict[str, list[int]]], pad_id: int) -> dict[str, 
     return {"input_ids": pad("input_ids", pad_id), "labels": pad("labels", IGNORE)}
 
 
-def collate_infix(examples: Sequence[dict[str, list[int]]], pad_id: int) -> dict[str, Tensor]:
+def collate_infix(examples: Examples, pad_id: int, rounding: Rounding = EXACT) -> dict[str, Tensor]:
     """The same for an infix, which stands between source and target.
 
     ``input_ids`` and ``labels`` begin with the last token of the prompt, the separator; what
@@ -155,13 +184,39 @@ def collate_infix(examples: Sequence[dict[str, list[int]]], pad_id: int) -> dict
         {key: ids[n:] for key, ids in example.items()}
         for example, n in zip(examples, n_source, strict=True)
     ]
-    width = max(n_source)
+    width = rounding(max(n_source))
     source = [
         e["input_ids"][:n] + [pad_id] * (width - n) for e, n in zip(examples, n_source, strict=True)
     ]
     lengths = torch.tensor(n_source)
     return {
-        **collate(targets, pad_id),
+        **collate(targets, pad_id, rounding),
         "src": torch.tensor(source, dtype=torch.long),
         "src_attn": torch.arange(width) < lengths[:, None],
     }
+
+
+def rounded(collator: Callable[..., Any], rounding: Rounding) -> Callable[..., Any]:
+    """A collator that rounds the shapes of its batches."""
+    return collator if rounding == EXACT else partial(collator, rounding=rounding)
+
+
+def with_targets(
+    collator: Callable[..., dict[str, Tensor]], rounding: Rounding = EXACT
+) -> Callable[[Examples], dict[str, Tensor]]:
+    """A collator that also says where the loss is: ``targets [N]`` int64.
+
+    Otherwise every step would have to look for it, and the host to wait for a GPU that counts.
+
+    Args:
+        collator: :func:`collate` or :func:`collate_infix`, with its ``pad_id``.
+    """
+
+    collator = rounded(collator, rounding)
+
+    def arrange(examples: Examples) -> dict[str, Tensor]:
+        batch = collator(examples)
+        at = target_positions(batch["labels"])
+        return {**batch, "targets": pad_positions(at, batch["labels"], rounding.targets)}
+
+    return arrange

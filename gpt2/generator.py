@@ -79,6 +79,7 @@ class TextGenerator:
             if not prefix.reads_source:
                 sites = prefix.prompt(model).sites
                 keys_values = KeyValues(sites, found.metadata.get("position_offset"))
+                keys_values = keys_values.to(model.dtype)
         return cls(model, tokenizer, keys_values, n_slot, found.task)
 
     def format(self, request: DecodeRequest) -> Format:

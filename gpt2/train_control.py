@@ -16,7 +16,7 @@ from prefix_tuning.attention import run
 from prefix_tuning.choice import ChosenPrefix
 from prefix_tuning.errors import UserError
 from prefix_tuning.initialization import activations
-from prefix_tuning.objectives import IGNORE, objective, scatter_nll, target_nll
+from prefix_tuning.objectives import objective, scatter_nll, target_nll, target_positions
 
 END_OF_TEXT = 50256
 """GPT-2's ``<|endoftext|>``, which objective mode 4 does not count."""
@@ -137,6 +137,7 @@ class PrefixTuning(ChosenPrefix):
         src: Tensor | None = None,
         src_attn: Tensor | None = None,
         targets_only: bool = False,
+        targets: Tensor | None = None,
     ) -> CausalLMOutputWithPast:
         """Run the frozen model behind the prefix.
 
@@ -148,6 +149,8 @@ class PrefixTuning(ChosenPrefix):
             src: ``[B, S]``, the source in front of an infix; other prefixes ignore it.
             src_attn: ``[B, S]``, 0 where ``src`` is padding.
             targets_only: skip the logits and compute only what the loss needs.
+            targets: int64 ``[N]``, where the loss is
+                (:func:`prefix_tuning.objectives.target_positions`, which is used without them).
 
         Returns:
             ``loss`` as the objective mode returns it (a scalar for mode 0, else ``[B]``) and
@@ -156,13 +159,14 @@ class PrefixTuning(ChosenPrefix):
         prefix = self.prompt(gpt2_model, input_ids.shape[0], src, src_attn)
         logits = None
         if targets_only and labels is not None:
-            nll = target_nll(gpt2_model, prefix, input_ids, labels, attention_mask)
+            nll = target_nll(gpt2_model, prefix, input_ids, labels, attention_mask, targets)
         else:
             inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
             logits = run(gpt2_model, prefix, inputs).logits
             if labels is None:
                 return CausalLMOutputWithPast(logits=logits)
-            nll = scatter_nll(logits[:, :-1][labels[:, 1:] != IGNORE], labels)
+            at = target_positions(labels) if targets is None else targets
+            nll = scatter_nll(logits.flatten(0, 1).index_select(0, at), labels, at)
         loss = objective(self.objective_mode, nll, labels, input_ids, self.end_id)
         return CausalLMOutputWithPast(loss=loss, logits=logits)
 

@@ -6,6 +6,7 @@ import glob
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from transformers import (
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from gpt2.data import EXACT, Rounding, rounded, with_targets
 from harness.loop import SafeTrainer
 from prefix_tuning.checkpoint import read_tensors
 from prefix_tuning.errors import UserError
@@ -72,6 +74,7 @@ class TableToTextTrainer(SafeTrainer):
     Args:
         length_groups: batches of about one length instead of purely random ones.
         save: ``save(folder)`` writes the trained weights and what describes them.
+        rounding: of the shapes of batches.
     """
 
     def __init__(
@@ -79,14 +82,20 @@ class TableToTextTrainer(SafeTrainer):
         *args: Any,
         save: Callable[[Path], None],
         length_groups: bool = False,
+        rounding: Rounding = EXACT,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.data_collator = self._arrange(self.data_collator, rounding)
         # The loss is a mean over the batch already: Trainer must divide it by the accumulation.
         self.model_accepts_loss_kwargs = False
         self._write = save
         self._length_groups = length_groups
         self.add_callback(_KeepBest(save))
+
+    def _arrange(self, collator: Callable[..., Any], rounding: Rounding) -> Callable[..., Any]:
+        """The collator of batches whose shapes are rounded."""
+        return rounded(collator, rounding)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         if not self._length_groups:
@@ -133,9 +142,16 @@ class Trainer_Prefix(TableToTextTrainer):
         self.use_dropout = use_dropout
         super().__init__(model=model, args=args, **kwargs)
 
+    def _arrange(self, collator: Callable[..., Any], rounding: Rounding) -> Callable[..., Any]:
+        # These objectives divide by what padding adds to.
+        if self.prefix.objective_mode in (2, 4):
+            rounding = replace(rounding, width=1)
+        return with_targets(collator, rounding)
+
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One step, with the frozen model in the mode that ``use_dropout`` asks for."""
-        self.model_gpt2.train(self.use_dropout)
+        if self.model_gpt2.training != self.use_dropout:  # a walk over all modules
+            self.model_gpt2.train(self.use_dropout)
         if self._checkpointing:
             # Layers checkpoint only in train mode; their dropout modules stay as they are.
             for module in self.model_gpt2.modules():
@@ -177,6 +193,11 @@ class PrefixAndModel(nn.Module):
         self.prefix = prefix
         self.model_gpt2 = model_gpt2
         self.forward = prefix.forward  # Trainer reads its signature
+
+    @property
+    def objective_mode(self) -> Any:
+        """That of the prefix."""
+        return self.prefix.objective_mode
 
     def train(self, mode: bool = True) -> PrefixAndModel:
         """Set the prefix's mode alone."""

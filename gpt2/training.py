@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import TrainOutput
 
 from gpt2.arguments import DataArguments, ModelArguments
-from gpt2.data import Format, TableToTextDataset, collate, collate_infix
+from gpt2.data import Format, Rounding, TableToTextDataset, collate, collate_infix
 from gpt2.records import Record, development_size, sample_pairs
 from gpt2.run_arguments import RunArguments
 from gpt2.tasks import TASKS, read_records
@@ -95,6 +95,7 @@ def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -
         "train_dataset": train_set,
         "eval_dataset": eval_set,
         "length_groups": run_args.length_groups == "yes",
+        "rounding": _rounding(run_args, max_tokens),
     }
     built = request.tuning.build(Setting(model, name, tokenizer, task, trainer_options))
 
@@ -129,6 +130,12 @@ def _read(data_args: DataArguments) -> tuple[list[Record], list[Record] | None]:
         if eval_records:
             eval_records = sample_pairs(eval_records, development_size(size), seed)
     return train_records, eval_records
+
+
+def _rounding(run_args: RunArguments, max_tokens: int | None) -> Rounding:
+    """Few shapes for a GPU, where each costs time when it is met first; exact ones for a CPU."""
+    width = run_args.pad_multiple or (16 if run_args.device.type == "cuda" else 1)
+    return Rounding(width, max_tokens, targets=64 if width > 1 else 1)
 
 
 def _room(model: PreTrainedModel, n_slot: int) -> int | None:

@@ -95,13 +95,29 @@ class SafeTrainer(Trainer):
         """One step.
 
         Raises:
-            Diverged: its loss is not a number, or infinite.
+            Diverged: its loss is not a number, or infinite. On a GPU :meth:`log` says so, since to
+                look at every loss would be to wait for every step.
         """
         loss = super().training_step(*args, **kwargs)
-        # With a gradient scaler, steps are skipped until their loss is a number again.
-        if getattr(self.accelerator, "scaler", None) is None and not torch.isfinite(loss).all():
+        on_cpu = loss.device.type == "cpu"
+        if on_cpu and not self._skips_steps and not torch.isfinite(loss).all():
             raise self._diverged(f"the training loss of step {self.state.global_step + 1}")
         return loss
+
+    @property
+    def _skips_steps(self) -> bool:
+        """Whether a gradient scaler skips steps until their loss is a number again."""
+        return getattr(self.accelerator, "scaler", None) is not None
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log, as it does before every checkpoint.
+
+        Raises:
+            Diverged: the training loss is not a number, or infinite.
+        """
+        if not self._skips_steps and not math.isfinite(logs.get("loss", 0.0)):
+            raise self._diverged(f"the training loss up to step {self.state.global_step}")
+        super().log(logs, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate.

@@ -205,6 +205,10 @@ def set_up(args: TrainingArguments, logging_dir: str | Path) -> None:
     if args.report_to == ["tensorboard"]:
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(logging_dir)
     args.dataloader_pin_memory = args.dataloader_pin_memory and args.n_gpu > 0
+    if args.n_gpu > 0:
+        # Both would have the host wait for the GPU in every step; SafeTrainer looks when it logs.
+        args.logging_nan_inf_filter = args.fp16  # whose scaler skips steps
+        args.accelerator_config.non_blocking = True  # type: ignore[union-attr]
     if args.n_gpu > 1:
         print("several GPUs seen: using the first; start with torchrun to use all")
         args._n_gpu = 1

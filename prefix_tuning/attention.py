@@ -97,6 +97,8 @@ def prefixed_inputs(
     """
     check_usable(model)
     guard.check_shape(model, prefix)
+    if type(prefix) is KeyValues and not torch.is_autocast_enabled(model.device.type):
+        prefix = prefix.to(model.dtype)
     return {**inputs, **position_inputs(model, prefix.offset, inputs), "prefix": prefix}
 
 
@@ -109,13 +111,22 @@ def check_usable(model: PreTrainedModel) -> None:
             "enable_prefix()"
         )
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        for module in model.modules():
+        for module in _checkpointing(model):
             checkpoint = getattr(module, "_gradient_checkpointing_func", None)
             if getattr(checkpoint, "keywords", {}).get("use_reentrant"):
                 raise RuntimeError(
                     "reentrant gradient checkpointing gives a prefix no gradient: call "
                     "gradient_checkpointing_enable({'use_reentrant': False})"
                 )
+
+
+def _checkpointing(model: Any) -> tuple[nn.Module, ...]:
+    """The modules that can be recomputed during backward: a walk for each model, not each step."""
+    found = vars(model).get("_prefix_checkpointing")
+    if found is None:
+        found = tuple(m for m in model.modules() if hasattr(m, "gradient_checkpointing"))
+        vars(model)["_prefix_checkpointing"] = found
+    return found
 
 
 @functools.cache
@@ -215,6 +226,7 @@ def enable_prefix(model: PreTrainedModel) -> PreTrainedModel:
         guard.check_forward(model)
         model.__class__ = prefixed_class(base)
         guard.rebind(model)
+    vars(model).pop("_prefix_checkpointing", None)  # its modules may be others by now
     model._prefix_backend = backend  # type: ignore[assignment]
     model._prefix_shape = PrefixShape.from_config(model.config)  # type: ignore[assignment]
     try:

@@ -82,6 +82,18 @@ class KeyValues(Front):
         super().__init__(first[0].shape[3] if offset is None else offset)
         self.visible = visible
 
+    def to(self, dtype: torch.dtype) -> KeyValues:
+        """The same in another precision: one cast instead of one in every attention.
+
+        Returns:
+            itself where nothing is to be cast, or its layers are on several devices.
+        """
+        tensors = [pair for layers in self.sites.values() for pair in layers]
+        if all(t.dtype is dtype for t in tensors) or len({t.device for t in tensors}) > 1:
+            return self
+        cast = {site: torch.stack(pairs).to(dtype).unbind(0) for site, pairs in self.sites.items()}
+        return KeyValues(cast, self.offset, self.visible)
+
     def lookup(self, module: Any, key: Tensor) -> tuple[Tensor, Tensor] | None:
         """The keys and values of one attention for the batch of ``key``, in its dtype.
 
@@ -146,8 +158,7 @@ def attend_behind(
     key = torch.cat([pair[0], key], dim=2)  # [B, H, P + S, d]
     value = torch.cat([pair[1], value], dim=2)
     if mask is not None:
-        # A boolean or 0/1 mask says what is visible, a float mask is added to the scores.
-        mask = _widen(mask, length, 0.0 if mask.is_floating_point() else True)
+        mask = _widen_once(mask, length)
     if visible is not None:
         mask = _hide(mask, visible, key)
     if kwargs.get("position_bias") is not None:  # a slot is at no distance from a token
@@ -173,6 +184,22 @@ def name_sites(model: Any) -> None:
 def _widen(mask: Tensor, length: int, visible: bool | float) -> Tensor:
     """Put ``length`` columns that every query sees in front of a mask ``[..., keys]``."""
     return torch.cat([mask.new_full((*mask.shape[:-1], length), visible), mask], dim=-1)
+
+
+def _widen_once(mask: Tensor, length: int) -> Tensor:
+    """:func:`_widen` a mask that all layers get: the first does it for those behind it.
+
+    The mask itself keeps the result, which therefore lives as long as the call it belongs to.
+    """
+    # A boolean or 0/1 mask says what is visible, a float mask is added to the scores.
+    visible = 0.0 if mask.is_floating_point() else True
+    if torch.compiler.is_compiling() or mask.requires_grad:
+        return _widen(mask, length, visible)
+    kept: tuple[int, int, Tensor] | None = getattr(mask, "_prefix_widened", None)
+    if kept is None or kept[:2] != (length, mask._version):
+        kept = (length, mask._version, _widen(mask, length, visible))
+        mask._prefix_widened = kept  # type: ignore[attr-defined]
+    return kept[2]
 
 
 def _hide(mask: Tensor | None, visible: Tensor, key: Tensor) -> Tensor:

@@ -22,24 +22,43 @@ IGNORE = -100
 OBJECTIVE_MODES = range(5)
 
 
-def scatter_nll(logits: Tensor, labels: Tensor) -> Tensor:
+def target_positions(labels: Tensor) -> Tensor:
+    """Where the next token is a target: int64 ``[N]``, places in ``labels [B, T]`` read row by row.
+
+    Their number depends on what is in ``labels``, so on a GPU this waits for it: a data collator
+    is the place to call it.
+    """
+    return _flat(_next(labels) != IGNORE)
+
+
+def pad_positions(at: Tensor, labels: Tensor, multiple: int) -> Tensor:
+    """Make the number of :func:`target_positions` a multiple, so that few shapes are met.
+
+    What is added is the last position of all, which has no next token and therefore no loss.
+    """
+    return pad(at, (0, -len(at) % multiple), value=labels.numel() - 1)
+
+
+def scatter_nll(logits: Tensor, labels: Tensor, at: Tensor | None = None) -> Tensor:
     """Token losses where they belong.
 
     Args:
-        logits: ``[N, V]``, one row per target in row-major order of ``labels[:, 1:]``.
+        logits: ``[N, V]``, one row for each of ``at``.
         labels: ``[B, T]`` int64, :data:`IGNORE` where there is no loss.
+        at: int64 ``[N]``, :func:`target_positions` when not given.
 
     Returns:
         fp32 ``[B, T - 1]``: the loss (nats) of predicting ``labels[:, t + 1]``, 0 where ignored.
     """
-    shifted = labels[:, 1:]
-    is_target = shifted != IGNORE
-    losses = cross_entropy(logits.float(), shifted[is_target], reduction="none")
-    return losses.new_zeros(shifted.shape).masked_scatter(is_target, losses)
+    at = target_positions(labels) if at is None else at
+    targets = _next(labels).flatten().index_select(0, at)
+    losses = cross_entropy(logits.float(), targets, reduction="none", ignore_index=IGNORE)
+    everywhere = losses.new_zeros(labels.numel()).index_add(0, at, losses)
+    return everywhere.view_as(labels)[:, :-1]
 
 
 def target_logits(
-    model: PreTrainedModel, prefix: Front, inputs: dict[str, Any], is_target: Tensor
+    model: PreTrainedModel, prefix: Front, inputs: dict[str, Any], at: Tensor
 ) -> Tensor:
     """Logits at the positions that have a loss, with the head on these alone.
 
@@ -48,15 +67,17 @@ def target_logits(
     Args:
         model: after ``enable_prefix``.
         inputs: keyword arguments of its ``forward``.
-        is_target: bool ``[B, T]``, T being the (decoder's) tokens.
+        at: int64 ``[N]``, as :func:`target_positions`, or bool ``[B, T]``, T being the (decoder's)
+            tokens. How many are true is not known before a GPU has computed it.
 
     Returns:
-        ``[N, V]``, in row-major order of ``is_target``.
+        ``[N, V]``, in the order of ``at``.
     """
+    at = _flat(at) if at.dtype is torch.bool else at
     if not has_plain_head(model):
-        return run(model, prefix, inputs).logits[is_target]
-    body = run(model, prefix, inputs, model.base_model)
-    return model.get_output_embeddings()(body.last_hidden_state[is_target])
+        return run(model, prefix, inputs).logits.flatten(0, 1).index_select(0, at)
+    hidden = run(model, prefix, inputs, model.base_model).last_hidden_state  # [B, T, D]
+    return model.get_output_embeddings()(hidden.flatten(0, 1).index_select(0, at))
 
 
 def target_nll(
@@ -65,11 +86,26 @@ def target_nll(
     input_ids: Tensor,
     labels: Tensor,
     attention_mask: Tensor | None = None,
+    at: Tensor | None = None,
 ) -> Tensor:
-    """Token losses ``[B, T - 1]`` of :func:`scatter_nll`, with the head on targets only."""
+    """Token losses ``[B, T - 1]`` of :func:`scatter_nll`, with the head on targets only.
+
+    With ``at`` no shape depends on what the tensors hold.
+    """
+    if attention_mask is None:
+        # Without one transformers looks at ids and positions, and the host waits for their GPU.
+        attention_mask = torch.ones_like(input_ids)
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
-    before_target = pad(labels[:, 1:] != IGNORE, (0, 1), value=False)
-    return scatter_nll(target_logits(model, prefix, inputs, before_target), labels)
+    at = target_positions(labels) if at is None else at
+    return scatter_nll(target_logits(model, prefix, inputs, at), labels, at)
+
+
+def _next(labels: Tensor) -> Tensor:
+    return pad(labels[:, 1:], (0, 1), value=IGNORE)
+
+
+def _flat(is_target: Tensor) -> Tensor:
+    return is_target.flatten().nonzero().squeeze(1)
 
 
 def objective(mode: int, nll: Tensor, labels: Tensor, input_ids: Tensor, end_id: int) -> Tensor:
@@ -90,10 +126,10 @@ def objective(mode: int, nll: Tensor, labels: Tensor, input_ids: Tensor, end_id:
     n_target = (labels[:, 1:] != IGNORE).sum(dim=1)
     if mode == 0:
         return nll.sum() / n_target.sum()
-    divisor: Tensor | int
+    divisor: Tensor | int  # a number is no tensor, which would have to be copied to a GPU
     if mode == 1:
-        divisor = 1
-    elif mode == 2:
+        return nll.sum(dim=1)
+    if mode == 2:
         divisor = nll.shape[1]
     elif mode == 3:
         divisor = n_target.max()
@@ -101,4 +137,4 @@ def objective(mode: int, nll: Tensor, labels: Tensor, input_ids: Tensor, end_id:
         divisor = (input_ids != end_id).sum(dim=1)
     else:
         raise ValueError(f"objective mode {mode}: use one of {[*OBJECTIVE_MODES]}")
-    return nll.sum(dim=1) / torch.as_tensor(divisor, device=nll.device)
+    return nll.sum(dim=1) / divisor

@@ -165,7 +165,10 @@ class BaseTransformer(pl.LightningModule):
                 groups, lr=args.learning_rate, scale_parameter=False, relative_step=False
             )
         else:
-            optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, eps=args.adam_epsilon)
+            fused = True if self.device.type == "cuda" else None  # None: as torch chooses
+            optimizer = torch.optim.AdamW(
+                groups, lr=args.learning_rate, eps=args.adam_epsilon, fused=fused
+            )
         schedule = SCHEDULES[args.lr_scheduler](
             optimizer,
             num_warmup_steps=args.warmup_steps,

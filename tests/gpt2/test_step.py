@@ -1,0 +1,169 @@
+"""A training step whose shapes are known beforehand, and that never waits for a GPU."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from conftest import tiny_model
+from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gpt2.data import Rounding, collate, collate_infix, with_targets
+from gpt2.train_control import PrefixTuning
+from prefix_tuning.activation import fuse_activations
+from prefix_tuning.attention import KeyValues, enable_prefix
+from prefix_tuning.objectives import IGNORE, pad_positions, target_positions
+
+WAITING = ("nonzero", "_local_scalar_dense", "masked_select", "masked_scatter", "lift_fresh")
+"""What makes the host wait for a GPU: counting, looking at a number, and copying one there."""
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations that would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        indices = args[1] if name.startswith("index") and isinstance(args[1], list) else []
+        masked = any(i is not None and i.dtype is torch.bool for i in indices)
+        if name in WAITING or masked:
+            self.found[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def examples(*lengths: tuple[int, int]) -> list[dict[str, list[int]]]:
+    """(source, target) lengths as token ids and labels."""
+    rows = []
+    for n, (source, target) in enumerate(lengths):
+        ids = [3 + (7 * n + i) % 40 for i in range(source + target)]
+        rows.append({"input_ids": ids, "labels": [IGNORE] * source + ids[source:]})
+    return rows
+
+
+ROWS = examples((5, 4), (3, 7), (6, 2))
+
+
+def setting(mode: int = 1) -> tuple[Any, PrefixTuning]:
+    """A frozen model and a prefix."""
+    model = enable_prefix(fuse_activations(tiny_model("gpt2")).requires_grad_(False))
+    torch.manual_seed(0)
+    return model, PrefixTuning(model.config, preseqlen=3, mid_dim=8, objective_mode=mode)
+
+
+@pytest.mark.parametrize("mode", range(5))
+def test_a_step_waits_for_nothing(mode: int) -> None:
+    model, prefix = setting(mode)
+    optimizer = torch.optim.AdamW(prefix.parameters(), fused=True)
+    batch = with_targets(partial(collate, pad_id=2))(ROWS)
+    with Waits() as waits:
+        prefix(**batch, gpt2_model=model, targets_only=True).loss.mean().backward()
+        torch.nn.utils.clip_grad_norm_(prefix.parameters(), 1.0)
+        optimizer.step()
+    assert waits.found == Counter()
+
+
+def test_without_the_collator_a_step_has_to_count() -> None:
+    model, prefix = setting()
+    batch = collate(ROWS, pad_id=2)
+    with Waits() as waits:
+        prefix(**batch, gpt2_model=model, targets_only=True)
+    assert waits.found["nonzero"] == 1
+
+
+@pytest.mark.parametrize("mode", range(5))
+@pytest.mark.parametrize("rounding", [Rounding(), Rounding(targets=8), Rounding(16, 64, 8)])
+def test_loss_and_gradients_are_those_of_the_definition(mode: int, rounding: Rounding) -> None:
+    if mode in (2, 4) and rounding.width > 1:
+        pytest.skip("divides by what padding adds to")
+    model, prefix = setting(mode)
+    prepared = with_targets(partial(collate, pad_id=2), rounding)(ROWS)
+    loss = prefix(**prepared, gpt2_model=model, targets_only=True).loss.mean()
+    found = torch.autograd.grad(loss, [*prefix.parameters()])
+
+    ids, labels = collate(ROWS, pad_id=2).values()
+    logits = model(ids, prefix=prefix).logits[:, :-1]
+    nll = cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
+    divisor: Any = [
+        sum(len(row["labels"]) - row["labels"].count(IGNORE) for row in ROWS) / len(ROWS),
+        1,
+        ids.shape[1] - 1,
+        7,
+        torch.full((3,), ids.shape[1]),
+    ][mode]
+    expected = (nll.sum(1) / divisor).mean()
+    assert torch.allclose(loss, expected, rtol=1e-6)
+    for one, other in zip(
+        found, torch.autograd.grad(expected, [*prefix.parameters()]), strict=True
+    ):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_positions_are_padded_with_one_that_has_no_loss() -> None:
+    labels = torch.tensor([[IGNORE, 5, 6, IGNORE], [IGNORE, IGNORE, IGNORE, 7]])
+    at = target_positions(labels)
+    assert at.tolist() == [0, 1, 6]
+    assert pad_positions(at, labels, 4).tolist() == [0, 1, 6, 7]
+    assert pad_positions(at, labels, 1).tolist() == at.tolist()
+
+
+def test_widths_are_rounded_up_as_far_as_the_model_goes() -> None:
+    widths = {
+        collate(examples((n, 3)), 2, Rounding(16, 40))["input_ids"].shape[1] for n in range(1, 38)
+    }
+    assert widths == {16, 32, 40}
+    infix = collate_infix(ROWS, 2, Rounding(16, 40))
+    assert infix["src"].shape == infix["input_ids"].shape == infix["labels"].shape == (3, 16)
+    assert infix["src_attn"].sum(1).tolist() == [4, 2, 5]
+
+
+def test_the_modules_of_a_model_are_walked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, prefix = setting()
+    batch = with_targets(partial(collate, pad_id=2))(ROWS)
+    prefix(**batch, gpt2_model=model, targets_only=True)
+    walks = []
+    monkeypatch.setattr(model, "modules", lambda: walks.append(1) or iter(()))
+    prefix(**batch, gpt2_model=model, targets_only=True)
+    assert walks == []
+    monkeypatch.undo()
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    with pytest.raises(RuntimeError, match="reentrant"):
+        prefix(**batch, gpt2_model=model, targets_only=True)
+
+
+def test_keys_and_values_are_cast_once() -> None:
+    layers = [torch.randn(2, 1, 4, 3, 8, requires_grad=True) for _ in range(3)]
+    front = KeyValues(layers)
+    assert front.to(torch.float32) is front
+    cast = front.to(torch.bfloat16)
+    assert cast.offset == 3
+    for pair, found in zip(layers, cast.sites["self"], strict=True):
+        assert torch.equal(found, pair.to(torch.bfloat16))
+    sum(pair.float().sum() for pair in cast.sites["self"]).backward()  # type: ignore[union-attr]
+    assert all(torch.equal(pair.grad, torch.ones_like(pair)) for pair in layers)  # type: ignore
+
+
+def test_a_mask_is_widened_once_a_call() -> None:
+    model, prefix = setting()
+    batch = with_targets(partial(collate, pad_id=2))(ROWS)
+
+    class Fills(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        ) -> Any:
+            self.count += func.overloadpacket.__name__ == "new_full"
+            return func(*args, **(kwargs or {}))
+
+    with Fills() as fills:
+        prefix(**batch, gpt2_model=model, targets_only=True)
+    assert fills.count == 1 < model.config.n_layer
