@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpt2.data import Rounding, collate, collate_infix, with_targets
 from gpt2.train_control import PrefixTuning
+from harness.loop import Diverged, SafeTrainer
 from prefix_tuning.activation import fuse_activations
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.objectives import IGNORE, pad_positions, target_positions
@@ -167,3 +169,12 @@ def test_a_mask_is_widened_once_a_call() -> None:
     with Fills() as fills:
         prefix(**batch, gpt2_model=model, targets_only=True)
     assert fills.count == 1 < model.config.n_layer
+
+
+def test_a_loss_that_is_no_number_is_seen_when_it_is_logged() -> None:
+    trainer = SafeTrainer.__new__(SafeTrainer)
+    trainer.args = SimpleNamespace(output_dir="nowhere")  # type: ignore[assignment]
+    trainer.state = SimpleNamespace(global_step=7)  # type: ignore[assignment]
+    trainer.accelerator = None
+    with pytest.raises(Diverged, match="loss up to step 7"):
+        trainer.log({"loss": float("nan")})
