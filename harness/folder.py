@@ -197,10 +197,10 @@ class RunFolder:
     def held(self) -> Iterator[State]:
         """Own the folder while a run starts, goes on and ends; what is to be done in it.
 
-        The settings of a new run are recorded at once, whole or not. They vanish again if it ends
-        before :meth:`create`: a mistake in the data shows only then. Checkpoints that cannot be
-        used are named and renamed. A finished run is not locked. Of several processes the first
-        does all this, and the others learn from it what is to be done.
+        The settings of a new run are recorded at once, whole or not. They vanish again, with a
+        folder that is new, if it ends before :meth:`create`: a mistake in the data shows only then.
+        Checkpoints that cannot be used are named and renamed. A finished run is not locked. Of
+        several processes the first does all this, and the others learn from it what is to be done.
 
         Raises:
             UserError: another run is at work here, no checkpoint can be used, or as :meth:`state`.
@@ -211,9 +211,14 @@ class RunFolder:
             _agreed(FINISHED)
             yield FINISHED
         else:
+            is_new = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)
-            with locked(self.path):
-                yield from self._begin()
+            try:
+                with locked(self.path):
+                    yield from self._begin()
+            finally:
+                if is_new and {path.name for path in self.path.iterdir()} == {LOCK}:
+                    shutil.rmtree(self.path, ignore_errors=True)
 
     def _begin(self) -> Iterator[State]:
         state = self.state()  # again, for another run may have ended since

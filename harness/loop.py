@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import math
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,53 +16,15 @@ from transformers.trainer_utils import TrainOutput
 
 from harness import manifest
 from harness.folder import RunFolder, trainer_checkpoints
+from harness.stop import Diverged, Stop, stopping
 from harness.trainer import LogWithEveryCheckpoint
-from prefix_tuning.errors import Terminated, UserError, refused_write
+from prefix_tuning.errors import UserError, refused_write
 from prefix_tuning.files import read_json_object, write_json
 
 UNFINISHED = "unfinished"
 """Folder in a run in which a checkpoint is written, until it is complete."""
 UNLOGGED = "unlogged_loss.json"
 """In a checkpoint: the loss that was added up since the last log, and since which step."""
-
-
-class Diverged(UserError):
-    """The loss or the parameters are no numbers any more."""
-
-
-class Stop:
-    """The signal that asked for the end of training, if any."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def ask(self, number: int, frame: object) -> None:
-        """Handle a signal: the first ends training after the step, the second at once."""
-        if self.signal is not None:
-            self.signal = number
-            self.end()
-        self.signal = number
-        print("stopping after this step, with a checkpoint; again: at once", flush=True)
-
-    def end(self) -> None:
-        """Raise what ends the process, if that was asked for."""
-        if self.signal is not None:
-            raise Terminated if self.signal == signal.SIGTERM else KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def stopping() -> Iterator[Stop]:
-    """SIGTERM and Ctrl-C are noted, not raised; only in the main thread."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {n: signal.signal(n, stop.ask) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class SafeTrainer(Trainer):
@@ -144,12 +102,7 @@ class SafeTrainer(Trainer):
 
     def _diverged(self, what: str) -> Diverged:
         kept = trainer_checkpoints(self._run)
-        last = f"the last good state is {kept[0]}" if kept else "no checkpoint had been written yet"
-        return Diverged(
-            f"training diverged: {what} is not a finite number; {last}, and nothing is published: "
-            "lower --learning_rate and start again with --overwrite_output_dir (to a launcher: "
-            "--resume no)"
-        )
+        return Diverged.because(what, kept[0] if kept else None)
 
     def _get_output_dir(self, trial: Any) -> str:
         folder = super()._get_output_dir(trial)

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.flags import Parser, at_least_one, exclude, fraction, not_negative, seed
+from harness.flags import Parser, exclude
 from prefix_tuning.errors import UserError
 from prefix_tuning.names import SITES
+from seq2seq.files import Columns
 from seq2seq.flag_groups import (
     PREDICT_SPLITS,
     SCHEDULES,
@@ -58,6 +59,7 @@ class Arguments(
         _check_batches(self)
         search(self)
         exclude(fp16=self.fp16, bf16=self.bf16)
+        _check_ignored(self)
         _check_unsupported(self)
 
 
@@ -132,6 +134,7 @@ def _check_task(args: Arguments) -> None:
             f"--predict_splits {args.predict_splits}: --data_dir {args.data_dir} is one file "
             "and would be both; name one split, or give a folder"
         )
+    Columns(args.source_column, args.target_column)
     if args.do_train and not args.output_dir:
         raise UserError("--output_dir is missing: name the folder of the run")
     if args.do_train and not args.model_name_or_path:
@@ -166,37 +169,10 @@ def _check_prefix(args: Arguments) -> None:
 
 
 def _check_numbers(args: Arguments) -> None:
-    at_least_one(
-        train_batch_size=args.train_batch_size,
-        eval_batch_size=args.eval_batch_size,
-        decode_batch_size=args.decode_batch_size,
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
-        num_train_epochs=args.num_train_epochs,
-        save_steps=args.save_steps,
-        logging_steps=args.logging_steps,
-        devices=args.devices,
-    )
+    """What the ranges of the flags do not say."""
     for name in ("n_train", "n_val", "n_test", "max_steps"):
         if getattr(args, name) == 0:
             raise UserError(f"--{name} 0: nothing would be left; use -1 for all")
-    if args.max_steps < -1:
-        raise UserError(f"--max_steps {args.max_steps}: give a number of steps, or -1 for epochs")
-    not_negative(
-        warmup_steps=args.warmup_steps,
-        weight_decay=args.weight_decay,
-        max_grad_norm=args.max_grad_norm,
-        num_workers=args.num_workers,
-        adam_epsilon=args.adam_epsilon,
-    )
-    seed(seed=args.seed)
-    fraction(
-        prefix_dropout=args.prefix_dropout,
-        label_smoothing=args.label_smoothing,
-        dropout=args.dropout,
-        attention_dropout=args.attention_dropout,
-        encoder_layerdrop=args.encoder_layerdrop,
-        decoder_layerdrop=args.decoder_layerdrop,
-    )
     least = 1e-7 if args.lr_scheduler == "polynomial" else 0  # where the polynomial ends
     if not args.learning_rate > least:
         raise UserError(f"--learning_rate {args.learning_rate}: must be above {least}")
@@ -223,6 +199,16 @@ def _check_batches(args: Arguments) -> None:
         raise UserError("--max_tokens_per_batch and --sortish_sampler exclude each other")
     if args.devices > 1:
         raise UserError("--max_tokens_per_batch works on one device only: use --sortish_sampler")
+
+
+def _check_ignored(args: Arguments) -> None:
+    """Refuse what would have no effect."""
+    if args.adafactor and args.adam_epsilon != OptimizationArguments.adam_epsilon:
+        raise UserError("--adam_epsilon is AdamW's: leave it out, or leave out --adafactor")
+    if args.use_lowdata_token == "no" and args.lowdata_token != PrefixArguments.lowdata_token:
+        raise UserError(f"--lowdata_token {args.lowdata_token}: needs --use_lowdata_token yes")
+    if args.label_smoothing_mean == "yes" and args.label_smoothing == 0:
+        raise UserError("--label_smoothing_mean yes: needs --label_smoothing")
 
 
 def _check_unsupported(args: Arguments) -> None:

@@ -2,19 +2,84 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
+from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from harness.report import n_parameters
+from harness.stop import stopping
 from prefix_tuning.files import write_json
 from seq2seq import run_folder
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes checkpoints where they are to stand.
+
+    Lightning's own go through the system's temporary folder, which may be small, and which keeps
+    what a kill leaves.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        torch.save(checkpoint, path)
+
+
+class BestValidation:
+    """Which validation was the best.
+
+    Args:
+        metric: that decides, the larger the better unless it is "loss". One that is equal or
+            undefined at every validation decides nothing: the loss does.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+        self.merit: float | None = None
+        """The larger the better; None before the first validation."""
+        self.loss_merit, self.always_equal = -math.inf, True
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        merit = self.merit
+        return {
+            "best": -merit if self.metric == "loss" and merit is not None else merit,
+            "least_loss": self.loss_merit,
+            "always_equal": self.always_equal,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """What :meth:`state` gave; older checkpoints have the metric alone."""
+        best = state["best"]
+        self.merit = -best if self.metric == "loss" and best is not None else best
+        self.loss_merit = state.get("least_loss", -math.inf)
+        self.always_equal = state.get("always_equal", False)
+
+    def improves(self, metrics: Mapping[str, Tensor]) -> bool:
+        """Whether a validation is better than all before; it counts from now on."""
+        merit, loss = (self._merit(metrics, name) for name in (self.metric, "loss"))
+        if self.merit is None:
+            better = True
+        else:
+            self.always_equal = self.always_equal and merit == self.merit
+            better = merit > self.merit or (self.always_equal and loss > self.loss_merit)
+        if better:
+            self.merit, self.loss_merit = merit, loss
+        return better
+
+    @staticmethod
+    def _merit(metrics: Mapping[str, Tensor], name: str) -> float:
+        """The larger the better; what is not a finite number is worse than all that are."""
+        value = metrics[f"val_{name}"].item()
+        return (-value if name == "loss" else value) if math.isfinite(value) else -math.inf
 
 
 class OurModelCheckPoint(Checkpoint):
@@ -22,61 +87,40 @@ class OurModelCheckPoint(Checkpoint):
 
     Args:
         folder: of the run.
-        metric: of the validation, the larger the better unless it is "loss". One that is equal or
-            undefined at every validation chooses nothing: the loss does.
+        metric: of the validation (:class:`BestValidation`).
         save_steps: optimiser steps between two checkpoints to resume from.
         all_epochs: keep ``checkpointepoch=N.ckpt`` of every epoch, as the original.
     """
 
     def __init__(self, folder: Path, metric: str, save_steps: int, all_epochs: bool) -> None:
         self.folder = folder
-        self.metric = metric
         self.save_steps = save_steps
         self.all_epochs = all_epochs
-        self.best: float | None = None
-        """The metric of the best validation, the larger the better."""
-        self.least_loss, self.always_equal = -math.inf, False
+        self.best = BestValidation(metric)
         self.saved_at = 0
+        self.identity = ""
+        """Of the run, for the checkpoint's manifest."""
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "best": self.best if self.metric != "loss" or self.best is None else -self.best,
-            "least_loss": self.least_loss,
-            "always_equal": self.always_equal,
-        }
+        return self.best.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        best = state_dict["best"]
-        self.best = best if self.metric != "loss" or best is None else -best
-        self.least_loss = state_dict.get("least_loss", -math.inf)
-        self.always_equal = state_dict.get("always_equal", False)
+        self.best.restore(state_dict)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         # Not again at this step: a batch that is accumulated for the next one would be lost.
         self.saved_at = trainer.global_step
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        value, loss = (self._merit(trainer, name) for name in (self.metric, "loss"))
-        if self.best is None:
-            better, self.always_equal = True, True
-        else:
-            self.always_equal = self.always_equal and value == self.best
-            better = value > self.best or (self.always_equal and loss > self.least_loss)
-        if better:
-            self.best, self.least_loss = value, loss
+        if self.best.improves(trainer.callback_metrics):
             self._save(trainer, pl_module, self.folder / run_folder.BEST)
         if self.all_epochs:
             name = run_folder.EPOCHS.replace("*", str(trainer.current_epoch))
             self._save(trainer, pl_module, self.folder / name)
 
-    def _merit(self, trainer: pl.Trainer, name: str) -> float:
-        """The larger the better; what is not a finite number is worse than all that are."""
-        value = trainer.callback_metrics[f"val_{name}"].item()
-        return (-value if name == "loss" else value) if math.isfinite(value) else -math.inf
-
     def _save(self, trainer: pl.Trainer, pl_module: Any, folder: Path) -> None:
         if trainer.is_global_zero:
-            pl_module.save(folder)
+            run_folder.whole(folder, pl_module.save)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -84,8 +128,13 @@ class OurModelCheckPoint(Checkpoint):
         step = trainer.global_step
         # At the end of an epoch, or of --max_steps, the checkpoint follows its validation.
         is_end = trainer.is_last_batch or trainer.should_stop
-        if step % self.save_steps == 0 and step > self.saved_at and not is_end:
+        is_new = step > self.saved_at and not is_end
+        at_boundary = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        asked = pl_module.together.signal
+        if is_new and (step % self.save_steps == 0 or (asked and at_boundary)):
             self._save_to_resume(trainer, pl_module, (trainer.current_epoch, batch_idx + 1))
+        if asked and (self.saved_at == step or is_end):
+            raise KeyboardInterrupt
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._save_to_resume(trainer, pl_module, (trainer.current_epoch + 1, 0))
@@ -93,13 +142,44 @@ class OurModelCheckPoint(Checkpoint):
     def _save_to_resume(
         self, trainer: pl.Trainer, pl_module: Any, position: tuple[int, int]
     ) -> None:
+        pl_module.check_finite()
         self.saved_at = trainer.global_step
         pl_module.position = position
-        path = self.folder / run_folder.RESUME
-        temporary = path.with_name(path.name + ".tmp")
+        temporary = run_folder.next_checkpoint(self.folder)
         trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
-            os.replace(temporary, path)
+            run_folder.keep(temporary, self.identity, trainer.global_step)
+
+
+class StopWhenAsked(Callback):
+    """SIGTERM and Ctrl-C end a run behind a step and its checkpoint, a second one at once."""
+
+    def __init__(self) -> None:
+        self.exits = contextlib.ExitStack()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        # Not earlier: Lightning's own handlers, which are there by now, know no checkpoint.
+        pl_module.together.stop = self.exits.enter_context(stopping())
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        # A validation is long. Of several processes each sees its own signals alone, until the
+        # next step.
+        if trainer.world_size == 1:
+            pl_module.together.stop.end()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.exits.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self.exits.close()
 
 
 class LoggingCallback(Callback):
@@ -200,15 +280,40 @@ def get_checkpoint_callback(
     return OurModelCheckPoint(folder, metric, save_steps, all_epochs)
 
 
-def get_early_stopping_callback(metric: str, patience: int) -> EarlyStopping:
+def get_early_stopping_callback(metric: str, patience: int) -> StopEarly:
     """Stops after ``patience`` validations in a row without a better ``val_<metric>``."""
-    mode = "min" if metric == "loss" else "max"
-    return _StoppedStays(f"val_{metric}", mode=mode, patience=max(patience, 1))
+    return StopEarly(metric, max(patience, 1))
 
 
-class _StoppedStays(EarlyStopping):
-    """A run killed after the decision to stop but before its end does not train on."""
+class StopEarly(Callback):
+    """Stops when so many validations in a row were not better than all before.
+
+    Args:
+        metric: of the validation (:class:`BestValidation`).
+        patience: validations to wait for a better one.
+    """
+
+    def __init__(self, metric: str, patience: int) -> None:
+        self.patience = patience
+        self.best = BestValidation(metric)
+        self.wait_count = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self.best.state(), "wait_count": self.wait_count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best.restore(state_dict)
+        self.wait_count = state_dict["wait_count"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        # A run killed after the decision to stop but before its end does not train on.
+        self._stop_if_waited(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        better = self.best.improves(trainer.callback_metrics)
+        self.wait_count = 0 if better else self.wait_count + 1
+        self._stop_if_waited(trainer)
+
+    def _stop_if_waited(self, trainer: pl.Trainer) -> None:
         if self.wait_count >= self.patience:
             trainer.should_stop = True

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from prefix_tuning.errors import UserError
-from seq2seq.files import ROWS, Columns, Record, hub_rows, read_pairs, read_rows
+from seq2seq.files import ROWS, Columns, Record, hub_rows, read_pairs, read_rows, with_sources
 
 E2E_SPLITS = {"train": "train", "val": "valid", "test": "test"}
 """The middle of E2E's file names."""
@@ -26,8 +26,9 @@ def read_split(
     training: bool,
     columns: Columns | None = None,
     config: str | None = None,
+    skip_empty: bool = False,
 ) -> list[Record]:
-    """Read one split of a data set.
+    """Read one split of a data set; print how many records are left out, if any.
 
     Args:
         data: a folder that holds ``<split>.source`` (and ``.target``), ``<split>.jsonl``,
@@ -37,34 +38,55 @@ def read_split(
         training: require a target of every source.
         columns: names of the columns in JSONL, CSV and on the hub.
         config: which configuration of the hub's data set, e.g. "3.0.0" of CNN/DailyMail.
+        skip_empty: leave out records of which the source is empty, instead of refusing them.
 
     Raises:
-        UserError: naming the file and line that is wrong, or what was looked for.
+        UserError: naming the file and line that is wrong, or what was looked for; or a flag that
+            says something that this kind of data does not have.
     """
-    path, columns = Path(data), columns or Columns()
+    columns, path = columns or Columns(), split_file(data, split)
     records: Iterable[Record]
-    if path.is_dir():
-        names = [f"{split}.jsonl", f"{split}.csv", f"src1_{E2E_SPLITS[split]}.txt"]
-        if (path / f"{split}.source").is_file():
-            records = read_pairs(path, split, training)
+    if path is None:
+        records = read_rows(hub_rows(str(data), config, split), columns, training)
+    else:
+        if config is not None:
+            raise UserError(f"--dataset_config {config}: {path} is a file and has none; leave it")
+        if path.suffix not in (".csv", ".jsonl"):
+            for side in ("source", "target"):
+                if (name := getattr(columns, side)) is not None:
+                    raise UserError(f"--{side}_column {name}: {path} has no columns; leave it out")
+        if path.suffix == ".source":
+            records = read_pairs(path.parent, split, training)
         else:
-            path = next((path / name for name in names if (path / name).is_file()), path)
-            if path.is_dir():
-                raise UserError(f"{path} holds none of {split}.source, {', '.join(names)}")
             records = read_rows(ROWS[path.suffix](path), columns, training)
-    elif path.is_file():
+    records = with_sources(records, skip_empty, path or str(data))
+    if not records:
+        raise UserError(f"{path or data}: the {split} split has no records")
+    return records
+
+
+def split_file(data: str | Path, split: str) -> Path | None:
+    """The file that :func:`read_split` reads; None for a data set of the hub.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(data)
+    if path.is_dir():
+        names = [*(f"{split}{end}" for end in (".source", ".jsonl", ".csv"))]
+        names.append(f"src1_{E2E_SPLITS[split]}.txt")
+        for name in names:
+            if (path / name).is_file():
+                return path / name
+        raise UserError(f"{path} holds none of {', '.join(names)}")
+    if path.is_file():
         if path.suffix not in ROWS:
             kinds = ", ".join(ROWS)
             raise UserError(f"{path}: give a folder, or a file ending in one of {kinds}")
-        records = read_rows(ROWS[path.suffix](path), columns, training)
-    elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(data)) and path.suffix not in ROWS:
-        records = read_rows(hub_rows(str(data), config, split), columns, training)
-    else:
-        raise UserError(f"{path}: there is no such file or folder")
-    records = list(records)
-    if not records:
-        raise UserError(f"{path}: the {split} split has no records")
-    return records
+        return path
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(data)) and path.suffix not in ROWS:
+        return None
+    raise UserError(f"{path}: there is no such file or folder")
 
 
 class Seq2SeqDataset(Dataset[dict[str, Any]]):

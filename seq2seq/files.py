@@ -2,14 +2,17 @@
 
 The original keeps a split in ``<split>.source`` and ``<split>.target``, one example a line. CSV,
 JSONL, data sets of the hub and E2E's ``SOURCE||TARGET`` lines are read too. A line break inside a
-text becomes a blank, since it could not stand in the original's files either.
+text becomes a blank, since it could not stand in the original's files either. A source may be empty
+here: :func:`with_sources` refuses it or leaves it out.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from prefix_tuning.errors import UserError
-from prefix_tuning.files import numbered_lines, read_csv, read_json_lines
+from prefix_tuning.files import numbered_lines, read_csv, read_json_lines, without_surrogates
 
 HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 COLUMNS = (
@@ -49,35 +52,93 @@ class Record:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns to read; those that are None are guessed."""
+    """Which columns to read; those that are None are guessed.
+
+    Raises:
+        UserError: one column would be both.
+    """
 
     source: str | None = None
     target: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.source is not None and self.source == self.target:
+            raise UserError(
+                f"--source_column {self.source} and --target_column {self.target} are one column: "
+                "name two"
+            )
 
     def find(self, names: Iterable[str], training: bool, where: str) -> tuple[str, str | None]:
         """The columns of source and target among ``names``.
 
         The target may be missing where there is no training, and then only if it was not named.
+
+        Raises:
+            UserError: there are none, or several of one meaning, or one seems to be misspelt.
         """
         names = list(names)
         for source, target in COLUMNS:
             pair = self.source or source, self.target or target
             if pair[0] in names and pair[1] in names:
+                if self.target is None and {"target", "targets"} <= {*names}:
+                    raise UserError(
+                        f"{where}: there are both 'target' and 'targets': give one of them, or "
+                        "name it with --target_column"
+                    )
                 return pair
         if not training and self.target is None:
             for source, _ in COLUMNS:
                 if (self.source or source) in names:
-                    return self.source or source, None
+                    source = self.source or source
+                    _check_spelling(names, source, where)
+                    return source, None
         raise UserError(
             f"{where}: which of {', '.join(map(str, names))} are source and target is not clear; "
             "name them with --source_column and --target_column"
         )
 
 
-def _text(value: Any, what: str, where: str) -> str:
-    if not isinstance(value, str) or not value.strip():
+def _check_spelling(names: Iterable[str], source: str, where: str) -> None:
+    """Refuse a column that seems to be the target, misspelt, where there is no target."""
+    targets = {target for _, target in COLUMNS}
+    for name in names:
+        likely = difflib.get_close_matches(str(name).lower().strip(), targets, n=1, cutoff=0.8)
+        if name != source and likely:
+            raise UserError(
+                f"{where}: the field {name!r} is unknown: is {likely[0]!r} meant? if it is, rename "
+                "it, or name it with --target_column"
+            )
+
+
+def with_sources(records: Iterable[Record], skip_empty: bool, path: Path | str) -> list[Record]:
+    """The records that have something in their source.
+
+    Args:
+        skip_empty: leave the others out, and print how many they are.
+
+    Raises:
+        UserError: there are others, and they are not to be left out.
+    """
+    kept, empty = [], 0
+    for record in records:
+        if record.source.strip():
+            kept.append(record)
+        elif skip_empty:
+            empty += 1
+        else:
+            raise UserError(
+                f"{record.where}: the source is missing or empty; --empty_sources skip leaves such "
+                "records out"
+            )
+    if empty:
+        print(f"{path}: left out {empty} of {len(kept) + empty} records, whose source is empty")
+    return kept
+
+
+def _text(value: Any, what: str, where: str, may_be_empty: bool = False) -> str:
+    if not isinstance(value, str) or not (value.strip() or may_be_empty):
         raise UserError(f"{where}: the {what} is missing or empty")
-    text = value.strip("\r\n")
+    text = without_surrogates(value).strip("\r\n")
     if "\n" not in text and "\r" not in text:  # an expression alone takes ten times as long
         return text
     return " ".join(line.strip() for line in re.split(r"[\r\n]+", text) if line.strip())
@@ -90,7 +151,9 @@ def read_pairs(folder: Path, split: str, training: bool) -> Iterator[Record]:
     if not path.is_file():
         if training:
             raise UserError(f"{path}: there is no such file, and nothing to train on without it")
-        yield from (Record(_text(text, "source", where), None, where) for text, where in sources)
+        yield from (
+            Record(_text(text, "source", where, True), None, where) for text, where in sources
+        )
         return
     targets = list(numbered_lines(path))
     if len(sources) != len(targets):
@@ -99,14 +162,19 @@ def read_pairs(folder: Path, split: str, training: bool) -> Iterator[Record]:
             "line n of one belongs to line n of the other"
         )
     for (source, where), (target, target_where) in zip(sources, targets, strict=True):
-        yield Record(_text(source, "source", where), _text(target, "target", target_where), where)
+        source = _text(source, "source", where, may_be_empty=True)
+        target = _text(target, "target", target_where, may_be_empty=not source.strip())
+        yield Record(source, target, where)
 
 
 def read_rows(rows: Iterable[Row], columns: Columns, training: bool) -> Iterator[Record]:
     """The records of rows; a list of targets makes a record of each."""
     for row, where in rows:
         source_name, target_name = columns.find(row.keys(), training, where)
-        source = _text(row[source_name], "source", where)
+        source = _text(row[source_name], "source", where, may_be_empty=True)
+        if not source.strip():
+            yield Record("", None, where)
+            continue
         targets = [] if target_name is None else row[target_name]
         for target in targets if isinstance(targets, list) else [targets]:
             yield Record(source, _text(target, "target", where), where)
@@ -118,8 +186,15 @@ def read_rows(rows: Iterable[Row], columns: Columns, training: bool) -> Iterator
 
 def _csv_rows(path: Path) -> Iterator[Row]:
     rows = read_csv(path)
-    header, _ = next(rows, ([], ""))
+    header, at = next(rows, ([], ""))
+    _check_names(header, at)
     yield from ((dict(zip(header, row, strict=True)), where) for row, where in rows)
+
+
+def _check_names(names: Sequence[str], where: str) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise UserError(f"{where}: {name!r} comes {count} times: give each one name")
 
 
 def _json_rows(path: Path) -> Iterator[Row]:

@@ -28,13 +28,14 @@ from transformers import (
     get_polynomial_decay_schedule_with_warmup,
 )
 
-from prefix_tuning import checkpoint
+from prefix_tuning import checkpoint, fingerprint
 from prefix_tuning.attention import KeyValues, enable_prefix
-from seq2seq import arguments, loading
+from seq2seq import arguments, loading, run_folder
 from seq2seq.arguments import Arguments
 from seq2seq.data import Seq2SeqDataset
 from seq2seq.files import Record
 from seq2seq.prefixTuning import PrefixTuning
+from seq2seq.processes import Processes
 from seq2seq.samplers import (
     DistributedSortishSampler,
     ResumedBatches,
@@ -62,6 +63,8 @@ class BaseTransformer(pl.LightningModule):
 
     model: torch.nn.Module
     """What is trained."""
+    together: Processes
+    """What the processes of the run tell each other."""
     strict_loading = False
     """Lightning's checkpoints hold trained parameters only."""
 
@@ -76,6 +79,10 @@ class BaseTransformer(pl.LightningModule):
         loading.device(args)  # before minutes of loading: can this machine do it?
         loading.own_options(args)
         self.tokenizer, base = loading.load_base(args, args.model_name_or_path or "")
+        self.together = Processes()
+        self.base_described = fingerprint.describe(base, args.model_name_or_path or "")
+        self.has_begun = False
+        """Whether a step was begun: what fails before is the checkpoint's fault."""
         lengths = {n: getattr(args, n) for n in ("max_target_length", "val_max_target_length")}
         lengths["max_source_length"] = args.max_source_length or 512
         lengths["eval_max_gen_length"] = arguments.search(args).max_length
@@ -221,7 +228,19 @@ class BaseTransformer(pl.LightningModule):
     # Going on where a run was stopped.
 
     def on_train_start(self) -> None:
+        self.has_begun = True
         self.train()
+
+    def check_finite(self) -> None:
+        """Refuse to keep or publish what is no numbers.
+
+        Raises:
+            Diverged: a trained parameter is not finite.
+        """
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and not torch.isfinite(parameter).all():
+                step = self.trainer.global_step
+                raise run_folder.diverged(self.args, f"{name} at step {step}")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # A random state that follows from the position: the same dropout after a restart.

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, log_softmax
 from transformers import PreTrainedModel
 
 from harness.text import clean_up
-from seq2seq import arguments
+from seq2seq import arguments, run_folder
 from seq2seq.arguments import Arguments
 from seq2seq.decoding import generate, texts
 from seq2seq.files import Record
@@ -53,6 +53,11 @@ class SummarizationModule(BaseTransformer):
             freeze_params(base.get_encoder())
             assert_all_frozen(base.get_encoder())
 
+    @property
+    def is_sum(self) -> bool:
+        """Whether the loss of a batch is the sum over its tokens, as in the original, or a mean."""
+        return self.args.label_smoothing > 0 and self.args.label_smoothing_mean == "no"
+
     def step(self, batch: dict[str, Tensor]) -> Tensor:
         """The loss of a batch in nats: a mean over tokens, or smoothed, as in the original, a sum.
 
@@ -61,18 +66,35 @@ class SummarizationModule(BaseTransformer):
         """
         is_target = batch["labels"] != self.tokenizer.pad_token_id
         labels, logits = batch["labels"][is_target], self.logits(batch, is_target).float()
+        if not len(labels):  # a process of several that has no example left
+            return logits.sum()
         epsilon = self.args.label_smoothing
         if epsilon == 0:
             return cross_entropy(logits, labels)
         loss, _ = label_smoothed_nll_loss(log_softmax(logits, dim=-1), labels, epsilon)
-        return loss / len(labels) if self.args.label_smoothing_mean == "yes" else loss
+        return loss if self.is_sum else loss / len(labels)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """The loss of a batch, to which several processes contribute as much as they have tokens.
+
+        Raises:
+            Diverged: it is not a number, or infinite.
+        """
+        if self.trainer.world_size > 1:
+            batch["labels"] = self._without_repetitions(batch["labels"], batch_idx)
         loss = self.step(batch)
+        n_token = (batch["labels"] != self.tokenizer.pad_token_id).sum()
+        share = self.together.share(n_token, loss)
+        # With a gradient scaler, steps are skipped until their loss is a number again.
+        if self.together.has_diverged and not self.args.fp16:
+            step = self.trainer.global_step + 1
+            raise run_folder.diverged(self.args, f"the training loss of step {step}")
+        if self.trainer.world_size > 1:  # Lightning averages the gradients of the processes
+            loss = self.trainer.world_size * (loss if self.is_sum else loss * share)
         source, pad = batch["input_ids"], self.tokenizer.pad_token_id
         padding = (source == pad).sum()
         sizes = {
-            "tpb": (source.numel() - padding + (batch["labels"] != pad).sum()).float(),
+            "tpb": (source.numel() - padding + n_token).float(),
             "bs": float(len(source)),
             "src_pad_tok": padding.float(),
             "src_pad_frac": padding / source.numel(),
@@ -81,6 +103,16 @@ class SummarizationModule(BaseTransformer):
         self.log_dict(sizes)
         # Lightning divides "loss" by the accumulated batches.
         return {"loss": loss, "mean": loss.detach()}
+
+    def _without_repetitions(self, labels: Tensor, batch_idx: int) -> Tensor:
+        """``labels [B, T]`` without those of examples that only make processes have as many."""
+        if self.args.sortish_sampler:
+            return labels
+        n_own = len(range(self.global_rank, len(self.datasets["train"]), self.trainer.world_size))
+        kept = max(0, min(n_own - batch_idx * self.args.train_batch_size, len(labels)))
+        return labels.index_fill(
+            0, torch.arange(kept, len(labels), device=labels.device), self.tokenizer.pad_token_id
+        )
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         start = time.perf_counter()
@@ -96,29 +128,46 @@ class SummarizationModule(BaseTransformer):
         targets = [clean_up(text) or "." for text in texts(self.tokenizer, batch["labels"])]
         lengths = (rows[:, 1:] != self.tokenizer.pad_token_id).sum(1)
         legacy = self.legacy_metrics([clean_up(text) for text in predictions], targets)
+        sums, counts = self._row_losses(batch)
+        total = sums.sum()
+        legacy = {**legacy, "loss": (total if self.is_sum else total / counts.sum()).item()}
+        of_rows = zip(predictions, lengths.tolist(), sums.tolist(), counts.tolist(), strict=True)
         self.outputs.append(
             {
-                "texts": dict(zip(batch["ids"].tolist(), predictions, strict=True)),
-                "lengths": lengths.tolist(),
-                "loss": self.step(batch).item(),
+                "rows": dict(zip(batch["ids"].tolist(), of_rows, strict=True)),
                 "gen_time": seconds / len(rows),
                 **{f"legacy_{name}": float(value) for name, value in legacy.items()},
             }
         )
 
-    def on_validation_epoch_end(self) -> None:
-        outputs, self.outputs = self._of_all_processes(self.outputs), []
-        predicted = {i: text for output in outputs for i, text in output["texts"].items()}
-        records = self.datasets["val"].records
-        references = [record.target or "" for record in records]  # read_split has required them
-        outputs_in_order = [predicted[i] for i in range(len(records))]
-        scores = SCORES[self.mode](references, outputs_in_order).values
+    def _row_losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The summed token losses of every row of a batch, in nats, and its tokens, ``[B]``."""
+        is_target = batch["labels"] != self.tokenizer.pad_token_id
+        labels, logits = batch["labels"][is_target], self.logits(batch, is_target).float()
+        losses = cross_entropy(
+            logits, labels, reduction="none", label_smoothing=self.args.label_smoothing
+        )
+        sums = losses.new_zeros(len(is_target), dtype=torch.float64)
+        return sums.index_add(0, is_target.nonzero()[:, 0], losses.double()), is_target.sum(1)
 
-        def mean(values: list[float]) -> float:
+    def on_validation_epoch_start(self) -> None:
+        self.check_finite()
+
+    def on_validation_epoch_end(self) -> None:
+        outputs, self.outputs = self.together.gather(self.outputs), []
+        # Several processes share the set out in equal parts: some examples come twice.
+        rows = {i: row for output in outputs for i, row in output["rows"].items()}
+        predictions, lengths, sums, counts = zip(*(rows[i] for i in sorted(rows)), strict=True)
+        references = [record.target or "" for record in self.datasets["val"].records]
+        scores = SCORES[self.mode](references, predictions).values
+
+        def mean(values: Sequence[float]) -> float:
             return sum(values) / len(values)
 
-        loss = mean([output["loss"] for output in outputs])
-        lengths = [length for output in outputs for length in output["lengths"]]
+        loss = sum(sums) / sum(counts)
+        if not math.isfinite(loss):
+            step = self.trainer.global_step
+            raise run_folder.diverged(self.args, f"the validation loss at step {step}")
         legacy = [name for name in outputs[0] if name.startswith("legacy_")]
         self.step_count += 1
         self.metrics["val"].append(
@@ -137,13 +186,6 @@ class SummarizationModule(BaseTransformer):
             for name, value in {"loss": loss, **scores}.items()
         }
         self.log_dict(logged, prog_bar=True, sync_dist=True)
-
-    def _of_all_processes(self, values: list[Any]) -> list[Any]:
-        if self.trainer.world_size == 1:
-            return values
-        gathered: list[list[Any]] = [[] for _ in range(self.trainer.world_size)]
-        torch.distributed.all_gather_object(gathered, values)
-        return [value for part in gathered for value in part]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -144,7 +144,14 @@ def evaluate(args: Arguments) -> list[Path]:
     """Decode the splits that the flags name; return the paths of the outputs."""
     columns = Columns(args.source_column, args.target_column)
     records = {
-        split: read_split(args.data_dir, split, False, columns, args.dataset_config)
+        split: read_split(
+            args.data_dir,
+            split,
+            False,
+            columns,
+            args.dataset_config,
+            args.empty_sources == "skip",
+        )
         for split in arguments.predict_splits(args)
     }
     run = Decoder(args)

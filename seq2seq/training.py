@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
+import signal
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +19,18 @@ from transformers.utils import logging as library_logging
 
 from harness import report
 from harness.folder import AGAIN, RunFolder
-from prefix_tuning.errors import UserError
+from harness.folder import is_first as first_process
+from prefix_tuning.errors import Terminated, UserError
 from prefix_tuning.files import write_json
 from seq2seq import predict, run_folder
 from seq2seq.arguments import Arguments
 from seq2seq.callbacks import (
+    CheckpointFiles,
     LoggingCallback,
+    OurModelCheckPoint,
     Seq2SeqLoggingCallback,
     StopAtMaxSteps,
+    StopWhenAsked,
     get_checkpoint_callback,
     get_early_stopping_callback,
 )
@@ -32,6 +38,7 @@ from seq2seq.data import read_split
 from seq2seq.files import Columns
 from seq2seq.lightning_base import BaseTransformer, PrefixTransformer
 from seq2seq.modules import MODULES
+from seq2seq.processes import check_started
 from seq2seq.utils import git_info
 
 
@@ -42,10 +49,12 @@ def run(args: Arguments) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     is_first = True
     if args.do_train:
+        check_started(args.devices)
         folder = run_folder.of(args)
         with folder.held() as state:
             if state.kind == "finished":
                 print(f"{args.output_dir} is trained already; {AGAIN}")
+                is_first = first_process()
             else:
                 is_first = train(args, state.checkpoint, folder).is_global_zero
     if args.do_predict and is_first:
@@ -55,8 +64,9 @@ def run(args: Arguments) -> None:
 def train(args: Arguments, resume_from: Path | None, folder: RunFolder) -> pl.Trainer:
     """Train as the flags say, or go on from a checkpoint."""
     columns = Columns(args.source_column, args.target_column)
+    skip_empty = args.empty_sources == "skip"
     records = {
-        split: read_split(args.data_dir, split, True, columns, args.dataset_config)
+        split: read_split(args.data_dir, split, True, columns, args.dataset_config, skip_empty)
         for split in ("train", "val")
     }
     logger = _logger(args)
@@ -76,19 +86,22 @@ def generic_train(
 
     Args:
         resume_from: checkpoint of a run that was stopped.
-        run: its folder, which is held.
+        run: the folder, held; that of the flags if not given.
 
     Raises:
-        UserError: the devices asked for are not there.
-        KeyboardInterrupt: the run was stopped by Ctrl-C or SIGTERM.
+        UserError: the devices asked for are not there, the base model is another one than the run
+            was started with, the checkpoint does not fit, or training diverged.
+        KeyboardInterrupt, Terminated: the run was stopped by Ctrl-C or SIGTERM.
     """
-    folder, log = run_folder.of(args).path, LoggingCallback(args.logging_steps)
+    run = run_folder.of(args) if run is None else run
+    folder, log = run.path, LoggingCallback(args.logging_steps)
     trainer = _trainer(args, [*_callbacks(args), log], logger)
     if trainer.is_global_zero:
+        run.check_base(model.base_described)
         if resume_from:
             print(f"going on from {resume_from}")
         else:  # not earlier: what an old run left is not removed for a mistake
-            (run or run_folder.of(args)).create()
+            run.create()
         write_json(folder / "git_log.json", git_info())
         counts = [f"{len(model.datasets[split]):,}" for split in ("train", "val")]
         print(f"{counts[0]} training and {counts[1]} validation pairs from {args.data_dir}")
@@ -96,16 +109,33 @@ def generic_train(
         sizes = report.sizes(model.language_model, prefix)
         sizes.write(folder)
         print("\n".join(sizes.lines()), flush=True)
-    try:
-        trainer.fit(model, ckpt_path=resume_from, weights_only=True)
-    except SystemExit as stop:  # Lightning's way to end after a signal
-        raise KeyboardInterrupt from stop
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, OurModelCheckPoint):
+            callback.identity = run.identity()
+    _fit(trainer, model, resume_from)
+    model.check_finite()
     if trainer.is_global_zero:
         model.save(folder)
         report.draw_loss(log.history, folder / "loss.png")
         write_json(folder / run_folder.HISTORY, log.history)
-        (folder / run_folder.RESUME).unlink()
+        for path in folder.glob(f"{run_folder.RESUME}*"):
+            path.unlink()
     return trainer
+
+
+def _fit(trainer: pl.Trainer, model: BaseTransformer, resume_from: Path | None) -> None:
+    try:
+        trainer.fit(model, ckpt_path=resume_from, weights_only=True)
+    except SystemExit as stop:  # Lightning's way to end after a signal
+        number = model.together.signal or model.together.stop.signal
+        raise (Terminated if number == signal.SIGTERM else KeyboardInterrupt) from stop
+    except (RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        if resume_from is None or model.has_begun or isinstance(error, UserError):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{resume_from} does not fit this run or is damaged ({reason}): copy it again; {AGAIN}"
+        ) from error
 
 
 def _callbacks(args: Arguments) -> list[Callback]:
@@ -114,6 +144,7 @@ def _callbacks(args: Arguments) -> list[Callback]:
     callbacks = [
         Seq2SeqLoggingCallback(folder),
         StopAtMaxSteps(args.max_steps),
+        StopWhenAsked(),
         TQDMProgressBar(),
         get_checkpoint_callback(folder, metric, args.save_steps, keep_all),
     ]
@@ -141,6 +172,7 @@ def _trainer(args: Arguments, callbacks: Sequence[Callback], logger: Logger | No
             enable_model_summary=False,
             logger=logger or False,
             callbacks=list(callbacks),
+            plugins=[CheckpointFiles()],
         )
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         reason = str(error).split("\n")[0]

@@ -187,7 +187,7 @@ def test_a_run_leaves_what_it_promises(
     assert (config["preseqlen"], config["mid_dim"], config["use_deep"]) == (3, 8, False)
     (entry,) = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["val"]
     rouge = [f"{kind}_rouge{n}" for kind in ("val_avg", "legacy") for n in ("1", "2", "L")]
-    others = ["val_avg_loss", "val_avg_gen_time", "val_avg_gen_len", "step_count"]
+    others = ["val_avg_loss", "legacy_loss", "val_avg_gen_time", "val_avg_gen_len", "step_count"]
     assert sorted(entry) == sorted(rouge + others)
     assert entry["step_count"] == 1
     assert 2 <= entry["val_avg_gen_len"] <= 7  # of 8 without the start token
@@ -507,6 +507,9 @@ def test_training_starts_from_a_trained_prefix(
 
 # Mistakes.
 
+SIZES = "preseqlen mid_dim eval_beams eval_max_gen_length val_max_target_length n_val".split()
+SIZES += "train_batch_size max_steps warmup_steps save_steps num_workers devices".split()
+
 
 @pytest.mark.parametrize(
     ("flags", "message"),
@@ -543,6 +546,19 @@ def test_training_starts_from_a_trained_prefix(
         ("--seed 4294967296", "--seed 4294967296"),
         ("--learning_rate nan", "--learning_rate nan"),
         ("--max_grad_norm nan", "--max_grad_norm nan"),
+        ("--learning_rate inf", "--learning_rate inf: must be positive"),
+        ("--weight_decay inf", "--weight_decay inf"),
+        ("--length_penalty nan", "--length_penalty nan"),
+        ("--length_penalty inf", "--length_penalty inf"),
+        ("--n_train -5", "--n_train -5: give a number of examples, or -1 for all"),
+        ("--n_val -2", "--n_val -2"),
+        ("--early_stopping_patience -3", "--early_stopping_patience -3"),
+        ("--no_repeat_ngram_size -1", "--no_repeat_ngram_size -1"),
+        ("--adafactor --adam_epsilon 1e-6", "--adam_epsilon is AdamW's"),
+        ("--lowdata_token food", "--lowdata_token food: needs --use_lowdata_token yes"),
+        ("--label_smoothing_mean yes", "--label_smoothing_mean yes: needs --label_smoothing"),
+        ("--source_column a --target_column a", "are one column"),
+        *((f"--{name} {10**30}", f"--{name} 1000000000") for name in SIZES),
         ("--encoder_layerdrop 1.5", "--encoder_layerdrop 1.5"),
         ("--n_tpu_cores 8", "--n_tpu_cores 8"),
         ("--save_top_k 3", "--save_top_k 3"),

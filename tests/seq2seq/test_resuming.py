@@ -173,14 +173,23 @@ def test_ways_to_go_on_that_end_alike(
 def test_a_damaged_checkpoint(
     bart_folder: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is named and set aside, never deleted; nothing begins from zero by itself."""
     arguments = command(bart_folder, pairs, tmp_path / "m")
     train_until(1, arguments, monkeypatch)
     path = tmp_path / "m" / "last.ckpt"
-    whole = path.read_bytes()
-    for size in (0, len(whole) // 2):
-        path.write_bytes(whole[:size])
-        with pytest.raises(UserError, match=r"last.ckpt is damaged: copy it again; to train it"):
-            finetune.main(arguments)
+    whole, manifest = path.read_bytes(), path.with_name("last.ckpt.manifest.json")
+    sealed = manifest.read_text()
+    flipped = bytes([*whole[:5000], whole[5000] ^ 1, *whole[5001:]])
+    for aside, content in enumerate((b"", whole[: len(whole) // 2], flipped), 1):
+        path.write_bytes(content)
+        manifest.write_text(sealed)
+        for _ in range(2):  # the second time there is none any more
+            with pytest.raises(UserError, match=r"last.ckpt.*; to train it again add"):
+                finetune.main(arguments)
+            assert len(list((tmp_path / "m").glob("set-aside-*last.ckpt"))) == aside
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match=r"last.ckpt"):  # a checkpoint needs its manifest
+        finetune.main(arguments)
 
 
 def killed(arguments: list[str]) -> None:

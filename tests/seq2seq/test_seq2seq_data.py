@@ -159,6 +159,88 @@ def test_jsonl(tmp_path: Path) -> None:
         read(path)
 
 
+def test_a_field_that_is_misspelt_or_given_twice(tmp_path: Path) -> None:
+    """In a decode a target may be missing; one that seems to be meant is not dropped."""
+    path = tmp_path / "a.jsonl"
+    for name, meant in (("taget", "target"), ("Target", "target"), ("summry", "summary")):
+        write(path, json.dumps({"source": "a", "targets": ["x"]}) + "\n")
+        with path.open("a") as file:
+            file.write(json.dumps({"source": "b", name: "y"}))
+        with pytest.raises(UserError, match=f"a.jsonl, line 2: the field '{name}' .* '{meant}'"):
+            read(path, training=False)
+        with pytest.raises(UserError, match="which of source, "):
+            read(path)
+    write(path, json.dumps({"source": "b", "text": "y", "id": 1}))
+    assert read(path, training=False) == [("b", None)]
+    write(path, json.dumps({"source": "b", "target": "1", "targets": ["2"]}))
+    for training in (True, False):
+        with pytest.raises(UserError, match="line 1: there are both 'target' and 'targets'"):
+            read(path, training=training)
+    assert read(path, columns=Columns(target="targets")) == [("b", "2")]
+    write(tmp_path / "a.csv", "source,target,target\na,b,c\n")
+    with pytest.raises(UserError, match=r"a.csv, line 1: 'target' comes 2 times"):
+        read(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("value", [None, 5, ["a"], {"a": 1}, True, 1e400])
+def test_a_source_that_is_no_text(tmp_path: Path, value: Any) -> None:
+    path = write(tmp_path / "a.jsonl", json.dumps({"source": value, "target": "b"}))
+    for skip in (False, True):  # what is no text is not an empty text
+        with pytest.raises(UserError, match=r"a.jsonl, line 1: the source is missing or empty"):
+            read(path, skip_empty=skip)
+    if not isinstance(value, list):
+        write(path, json.dumps({"source": "a", "target": value}))
+        with pytest.raises(UserError, match=r"a.jsonl, line 1: the target is missing or empty"):
+            read(path)
+
+
+def test_empty_sources_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "train.source", "a\n\n \nd\n")
+    write(tmp_path / "train.target", "1\n2\n\n4\n")
+    with pytest.raises(UserError, match=r"line 2: the source is missing .* --empty_sources skip"):
+        read(tmp_path)
+    assert read(tmp_path, skip_empty=True) == [("a", "1"), ("d", "4")]
+    assert "train.source: left out 2 of 4 records, whose source is empty" in capsys.readouterr().out
+    write(tmp_path / "train.target", "1\n2\n3\n\n")
+    with pytest.raises(UserError, match=r"train.target, line 4: the target is missing"):
+        read(tmp_path, skip_empty=True)
+    table = write(tmp_path / "a.csv", 'source,target\n"",x\nb,y\n')
+    assert read(table, skip_empty=True) == [("b", "y")]
+    write(table, 'source,target\n"",x\n')
+    with pytest.raises(UserError, match=r"a.csv: the train split has no records"):
+        read(table, skip_empty=True)
+
+
+def test_flags_that_this_kind_of_data_would_ignore(tmp_path: Path) -> None:
+    write(tmp_path / "train.source", "a\n")
+    write(tmp_path / "train.target", "b\n")
+    lines = write(tmp_path / "a.txt", "a||b\n")
+    for data in (tmp_path, lines):
+        with pytest.raises(UserError, match=r"--source_column zz: .* has no columns; leave it out"):
+            read(data, columns=Columns("zz"))
+        with pytest.raises(UserError, match="--target_column zz"):
+            read(data, columns=Columns(target="zz"))
+    with pytest.raises(UserError, match=r"--dataset_config 3.0.0: .* is a file and has none"):
+        read(write(tmp_path / "a.csv", "source,target\na,b\n"), config="3.0.0")
+
+
+def test_characters(tmp_path: Path) -> None:
+    """A byte order mark, bare carriage returns, half an emoji, text in UTF-16 are told apart."""
+    mark = "\ufeff"
+    write(tmp_path / "train.source", f"{mark}a\rb\r")
+    write(tmp_path / "train.target", f"{mark}1\r2\r")
+    assert read(tmp_path) == [("a", "1"), ("b", "2")]
+    path = tmp_path / "a.jsonl"
+    half = r'"\ud83d half"'
+    write(path, f'{mark}{{"source": {half}, "target": "x"}}\n')
+    assert read(path) == [("\ufffd half", "x")]
+    write(tmp_path / "a.csv", f"{mark}source,target\ra,b\r")
+    assert read(tmp_path / "a.csv") == [("a", "b")]
+    write(path, '{"source": "a", "target": "b"}'.encode("utf-16"))
+    with pytest.raises(UserError, match=r"a.jsonl, line 1: not UTF-8"):
+        read(path)
+
+
 def test_e2e_lines(tmp_path: Path) -> None:
     write(tmp_path / "src1_valid.txt", "name : x||text . \nname : y||more . \n")
     assert read(tmp_path, "val") == [("name : x", "text . "), ("name : y", "more . ")]
