@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from gpt2.records import subset_size
 from gpt2.tasks import TASKS
 from gpt2.tuning import TUNING, TuningMode
-from harness.flags import flag, yes_no
-from harness.ranges import COUNT, SEED
+from harness.flags import exclude, flag, yes_no
+from harness.own_data import Columns
+from harness.ranges import COUNT, FRACTION, SEED
 from prefix_tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,6 +52,13 @@ class DataArguments:
     train_data_file: str | None = flag(None, "training file")
     eval_data_file: str | None = flag(None, "file of the evaluation loss; decoded afterwards")
     test_data_file: str | None = flag(None, "file decoded after training")
+    eval_fraction: float | None = flag(
+        None,
+        "share of the training data that is held out instead of an evaluation file",
+        within=FRACTION,
+    )
+    source_column: str | None = flag(None, "own data: column of the input, if it is not clear")
+    target_column: str | None = flag(None, "own data: column of the output, if it is not clear")
     task_mode: str = flag("data2text", f"task: {', '.join(TASKS)}")
     separator: str | None = flag(None, "text between source and target, if not the model's own")
     train_size: str | None = flag(None, "train on a random subset: 100 pairs, or 10%%")
@@ -64,6 +72,11 @@ class DataArguments:
     results_dir: str = flag(".", "where the folders of decoded texts are made")
     line_by_line: bool = flag(False, "accepted: examples are always lines")
     model_type: str = flag("gpt2", "accepted: the type is read from the model")
+
+    @property
+    def columns(self) -> Columns:
+        """Those that the flags name."""
+        return Columns(self.source_column, self.target_column)
 
 
 @dataclass
@@ -119,7 +132,8 @@ def check(model: ModelArguments, data: DataArguments, run: RunFlags) -> None:
         raise UserError("--train_data_file is missing: name the file to train on")
     if run.output_dir is None:
         raise UserError("--output_dir is missing: name the folder of the run")
-    if run.evaluate_during_training and data.eval_data_file is None:
+    exclude(eval_data_file=data.eval_data_file, eval_fraction=data.eval_fraction)
+    if run.evaluate_during_training and not (data.eval_data_file or data.eval_fraction):
         raise UserError("--evaluate_during_training needs --eval_data_file")
     if data.train_size is not None:
         subset_size(data.train_size, 100)
@@ -128,5 +142,5 @@ def check(model: ModelArguments, data: DataArguments, run: RunFlags) -> None:
 def check_evaluation(run: TrainingArguments, data: DataArguments) -> None:
     """Refuse an evaluation of nothing."""
     when = getattr(run.eval_strategy, "value", run.eval_strategy)
-    if when != "no" and data.eval_data_file is None:
+    if when != "no" and not (data.eval_data_file or data.eval_fraction):
         raise UserError(f"--eval_strategy {when}: needs --eval_data_file")

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from gpt2 import chat
 from gpt2.records import Record
 from gpt2.tasks import Layout
 from prefix_tuning.errors import UserError
@@ -60,8 +61,31 @@ class Format:
         """What precedes the target; also what decoding starts from."""
         return self._head(source) + self.separator
 
+    def prompt_of(self, record: Record) -> str:
+        """What precedes the target of a record: the tokenizer's chat template has chats."""
+        if record.chat:
+            return chat.prompt(self.tokenizer, record.chat)
+        return self.prompt(record.source)
+
+    def encode_records(self, records: Sequence[Record]) -> list[list[int]]:
+        """Token ids of the prompts of records."""
+        plain = iter(self.encode_prompts([r.source for r in records if not r.chat]))
+        chats = iter(self._encode([self.prompt_of(r) for r in records if r.chat]))
+        return [next(chats if record.chat else plain) for record in records]
+
+    def encode_pairs(
+        self, pairs: Sequence[tuple[Record, str]], training: bool = True
+    ) -> list[list[int]]:
+        """Token ids of the targets of records, each with the end token."""
+        plain = iter(self.encode_targets([t for r, t in pairs if not r.chat], training))
+        answers = [chat.answer(self.tokenizer, r.chat, t) for r, t in pairs if r.chat]
+        end = self.tokenizer.eos_token_id
+        chats = iter([[*ids, end] for ids in self._encode(answers)])
+        return [next(chats if record.chat else plain) for record, _ in pairs]
+
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return self.tokenizer(list(texts), add_special_tokens=False).input_ids
+        # A tokenizer takes no empty list.
+        return self.tokenizer(list(texts), add_special_tokens=False).input_ids if texts else []
 
     def encode_prompts(self, sources: Sequence[str]) -> list[list[int]]:
         """Token ids of the prompts of ``sources``, cut as the layout says."""
@@ -104,8 +128,8 @@ class TableToTextDataset(Dataset[dict[str, list[int]]]):
         training: bool = True,
     ) -> None:
         pairs = [(record, target) for record in records for target in record.targets]
-        prompts = text_format.encode_prompts([record.source for record, _ in pairs])
-        targets = text_format.encode_targets([target for _, target in pairs], training)
+        prompts = text_format.encode_records([record for record, _ in pairs])
+        targets = text_format.encode_pairs(pairs, training)
         if text_format.layout.cut_target and max_tokens is not None:
             room = [max(1, max_tokens - len(prompt)) for prompt in prompts]
             targets = [target[:most] for target, most in zip(targets, room, strict=True)]

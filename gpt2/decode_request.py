@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2.arguments import ACTIVATIONS, DTYPES, EMPTY_SOURCES
+from gpt2.arguments import ACTIVATIONS, DTYPES, EMPTY_SOURCES, DataArguments
 from gpt2.tasks import TASKS, Task
-from harness.flags import HIDDEN, flag, ranges_of, required
+from harness.flags import HIDDEN, flag, like, ranges_of, required
+from harness.own_data import Columns
 from harness.ranges import COUNT, EXPONENT, PROBABILITY, SEED, check_all
 from prefix_tuning.errors import UserError
 
@@ -40,6 +41,8 @@ class DecodeOptions:
     tokenizer_name: str | None = flag(None, "tokenizer, if not the model's")
     cache_dir: str | None = flag(None, "folder for downloaded models")
     data_file: str | None = flag(None, "file to decode, if not the split's in data/")
+    source_column: str | None = like(DataArguments, "source_column")
+    target_column: str | None = like(DataArguments, "target_column")
     length: int = flag(100, "maximal number of new tokens", within=COUNT)
     search: str | None = flag(
         None, "way of searching, if not the task's own", choices=("beam", "greedy", "nucleus")
@@ -113,6 +116,16 @@ class DecodeRequest(DecodeOptions):
     def file(self) -> Path:
         """The file to decode."""
         return Path(self.data_file or self.task.files[self.eval_dataset])
+
+    @property
+    def data(self) -> str | Path:
+        """The file to decode, or the name of a data set."""
+        return self.data_file or self.task.files[self.eval_dataset]
+
+    @property
+    def columns(self) -> Columns:
+        """Those that the flags name."""
+        return Columns(self.source_column, self.target_column)
 
     @property
     def folder(self) -> Path:

@@ -111,7 +111,7 @@ class TextGenerator:
         )
 
     def _prompts(self, request: DecodeRequest, records: Sequence[Record]) -> list[list[int]]:
-        return self.format(request).encode_prompts([record.source for record in records])
+        return self.format(request).encode_records(records)
 
     def generate(
         self, request: DecodeRequest, records: Sequence[Record], unfinished: Path

@@ -11,6 +11,7 @@ from gpt2.tuning import TuningMode
 from gpt2.tuning.finetune import FineTune
 from gpt2.tuning.prefix import PrefixTune
 from harness.flags import HIDDEN, Parser, flag, like, yes_no
+from harness.ranges import FRACTION
 from prefix_tuning.errors import UserError
 
 DEFAULTS = {
@@ -71,6 +72,13 @@ class LaunchFlags:
     test_file: str | None = flag(
         None, "file decoded after training (default: the mode's, in data/)"
     )
+    eval_fraction: float | None = flag(
+        None,
+        "share of --train_file that is held out if there is no --eval_file (default: 0.1)",
+        within=FRACTION,
+    )
+    source_column: str | None = like(DataArguments, "source_column")
+    target_column: str | None = like(DataArguments, "target_column")
     output_dir: str | None = flag(None, "folder of the run (default: <folder>/<run name>)")
     resume: str = yes_no("yes", "go on with an interrupted run; no: train again")
 

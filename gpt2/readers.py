@@ -1,19 +1,20 @@
 """Readers: every file format -> :class:`gpt2.records.Record`.
 
 Table-to-text is read from E2E's ``SOURCE||TARGET`` lines, the WebNLG 2017 JSON, DART's JSON, or
-one's own JSONL; the other tasks from lines with a separator, or from two parallel files. A source
+one's own data; the other tasks from lines with a separator, or from two parallel files. A source
 may be empty here: :func:`gpt2.records.with_sources` refuses it or leaves it out.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gpt2.records import Record, checked, lines
+from harness import own_data, own_files
+from harness.own_data import Columns
 from prefix_tuning.errors import UserError
-from prefix_tuning.files import parse_json, read_json, read_text
+from prefix_tuning.files import read_json, read_text
 
 _BREAK = "< br / >"
 _BEFORE = "the text before '|||'"
@@ -101,34 +102,17 @@ def read_dart(path: Path) -> Iterator[Record]:
         yield Record(source, texts, where, relations, source_name="tripleset")
 
 
-def read_jsonl(path: Path) -> Iterator[Record]:
-    """One's own data: ``{"source": ..., "target": ...}`` or ``{"source": ..., "targets": [...]}``.
+def read_own(
+    data: Path | str, training: bool, columns: Columns | None = None, split: str = "train"
+) -> Iterator[Record]:
+    """One's own data, in any format of :mod:`harness.own_files`.
 
     A record without a target can be decoded but not trained on.
     """
-    for line, where in lines(path):
-        entry = parse_json(line, where)
-        if not isinstance(entry, dict):
-            raise UserError(f'{where}: expected an object {{"source": ..., "target": ...}}')
-        _check_fields(entry, where)
-        targets = entry.get("targets", [entry["target"]] if "target" in entry else [])
-        if not isinstance(targets, list):
-            raise UserError(f"{where}: 'targets' is not a list")
-        if not isinstance(entry.get("source"), str):
-            raise UserError(f"{where}: 'source' is missing or empty")
-        texts = tuple(checked(target, "a target", where) for target in targets)
-        yield Record(entry["source"], texts, where, source_name="'source'")
-
-
-def _check_fields(entry: Mapping[str, object], where: str) -> None:
-    """Refuse two fields of the same meaning, and a misspelt one in the place of one that lacks."""
-    if "target" in entry and "targets" in entry:
-        raise UserError(f"{where}: there are both 'target' and 'targets': give one of them")
-    wanted = ["source"] if "source" not in entry else []
-    wanted += ["target", "targets"] if not {"target", "targets"} & entry.keys() else []
-    for name in entry:
-        if name != "source" and (meant := difflib.get_close_matches(name.lower(), wanted, n=1)):
-            raise UserError(f"{where}: the field {name!r} is unknown: is {meant[0]!r} meant?")
+    rows = own_files.read_rows(data, split)
+    for pair in own_data.pairs(rows, columns or Columns(), training):
+        name, chat = pair.name, pair.chat
+        yield Record(pair.source, pair.targets, pair.where, source_name=name, chat=chat)
 
 
 def _pairs(path: Path, separator: str, source: int = 0) -> Iterator[tuple[str, str, str]]:

@@ -28,6 +28,8 @@ class Record:
     """What the format calls the source, for messages."""
     left_out: int = 0
     """Texts of the file that are no targets on purpose."""
+    chat: tuple[tuple[str, str], ...] = ()
+    """Role and text of the turns before the target, where the record is of a chat."""
 
 
 def lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -81,6 +83,38 @@ def group_by_source(records: Iterable[Record]) -> list[Record]:
         replace(same[0], targets=tuple(t for record in same for t in record.targets))
         for same in groups.values()
     ]
+
+
+def hold_out(
+    records: Sequence[Record], fraction: float, seed: int
+) -> tuple[list[Record], list[Record]]:
+    """The records to train on, and those to evaluate on: a random share of the inputs.
+
+    Every input is on one side with all its references, and there is one at least on either.
+
+    Raises:
+        UserError: there is one input alone, or records have more than texts.
+    """
+    groups = group_by_source(records)
+    if len(groups) < 2 or any(record.relations is not None for record in groups):
+        raise UserError(
+            f"--eval_fraction {fraction}: cannot be taken from {records[0].where.split(', ')[0]}; "
+            "name --eval_file, or use --eval_fraction 0"
+        )
+    count = min(max(1, round(fraction * len(groups))), len(groups) - 1)
+    chosen = {groups[i].source for i in random.Random(seed).sample(range(len(groups)), count)}
+    return (
+        [record for record in records if record.source not in chosen],
+        [record for record in groups if record.source in chosen],
+    )
+
+
+def as_json(record: Record) -> dict[str, Any]:
+    """A record as a line of one's own data in JSONL."""
+    if not record.chat:
+        return {"source": record.source, "targets": list(record.targets)}
+    turns = [*record.chat, *(("assistant", text) for text in record.targets)]
+    return {"messages": [{"role": role, "content": text} for role, text in turns]}
 
 
 def sample_pairs(records: Sequence[Record], size: str, seed: int) -> list[Record]:

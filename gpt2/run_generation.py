@@ -39,8 +39,14 @@ def decode(request: DecodeRequest, generator: TextGenerator | None = None) -> No
     Raises:
         UserError: a file, a line or a model is not what the request needs.
     """
-    skip_empty = request.empty_sources == "skip"
-    entries = read_records(request.task_mode, request.file, training=False, skip_empty=skip_empty)
+    entries = read_records(
+        request.task_mode,
+        request.data,
+        training=False,
+        skip_empty=request.empty_sources == "skip",
+        columns=request.columns,
+        split=request.eval_dataset,
+    )
     records = (group_by_source(entries) if request.task.grouped else entries)[: request.limit]
     if generator is None:
         from gpt2.generator import TextGenerator
@@ -54,7 +60,7 @@ def decode(request: DecodeRequest, generator: TextGenerator | None = None) -> No
     unfinished = stem.with_name(f"{stem.name}_{search.name}.partial")
     texts = generator.generate(request, records, unfinished)
     text_format = generator.format(request)
-    prompts = [text_format.prompt(record.source) for record in records]
+    prompts = [text_format.prompt_of(record) for record in records]
     publish(stem.with_name(f"{stem.name}_{search.name}"), owner)
     output = write_results(stem, search.name, request.task, records, prompts, texts)
     unfinished.unlink()

@@ -43,16 +43,19 @@ def decode_run(request: TrainRequest, folder: Path) -> None:
     """Decode the evaluation and test files of a run."""
     from gpt2.generator import TextGenerator
     from gpt2.trainer_prefix import best_checkpoints
+    from gpt2.training import HELD_OUT
 
     model, data = request.model, request.data
-    folders = [folder]
+    folders, evaluated = [folder], data.eval_data_file
+    if data.eval_fraction:
+        evaluated = str(folder / HELD_OUT)
     if "earlystop" in folder.name:  # the original's word for: the best evaluation as well
         folders += best_checkpoints(folder)
     # Of a run that trained both, the model is in the run.
     base = None if isinstance(request.tuning, BothTune) else model.model_name_or_path
     for trained in folders:
         generator = None
-        for split, path in (("valid", data.eval_data_file), ("test", data.test_data_file)):
+        for split, path in (("valid", evaluated), ("test", data.test_data_file)):
             if path is None:
                 continue
             args = gen.GenArguments(
@@ -66,6 +69,8 @@ def decode_run(request: TrainRequest, folder: Path) -> None:
                 overwrite_results=request.run.overwrite_output_dir,
                 cache_dir=model.cache_dir,
                 empty_sources=data.empty_sources,
+                source_column=None if path.endswith(HELD_OUT) else data.source_column,
+                target_column=None if path.endswith(HELD_OUT) else data.target_column,
             )
             wanted = gen.request_of(args, options)
             generator = generator or TextGenerator.load(wanted)

@@ -23,6 +23,8 @@ from pathlib import Path
 from evaluation.scorers import SCORERS, Scorer
 from gpt2 import readers
 from gpt2.records import Record, with_sources
+from harness import own_files
+from harness.own_data import Columns
 from prefix_tuning.errors import UserError
 
 Reader = Callable[[Path], Iterable[Record]]
@@ -169,34 +171,47 @@ TASKS: dict[str, Task] = {
 """Mode -> task; a new one is a row here and perhaps a reader."""
 
 
+def is_own(mode: str, data: str | Path) -> bool:
+    """Whether data is one's own, and in none of the formats that a mode has of its own."""
+    return own_files.is_own(data, {path.suffix for path in TASKS[mode].files.values()})
+
+
 def read_records(
-    mode: str, path: str | Path, training: bool, skip_empty: bool = False
+    mode: str,
+    path: str | Path,
+    training: bool,
+    skip_empty: bool = False,
+    columns: Columns | None = None,
+    split: str = "train",
 ) -> list[Record]:
-    """Read a data file of ``mode``; a name ending in ``.jsonl`` is one's own data in any mode.
+    """Read a data file of ``mode``, or one's own data in a format of :mod:`harness.own_files`.
 
     Prints how many inputs and texts are left out, if any.
 
     Args:
         training: leave out what the original does not train on, and require targets.
         skip_empty: leave out inputs of which the source is empty, instead of refusing them.
+        columns: of one's own data; guessed if not given.
+        split: of a folder or a data set of the hub.
 
     Raises:
         UserError: naming the file and the line or entry that is wrong.
     """
-    path = Path(path)
     task = TASKS[mode]
     read = (task.read_training or task.read) if training else task.read
-    read = readers.read_jsonl if path.suffix == ".jsonl" else read
-    records = with_sources(read(path), skip_empty, path)
+    found: Iterable[Record]
+    if is_own(mode, path):
+        found = readers.read_own(path, training, columns, split)
+    elif columns is not None and columns != Columns():
+        raise UserError(f"--source_column, --target_column: {path} has no columns; leave them out")
+    else:
+        found = read(Path(path))
+    records = with_sources(found, skip_empty, Path(path))
     left_out = sum(record.left_out for record in records)
     if left_out:
         print(f"{path}: left out {left_out} texts, which are not marked good")
     if not records:
         raise UserError(f"{path}: the file has no records")
-    if training and path.suffix == ".jsonl":
-        for record in records:
-            if not record.targets:
-                raise UserError(f"{record.where}: no 'target' or 'targets' to train on")
     if training and not any(record.targets for record in records):
         raise UserError(f"{path}: no record has a text to train on")
     return records

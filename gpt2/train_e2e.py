@@ -15,10 +15,10 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gpt2.arguments import TRAINER
-from gpt2.launch_flags import Launch, read
+from gpt2.launch_flags import Launch, LaunchFlags, read
 from gpt2.prefix_flags import can_start, parametrization
 from gpt2.run_names import flag_length, folder_name, run_name, schedule, subset
-from gpt2.tasks import TASKS
+from gpt2.tasks import TASKS, is_own
 from gpt2.train_request import parse
 from gpt2.tuning import TuningMode
 from gpt2.tuning.prefix import WithPrefix
@@ -64,7 +64,8 @@ def _from_word(tuning: WithPrefix, word: str) -> WithPrefix:
 def values_of(launch: Launch, output_dir: Path) -> dict[str, object]:
     """The flags of ``run_language_modeling.py`` and their values; None is not given."""
     args, chosen = launch.args, subset(launch.args)
-    files = TASKS[args.mode].files
+    # A file of one's own is not evaluated on the files of another data set.
+    files = {} if args.train_file else TASKS[args.mode].files
     base = "gpt2-large" if "large" in (args.notes or "") else "gpt2-medium"
     tuning = options_of(launch)
     # Flags that only one mode has are passed to the others too, which refuse them.
@@ -75,8 +76,11 @@ def values_of(launch: Launch, output_dir: Path) -> dict[str, object]:
         "task_mode": args.mode,
         "tuning_mode": args.tuning_mode,
         "train_data_file": args.train_file or files["train"],
-        "eval_data_file": args.eval_file or files["valid"],
+        "eval_data_file": args.eval_file or files.get("valid"),
         "test_data_file": args.test_file or files.get("test"),
+        "eval_fraction": held_out(args),
+        "source_column": args.source_column,
+        "target_column": args.target_column,
         "per_device_train_batch_size": args.bsz,
         "per_device_eval_batch_size": 32 if chosen else args.bsz,
         "num_train_epochs": args.epoch,
@@ -94,12 +98,19 @@ def values_of(launch: Launch, output_dir: Path) -> dict[str, object]:
         values["train_size"], values["sample_seed"] = chosen
         if args.tuning_mode == "finetune" and args.use_lowdata_token == "yes":
             values["source_prefix"] = args.lowdata_token
-    values["evaluate_during_training"] = True
+    values["evaluate_during_training"] = bool(values["eval_data_file"] or values["eval_fraction"])
     if args.resume == "yes":
         values["resume_from_checkpoint"] = "auto"
     else:
         values["overwrite_output_dir"] = True
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items() if v is not None}
+
+
+def held_out(args: LaunchFlags) -> float | None:
+    """The share of the training file that is evaluated on; None where there is a file for that."""
+    if args.eval_fraction is None and args.train_file and not args.eval_file:
+        return 0.1 if is_own(args.mode, args.train_file) or args.mode == "data2text" else None
+    return args.eval_fraction
 
 
 def command_of(launch: Launch, output_dir: Path) -> list[str]:

@@ -20,6 +20,7 @@ from gpt2.arguments import (
 from gpt2.tuning import TuningMode
 from harness.flags import Parser
 from harness.identity import settings_of
+from harness.own_files import is_hub_name
 
 if TYPE_CHECKING:
     from gpt2.run_arguments import RunArguments
@@ -50,7 +51,12 @@ class TrainRequest:
         """The files that decide what a run computes, by flag."""
         found = {**vars(self.data), **vars(self.tuning)}
         names = ("train_data_file", "eval_data_file", "init_file")
-        return {name: Path(found[name]) if found.get(name) else None for name in names}
+        given = {name: found[name] for name in names if found.get(name)}
+        # Of a folder or a data set of the hub the name decides, which is a setting.
+        return {
+            name: None if Path(text).is_dir() or is_hub_name(text) else Path(text)
+            for name, text in given.items()
+        }
 
 
 FREE = {

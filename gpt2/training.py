@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +14,7 @@ from transformers.trainer_utils import TrainOutput
 
 from gpt2.arguments import DataArguments, ModelArguments
 from gpt2.data import Format, Rounding, TableToTextDataset, collate, collate_infix
-from gpt2.records import Record, development_size, sample_pairs
+from gpt2.records import Record, as_json, development_size, hold_out, sample_pairs
 from gpt2.run_arguments import RunArguments
 from gpt2.tasks import TASKS, read_records
 from gpt2.train_control import add_pad_row
@@ -27,8 +28,11 @@ from harness.trainer import set_up
 from prefix_tuning import fingerprint
 from prefix_tuning.activation import fuse_activations
 from prefix_tuning.errors import UserError
-from prefix_tuning.files import read_json_object, write_json
+from prefix_tuning.files import read_json_object, write_json, write_lines
 from prefix_tuning.positions import room
+
+HELD_OUT = "held_out.jsonl"
+"""What a run kept of its training data to evaluate on."""
 
 
 def run_folder(request: TrainRequest) -> RunFolder:
@@ -104,6 +108,9 @@ def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -
     else:
         built.start()
         folder.create()
+        if data_args.eval_fraction and eval_records:
+            lines = (json.dumps(as_json(record), ensure_ascii=False) for record in eval_records)
+            write_lines(folder.path / HELD_OUT, lines)
     built.sizes.write(folder.path)
     before = _step_of(resume_from)
     trainer = built.trainer
@@ -115,15 +122,24 @@ def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -
 
 def _read(data_args: DataArguments) -> tuple[list[Record], list[Record] | None]:
     """The records to train on and those of the evaluation loss, subsets where asked for."""
-    read = partial(read_records, data_args.task_mode, skip_empty=data_args.empty_sources == "skip")
+    read = partial(
+        read_records,
+        data_args.task_mode,
+        skip_empty=data_args.empty_sources == "skip",
+        columns=data_args.columns,
+    )
     eval_records = None
     assert data_args.train_data_file is not None
     train_records = read(data_args.train_data_file, training=True)
     if data_args.eval_data_file:
-        eval_records = read(data_args.eval_data_file, training=True)
+        eval_records = read(data_args.eval_data_file, training=True, split="valid")
+    elif data_args.eval_fraction:
+        fraction, seed = data_args.eval_fraction, data_args.sample_seed
+        train_records, eval_records = hold_out(train_records, fraction, seed)
+        print(f"{len(eval_records)} inputs are held out to evaluate on (--eval_fraction)")
     if data_args.test_data_file and data_args.generate == "yes":
         # Read now, for a mistake in it would otherwise show after hours of training.
-        read(data_args.test_data_file, training=False)
+        read(data_args.test_data_file, training=False, split="test")
     size, seed = data_args.train_size, data_args.sample_seed
     if size:
         train_records = sample_pairs(train_records, size, seed)

@@ -1,0 +1,113 @@
+"""One's own data in GPT-2: from a table or a chat to a run, its held-out inputs and its texts."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from gpt2 import train_e2e
+from gpt2.data import Format, TableToTextDataset
+from gpt2.launch_flags import read
+from gpt2.records import hold_out
+from gpt2.tasks import is_own, read_records
+from prefix_tuning.errors import UserError
+from prefix_tuning.objectives import IGNORE
+
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}<|endoftext|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def table(folder: Path, n: int = 20) -> Path:
+    path = folder / "pairs.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = [(f"say {i}", f"It is {i}.") for i in range(n)]
+        csv.writer(file).writerows([("question", "answer"), *rows])
+    return path
+
+
+def test_formats_of_a_task_stay_what_they_are() -> None:
+    assert is_own("data2text", "a.csv")
+    assert is_own("data2text", "a.tsv")
+    assert is_own("data2text", "a.json")
+    assert is_own("topic", "a.csv")
+    assert not is_own("data2text", "a.txt")
+    assert not is_own("topic", "a.tsv")
+    assert not is_own("webnlg", "a.json")
+    assert not is_own("xsum", "a.source")
+
+
+def test_an_own_file_is_not_tested_on_another_data_set() -> None:
+    launch, _ = read(["--train_file", "pairs.csv"])
+    values = train_e2e.values_of(launch, Path("run"))
+    assert values["eval_fraction"] == 0.1
+    assert not {"eval_data_file", "test_data_file"} & values.keys()
+    launch, _ = read(["--train_file", "pairs.csv", "--eval_file", "b.csv", "--test_file", "c.csv"])
+    values = train_e2e.values_of(launch, Path("run"))
+    assert (values["eval_data_file"], values["test_data_file"]) == ("b.csv", "c.csv")
+    assert "eval_fraction" not in values
+    launch, _ = read([])
+    assert train_e2e.values_of(launch, Path("run"))["test_data_file"].endswith("src1_test.txt")
+
+
+def test_inputs_are_held_out_with_all_their_references(tmp_path: Path) -> None:
+    rows = [{"source": f"s{i % 10}", "target": f"t{i}"} for i in range(30)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    records = read_records("data2text", path, training=True)
+    kept, held = hold_out(records, 0.2, seed=0)
+    assert len(held) == 2
+    assert all(len(record.targets) == 3 for record in held)
+    assert {r.source for r in kept}.isdisjoint(r.source for r in held)
+    assert len(kept) + 6 == 30
+    assert hold_out(records, 0.2, seed=0) == (kept, held)
+    assert hold_out(records, 0.2, seed=1) != (kept, held)
+    with pytest.raises(UserError, match=r"--eval_fraction 0\.2: cannot be taken"):
+        hold_out(records[:1], 0.2, seed=0)
+
+
+def test_a_chat_is_written_by_its_template(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    tokenizer = copy.deepcopy(tokenizer)
+    turns = [("user", "Hi"), ("assistant", "Hello!"), ("user", "2 + 2?"), ("assistant", "4")]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"messages": messages}), encoding="utf-8")
+    records = read_records("data2text", path, training=True)
+    with pytest.raises(UserError, match="has no chat template"):
+        TableToTextDataset(records, Format(tokenizer))
+    tokenizer.chat_template = TEMPLATE
+    data = TableToTextDataset(records, Format(tokenizer))
+    learnt = [[i for i in e["labels"] if i != IGNORE] for e in data]
+    assert [tokenizer.decode(ids) for ids in learnt] == [
+        "Hello!<|endoftext|>",
+        "4<|endoftext|>",
+    ]
+    whole = "<user>Hi<|endoftext|>\n<assistant>Hello!<|endoftext|>\n<user>2 + 2?<|endoftext|>\n"
+    assert tokenizer.decode(data[1]["input_ids"]) == f"{whole}<assistant>4<|endoftext|>"
+
+
+def test_a_run_on_a_table(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, run = table(tmp_path), tmp_path / "run"
+    train_e2e.main(
+        ["--model_name_or_path", str(tiny_folder), "--output_dir", str(run), "--preseqlen", "2"]
+        + ["--train_file", str(path), "--mid_dim", "8", "--max_steps", "2", "--use_cpu"]
+        + ["--report_to", "none", "--results_dir", str(tmp_path), "--score", "no"]
+    )
+    said = capsys.readouterr().out
+    assert "the source is 'question', the target 'answer'" in said
+    assert "18 training pairs" in said
+    held = [json.loads(line) for line in (run / "held_out.jsonl").read_text("utf-8").splitlines()]
+    assert len(held) == 2
+    number = held[0]["source"].removeprefix("say ")
+    assert held[0]["targets"] == [f"It is {number}."]
+    assert "2 texts in" in said
