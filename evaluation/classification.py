@@ -13,9 +13,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from scipy import stats
-from sklearn import metrics
-
 from evaluation import checks, files
 from evaluation.report import Scores, argument_parser, naming_files, publish
 from prefix_tuning.errors import UserError, run_command
@@ -26,6 +23,8 @@ Metric = Callable[[Sequence[float], Sequence[float]], float]
 def accuracy(
     labels: Sequence[float] | Sequence[str], predictions: Sequence[float] | Sequence[str]
 ) -> float:
+    from sklearn import metrics
+
     return float(metrics.accuracy_score(labels, predictions))
 
 
@@ -35,6 +34,8 @@ def f1(labels: Sequence[float], predictions: Sequence[float]) -> float:
     Raises:
         UserError: there are other classes than 0 and 1.
     """
+    from sklearn import metrics
+
     others = sorted({*labels, *predictions} - {0, 1})
     if others:
         raise UserError(f"classes have to be 0 or 1, found {', '.join(map(str, others[:3]))}")
@@ -43,21 +44,29 @@ def f1(labels: Sequence[float], predictions: Sequence[float]) -> float:
 
 def macro_f1(labels: Sequence[float], predictions: Sequence[float]) -> float:
     """Mean F1 over the classes that occur among labels or predictions."""
+    from sklearn import metrics
+
     return float(metrics.f1_score(labels, predictions, average="macro", zero_division=0.0))
 
 
 def matthews_correlation(labels: Sequence[float], predictions: Sequence[float]) -> float:
     """Matthews' correlation; 0 where either side is constant, as scikit-learn and GLUE have it."""
+    from sklearn import metrics
+
     return float(metrics.matthews_corrcoef(labels, predictions))
 
 
 def pearson(labels: Sequence[float], predictions: Sequence[float]) -> float:
     """Pearson's r; nan if either side is constant or has one value only."""
+    from scipy import stats
+
     return _correlation(stats.pearsonr, labels, predictions)
 
 
 def spearman(labels: Sequence[float], predictions: Sequence[float]) -> float:
     """Spearman's rho; nan if either side is constant or has one value only."""
+    from scipy import stats
+
     return _correlation(stats.spearmanr, labels, predictions)
 
 

@@ -19,15 +19,17 @@ ROUGE-1.5.5.pl with -m has a larger stemmer: 0.2 to 0.4 points above these.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.scoring import BootstrapAggregator, Score
 from tqdm import tqdm
 
 from evaluation import checks, files, sentences, words
 from evaluation.report import Scores, argument_parser, naming_files, publish
 from prefix_tuning.errors import UserError, run_command
+
+if TYPE_CHECKING:
+    from rouge_score.scoring import Score
 
 COLUMNS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
 
@@ -98,7 +100,7 @@ def _splitter(separator: str | None, name: str | None) -> Callable[[str], list[s
 
 
 class _Words:
-    """What :class:`RougeScorer` takes for a tokeniser."""
+    """What rouge-score takes for a tokeniser."""
 
     def __init__(self, tokenize: words.Tokenize) -> None:
         self.tokenize = tokenize
@@ -112,6 +114,8 @@ def _score_each(
     tokenizer: str,
     use_stemmer: bool,
 ) -> list[dict[str, Score]]:
+    from rouge_score.rouge_scorer import RougeScorer
+
     scorer = RougeScorer(names, tokenizer=_Words(words.tokenizer(tokenizer, use_stemmer)))
     pairs = tqdm(zip(references, hypotheses, strict=True), "ROUGE", leave=False, disable=None)
     if split is None:
@@ -121,6 +125,8 @@ def _score_each(
 
 def _bootstrap(results: Sequence[dict], seed: int) -> dict:
     """rouge-score's aggregation, which draws from NumPy's global generator."""
+    from rouge_score.scoring import BootstrapAggregator
+
     aggregator = BootstrapAggregator()
     for result in results:
         aggregator.add_scores(result)

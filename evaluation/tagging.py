@@ -13,8 +13,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from seqeval import metrics
-
 from evaluation import checks
 from evaluation.report import Scores, argument_parser, naming_files, publish
 from prefix_tuning.errors import UserError, run_command
@@ -40,6 +38,8 @@ def score(references: Sequence[Tags], hypotheses: Sequence[Tags]) -> dict[str, S
     Raises:
         UserError: counts of sentences or words differ, or a tag is outside the scheme.
     """
+    from seqeval import metrics
+
     checks.check_counts(len(references), len(hypotheses), "sentences")
     for number, (gold, predicted) in enumerate(zip(references, hypotheses, strict=True), 1):
         if len(gold) != len(predicted):

@@ -12,7 +12,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from rouge_score.tokenizers import DefaultTokenizer
 from sacrebleu.metrics.bleu import BLEU
 
 from evaluation.report import Scores
@@ -45,6 +44,8 @@ def tokenizer(name: str, use_stemmer: bool = True) -> Tokenize:
         UserError: ``ja-mecab`` and ``ko-mecab`` need a package that is not installed.
     """
     if name == "rouge":
+        from rouge_score.tokenizers import DefaultTokenizer
+
         return DefaultTokenizer(use_stemmer).tokenize
     split = _sacrebleu(name)
     return lambda text: [word for word in split(text.lower()).split() if _has_letter(word)]

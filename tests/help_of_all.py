@@ -16,7 +16,16 @@ import runpy
 import sys
 from pathlib import Path
 
-HEAVY = ("torch", "transformers", "pytorch_lightning", "datasets", "matplotlib", "scipy", "nltk")
+HEAVY = (
+    "torch",
+    "transformers",
+    "pytorch_lightning",
+    "datasets",
+    "matplotlib",
+    "scipy",
+    "sklearn",
+    "nltk",
+)
 
 
 def ask(path: str) -> dict[str, object]:

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 FOLDERS = "gpt2 seq2seq ptuning_v2 evaluation experiments scripts data benchmarks".split()
-HEAVY = ("torch", "transformers", "pytorch_lightning", "datasets")
+HEAVY = "torch transformers pytorch_lightning datasets scipy sklearn nltk matplotlib".split()
 NOT_YET = [path.relative_to(ROOT) for path in sorted((ROOT / "benchmarks").glob("*.py"))]
 """Commands that still import torch before they parse."""
 

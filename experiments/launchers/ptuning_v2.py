@@ -61,9 +61,11 @@ class PtuningV2(Launcher):
     ) -> tuple[Values, dict[str, str]]:
         best = read_json_object(folder / RUN / "best_results.json")
         values: Values = {
-            f"{columns}{rest}": factor * best[key]
+            f"{columns}{rest}": None if best[key] is None else factor * best[key]
             for key, (rest, factor) in SCORES[scorer].items()
             if key in best
         }
+        undefined = [column for column, value in values.items() if value is None]
         # The trainer notes the other scores of an epoch that is better than all before, and than 0.
-        return values, {"": "no epoch scored above 0 on the evaluation set"}
+        missing = {"": "no epoch scored above 0 on the evaluation set"}
+        return values, missing | dict.fromkeys(undefined, "undefined on the evaluation set")

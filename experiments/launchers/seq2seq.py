@@ -52,6 +52,8 @@ class Seq2seq(Launcher):
     def scores(
         self, scorer: str, columns: str, split: str, folder: Path
     ) -> tuple[Values, dict[str, str]]:
-        found = newest(folder / RUN, f"{_SPLITS[split]}_beam_*_eval.json")["scores"]
+        document = newest(folder / RUN, f"{_SPLITS[split]}_beam_*_eval.json")
         front = f"{columns} " if columns else ""
-        return {f"{front}{name}": found[key] for name, key in ROUGE.items()}, {}
+        values: Values = {f"{front}{name}": document["scores"][key] for name, key in ROUGE.items()}
+        undefined = [column for column, value in values.items() if value is None]
+        return values, dict.fromkeys(undefined, document.get("note") or "undefined")

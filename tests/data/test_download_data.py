@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import nltk
 import pytest
 from conftest import ROOT
 from datasets import Dataset
@@ -22,6 +23,7 @@ from datasets import Dataset
 from data.download import download_data
 from data.download.convert import CONVERSIONS, e2e_test_set
 from data.download.fetch import count_lines, git_blob, problem, sha256_lf, unpack
+from evaluation.sentences import FOLDER, punkt
 from gpt2.tasks import TASKS
 from prefix_tuning.errors import UserError
 
@@ -195,6 +197,26 @@ def test_archives(tmp_path: Path, served: Served, name: str, pack: Any) -> None:
     with pytest.raises(UserError, match="wrong checksum"):
         run(tmp_path, dataset)
     assert not (tmp_path / "toy" / "a.txt").exists()
+
+
+def test_punkt_is_put_where_the_splitter_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row of the project, with an archive of this machine in the published layout."""
+    dataset = download_data.read_sources(ROOT / "data" / "sources.json")["nltk"]
+    packed = tmp_path / "punkt_tab.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in dataset["files"]:
+            known = {"abbrev_types.txt": "dr\n", "collocations.tab": "e\tg\n"}
+            archive.writestr(name, known.get(Path(name).name, "it\t1\n"))
+        archive.writestr("punkt_tab/greek/abbrev_types.txt", "unwanted")
+    dataset["archives"][0] |= {"urls": [packed.as_uri()], "git_blob": git_blob(packed)}
+    run(tmp_path, dataset, "--local_files")
+    monkeypatch.setattr(nltk.data, "path", [])
+    assert FOLDER.relative_to(ROOT / "data") == Path("nltk_data")
+    split = punkt(tmp_path / "nltk_data")
+    assert split("Dr. Lee ate. It rained.") == ["Dr. Lee ate.", "It rained."]
+    assert not (tmp_path / "nltk_data/tokenizers/punkt_tab/greek").exists()
 
 
 def test_hub(tmp_path: Path, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

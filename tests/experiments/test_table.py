@@ -57,6 +57,55 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    ("name", "row", "column", "file", "document", "why"),
+    [
+        (
+            "e2e",
+            "prefix",
+            "CIDEr",
+            "texts/run_test_beam_eval.json",
+            {"E2E": {"values": {"BLEU -p": 0.5, "CIDEr": None}, "missing": {"CIDEr": "unread"}}},
+            "unread",
+        ),
+        (
+            "xsum",
+            "prefix-2",
+            "ROUGE-1",
+            "run/test_beam_1_eval.json",
+            {"scores": {"rouge1": None, "rouge2": None, "rougeL": None}, "note": "unread text"},
+            "unread text",
+        ),
+        (
+            "ptuning_superglue",
+            "rte_bert",
+            "RTE",
+            "run/best_results.json",
+            {"best_eval_accuracy": None},
+            "undefined on the evaluation set",
+        ),
+    ],
+)
+def test_an_undefined_score_is_an_empty_cell_with_its_reason(
+    tmp_path: Path, name: str, row: str, column: str, file: str, document: Any, why: str
+) -> None:
+    experiment = spec.read(name)
+    (path := tmp_path / "job" / file).parent.mkdir(parents=True)
+    path.write_text(json.dumps(document), encoding="utf-8")
+    columns = next(r for r in experiment.rows if r.name == row).columns
+    scored = experiment.launcher.scores(experiment.scorer, columns, "test", tmp_path / "job")
+    assert scored[0][column] is None
+    run = spec.expand(experiment, SCALES["paper"], rows=[row])[0]
+    split = experiment.splits[0]
+    write_result(
+        (tmp_path / run.folder).parent, run.name, scored[0], split, missing={split: scored[1]}
+    )
+    made = table.build(experiment, SCALES["paper"], tmp_path)
+    cells = [line.cells[column] for line in made.lines if line.source == "ours"]
+    assert (None, why) in [(cell.value, cell.why) for cell in cells]
+    assert why in formats.markdown(made)
+
+
 def lines_of(made: table.Table, row: str) -> list[table.Line]:
     """Ours of a row, and the lines below it up to the next of ours."""
     start = next(i for i, line in enumerate(made.lines) if line.row == row)
