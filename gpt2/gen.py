@@ -1,7 +1,9 @@
 """Decode a run: ``gen.py MODE CONTROL SPLIT CHECKPOINT SUBMIT`` as in the original.
 
 What the original guesses from the checkpoint's path (prefix or fine-tuned, base model, prefix
-length) is read from the checkpoint itself. Further flags are those of ``run_generation.py``.
+length) is read from the checkpoint itself. ``gen.py RUN --prompt TEXT`` (or ``--prompts FILE``,
+``--interactive``) writes texts for inputs of one's own. Further flags are those of
+``run_generation.py``.
 """
 
 from __future__ import annotations
@@ -17,8 +19,15 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 from gpt2 import run_generation
 from gpt2.decode_request import DecodeOptions, DecodeRequest
 from gpt2.tasks import TASKS
+from gpt2.write import WriteArguments, write
 from harness.flags import Parser, flag, required
 from prefix_tuning.errors import UserError, run_command
+
+LONG = (
+    "Decode a run, of any tuning mode. For inputs of one's own: gen.py RUN --prompt TEXT, "
+    "--prompts FILE or --interactive."
+)
+SHORT = "Write texts for prompts of one's own with a run: gen.py RUN --prompt TEXT."
 
 
 @dataclass(frozen=True)
@@ -78,9 +87,22 @@ def command(request: DecodeRequest) -> list[str]:
     return line
 
 
+def is_short(words: Sequence[str]) -> bool:
+    """Whether a command line is ``RUN --prompt ...`` and not the original's."""
+    names = {word.split("=")[0] for word in words}
+    if names & {"--prompt", "--prompts", "--interactive"}:
+        return True
+    return bool(words) and words[0] not in TASKS and Path(words[0]).is_dir()
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Decode what ``argv`` names."""
-    parser = Parser(GenArguments, DecodeOptions, description="Decode a run, of any tuning mode.")
+    words = list(sys.argv[1:] if argv is None else argv)
+    if is_short(words):
+        parser = Parser(WriteArguments, DecodeOptions, description=SHORT)
+        write(*parser.read(words))
+        return
+    parser = Parser(GenArguments, DecodeOptions, description=LONG)
     args, options = parser.read(argv)
     request = request_of(args, options)
     if args.submit == "print":

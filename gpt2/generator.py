@@ -130,6 +130,13 @@ class TextGenerator:
         run = partial(self._texts, prompts, search, request.batch_size)
         return decode_resumably(unfinished, identity.settings(), n_text, run)
 
+    def write(self, request: DecodeRequest, records: Sequence[Record]) -> list[str]:
+        """:meth:`generate` without a file."""
+        search, prompts = request.how(), self._prompts(request, records)
+        self._check_lengths(records, prompts, search)
+        texts = dict(self._texts(prompts, search, request.batch_size, ()))
+        return [texts[i] for i in range(len(texts))]
+
     def _texts(
         self,
         prompts: Sequence[list[int]],

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from gpt2.arguments import DataArguments, ModelArguments, choose, mode_classes
-from gpt2.tasks import TASKS
+from gpt2.recipe import Recipe
+from gpt2.tasks import TASKS, is_own, read_records
 from gpt2.tuning import TuningMode
 from gpt2.tuning.finetune import FineTune
 from gpt2.tuning.prefix import PrefixTune
 from harness.flags import HIDDEN, Parser, flag, like, yes_no
+from harness.own_data import Columns
+from harness.own_files import is_hub_name
 from harness.ranges import FRACTION
 from prefix_tuning.errors import UserError
 
@@ -108,6 +115,8 @@ class Launch:
     tuning: TuningMode
     prefix: PrefixTune
     options: tuple[TuningMode, ...]
+    recipe: Recipe | None = None
+    """For one's own data."""
 
 
 def read(argv: Sequence[str] | None, description: str | None = None) -> tuple[Launch, list[str]]:
@@ -116,9 +125,17 @@ def read(argv: Sequence[str] | None, description: str | None = None) -> tuple[La
     Raises:
         UserError: it cannot be launched.
     """
-    parser = Parser(LaunchFlags, *mode_classes(), description=description, defaults=DEFAULTS)
-    (args, *options), rest = parser.read_known(argv)
+    classes = (LaunchFlags, *mode_classes())
+    (args, *options), rest = Parser(
+        *classes, description=description, defaults=DEFAULTS
+    ).read_known(argv)
     args.check()
+    recipe = _recipe(args)
+    if recipe is not None:
+        defaults = {**DEFAULTS, **recipe.launcher()}
+        (args, *options), rest = Parser(*classes, defaults=defaults).read_known(argv)
+        if any(text.split("=")[0] == "--epoch" for text in (sys.argv if argv is None else argv)):
+            args = replace(args, max_steps=None)
     if args.use_custom_teacher_dropout == "yes":
         options = [
             replace(mode, teacher_dropout=args.dropout) if isinstance(mode, FineTune) else mode
@@ -126,4 +143,18 @@ def read(argv: Sequence[str] | None, description: str | None = None) -> tuple[La
         ]
     tuning = choose(args.tuning_mode, options)
     (prefix,) = (mode for mode in options if type(mode) is PrefixTune)
-    return Launch(args, tuning, prefix, tuple(options)), rest
+    return Launch(args, tuning, prefix, tuple(options), recipe), rest
+
+
+def _recipe(args: LaunchFlags) -> Recipe | None:
+    """Of a run on all of one's own data."""
+    if not args.train_file or not is_own(args.mode, args.train_file):
+        return None
+    if args.train_size or "lowdata" in (args.notes or "") or "datalevels" in (args.notes or ""):
+        return None
+    columns = Columns(args.source_column, args.target_column)
+    if not is_hub_name(args.train_file) and not Path(args.train_file).exists():
+        return None  # whoever trains says that it is not there
+    with contextlib.redirect_stdout(io.StringIO()):  # training reads it again, and says what it is
+        records = read_records(args.mode, args.train_file, True, True, columns)
+    return Recipe(sum(len(record.targets) for record in records), args.max_steps)

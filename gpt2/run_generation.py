@@ -65,6 +65,7 @@ def decode(request: DecodeRequest, generator: TextGenerator | None = None) -> No
     output = write_results(stem, search.name, request.task, records, prompts, texts)
     unfinished.unlink()
     print(f"{len(texts)} texts in {output}")
+    show_some(records, texts, search.n_sample)
     if request.no_score or search.n_sample:
         return
     bare = [record for record in records if not record.targets]
@@ -76,6 +77,18 @@ def decode(request: DecodeRequest, generator: TextGenerator | None = None) -> No
         return
     scores = scoring.score_outputs(request.task_mode, entries, texts, records)
     scoring.publish(scores, output.with_name(output.name + "_eval.json"))
+
+
+def show_some(records: Sequence[Record], texts: Sequence[str], n_sample: int) -> None:
+    """Show what became of the first three inputs, shortened to a line each."""
+    for record, text in zip(records[:3], texts[:: max(1, n_sample)], strict=False):
+        print(f"  {shorten(record.source, 60)} -> {shorten(text, 110)}")
+
+
+def shorten(text: str, most: int) -> str:
+    """``text`` on one line, cut to ``most`` characters."""
+    text = one_line(text).strip()
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def write_results(

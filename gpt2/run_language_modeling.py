@@ -8,6 +8,7 @@ export (``export/``), the best evaluation (``<run>-checkpoint-<step>/``), ``trai
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,9 @@ def run(request: TrainRequest) -> None:
     folder = train(request)
     if request.data.generate == "yes":
         decode_run(request, folder)
+    if not isinstance(request.tuning, BothTune):
+        print(f"trained: {folder}")
+        print(f'next:    python gpt2/gen.py {shlex.quote(str(folder))} --prompt "..."')
 
 
 def decode_run(request: TrainRequest, folder: Path) -> None:

@@ -91,6 +91,7 @@ def values_of(launch: Launch, output_dir: Path) -> dict[str, object]:
         "logging_dir": output_dir.parent / "runs" / output_dir.name,
         "cache_dir": args.cache_dir,
         **schedule(args),
+        **(launch.recipe.trainer(output_dir) if launch.recipe else {}),
         **strays,
         **tuning.flags(),
     }
@@ -120,8 +121,11 @@ def command_of(launch: Launch, output_dir: Path) -> list[str]:
 
 def output_dir_of(launch: Launch) -> Path:
     """The folder of the run."""
-    folder = Path(launch.args.dir_name or folder_name(launch))
-    return Path(launch.args.output_dir or folder / run_name(launch))
+    args = launch.args
+    if launch.recipe and args.train_file and not (args.output_dir or args.dir_name):
+        return Path("trained") / Path(args.train_file).stem
+    folder = Path(args.dir_name or folder_name(launch))
+    return Path(args.output_dir or folder / run_name(launch))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

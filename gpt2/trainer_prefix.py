@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import (
     PreTrainedModel,
+    ProgressCallback,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -24,9 +25,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gpt2.data import EXACT, Rounding, rounded, with_targets
 from harness.loop import SafeTrainer
+from harness.progress import Progress
 from prefix_tuning.checkpoint import read_tensors
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object, write_json
+from prefix_tuning.objectives import IGNORE
 
 
 class LengthGroupedSampler(Sampler[int]):
@@ -91,11 +94,37 @@ class TableToTextTrainer(SafeTrainer):
         self.model_accepts_loss_kwargs = False
         self._write = save
         self._length_groups = length_groups
+        self.last_loss, self.last_targets = torch.zeros(()), 1.0
         self.add_callback(_KeepBest(save))
 
     def _arrange(self, collator: Callable[..., Any], rounding: Rounding) -> Callable[..., Any]:
         """The collator of batches whose shapes are rounded."""
         return rounded(collator, rounding)
+
+    def show_progress(self, is_sum: bool) -> None:
+        """Show the loss of some steps, and the time left, instead of what Trainer shows.
+
+        Args:
+            is_sum: the loss adds up the tokens of a text; it is shown per token as well.
+        """
+
+        def text() -> str:
+            loss = float(self.last_loss)
+            return (
+                f"{loss:.2f} ({loss / self.last_targets:.3f} a token)" if is_sum else f"{loss:.3f}"
+            )
+
+        self.remove_callback(ProgressCallback)
+        self.add_callback(Progress(text, lambda: float(self.last_loss)))
+
+    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """One step, whose loss is remembered to be shown."""
+        labels = inputs["labels"]
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self.last_loss = loss.detach() * self.current_gradient_accumulation_steps
+        # As many positions have a loss as labels that count: the first token of a text has none.
+        self.last_targets = float((labels[:, 1:] != IGNORE).sum()) / len(labels)
+        return loss
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         if not self._length_groups:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import csv
+import io
 import json
 from pathlib import Path
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from gpt2 import train_e2e
+from gpt2 import gen, train_e2e
 from gpt2.data import Format, TableToTextDataset
 from gpt2.launch_flags import read
 from gpt2.records import hold_out
@@ -111,3 +112,59 @@ def test_a_run_on_a_table(
     number = held[0]["source"].removeprefix("say ")
     assert held[0]["targets"] == [f"It is {number}."]
     assert "2 texts in" in said
+
+
+def test_defaults_by_the_size_of_the_data(tmp_path: Path) -> None:
+    files = ["--train_file", str(table(tmp_path, 50))]
+    launch, _ = read(files)
+    values = train_e2e.values_of(launch, Path("run"))
+    assert (values["per_device_train_batch_size"], values["max_steps"]) == (8, 200)
+    assert (values["learning_rate"], values["warmup_steps"]) == (1e-3, 10)
+    assert (values["objective_mode"], values["length_groups"]) == (0, "yes")
+    assert train_e2e.output_dir_of(launch) == Path("trained/pairs")
+    launch, _ = read([*files, "--learning_rate", "0.1", "--epoch", "3", "--output_dir", "here"])
+    values = train_e2e.values_of(launch, Path("run"))
+    assert (values["learning_rate"], values["num_train_epochs"]) == (0.1, 3)
+    assert "max_steps" not in values
+    assert train_e2e.output_dir_of(launch) == Path("here")
+    launch, _ = read(["--train_file", str(table(tmp_path, 1000))])
+    assert launch.args.max_steps == 5 * 125
+    launch, _ = read(["--train_file", "src1_train.txt"])  # the original's format: its defaults
+    assert (launch.args.learning_rate, launch.args.max_steps) == (5e-5, None)
+
+
+def test_a_run_shows_where_it_is_and_writes_for_prompts(
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    train_e2e.main(
+        ["--model_name_or_path", str(tiny_folder), "--output_dir", str(run), "--preseqlen", "2"]
+        + ["--train_file", str(table(tmp_path)), "--mid_dim", "8", "--max_steps", "40"]
+        + ["--use_cpu", "--report_to", "none", "--generate", "no", "--learning_rate", "1e-5"]
+    )
+    said = capsys.readouterr().out
+    shown = [line for line in said.splitlines() if line.startswith("step ")]
+    assert len(shown) == 21
+    assert shown[0].startswith("step 1/40  loss ")
+    assert shown[-1].endswith("  0:00 left")
+    assert "note: 40 updates are few" in said
+    assert "note: --learning_rate 1e-05 was chosen for GPT-2 medium" in said
+    assert f'gen.py {run} --prompt "..."' in said.splitlines()[-1]
+
+    flags = ["--length", "8", "--no_cuda"]
+    gen.main([str(run), "--prompt", "say 1", "say 2", *flags])
+    both = capsys.readouterr().out.splitlines()[-4:]
+    assert both[0] == "say 1"
+    (tmp_path / "p.txt").write_text("say 1\n\nsay 2\n", encoding="utf-8")
+    gen.main([str(run), "--prompts", str(tmp_path / "p.txt"), *flags])
+    assert capsys.readouterr().out.splitlines()[-4:] == both
+    monkeypatch.setattr("sys.stdin", io.StringIO("say 2\n\n"))
+    gen.main([str(run), "--interactive", *flags])
+    assert both[3].strip() in capsys.readouterr().out
+    with pytest.raises(UserError, match="what to write"):
+        gen.main([str(run)])
+    with pytest.raises(UserError, match="there is no such folder"):
+        gen.main(["gone", "--prompt", "a"])
