@@ -173,10 +173,15 @@ class SafeTrainer(Trainer):
 
 
 class _Stopping(TrainerCallback):
-    """Ends training behind the step in which that was asked for, with a checkpoint."""
+    """Ends training behind the step in which that was asked for, with a checkpoint.
+
+    A checkpoint at the end of an epoch, of whatever cause, waits for the evaluation of the epoch,
+    which a run that goes on from it would not make up for.
+    """
 
     def __init__(self, trainer: SafeTrainer) -> None:
         self.trainer = trainer
+        self.is_waiting = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -188,12 +193,17 @@ class _Stopping(TrainerCallback):
     ) -> None:
         if self._is_asked():
             control.should_save = control.should_training_stop = True
+        assert state.epoch is not None
+        if control.should_save and float(state.epoch).is_integer():
+            control.should_save, self.is_waiting = False, True
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.trainer.stop.signal is not None and control.should_training_stop:
-            # The epoch may not be over: no evaluation, which a run without a stop would not have.
+        if self.is_waiting:
+            control.should_save, self.is_waiting = True, False
+        elif self.trainer.stop.signal is not None and control.should_training_stop:
+            # The epoch is not over: no evaluation, which a run without a stop would not have.
             control.should_evaluate = control.should_save = control.should_log = False
 
     def _is_asked(self) -> bool:

@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.decode import Identity, batches_by_length, decode_by_length, decode_resumably
+from harness.decode import (
+    Identity,
+    batches_by_length,
+    claim,
+    decode_by_length,
+    decode_resumably,
+    publish,
+)
 
 
 @given(
@@ -98,3 +105,54 @@ def test_texts_that_cannot_be_trusted_are_made_again(tmp_path: Path, damage: str
     path = tmp_path / "x.partial"
     path.write_text(damage + '[0, "old"]\n', encoding="utf-8")
     assert decode_resumably(path, {"search": 1}, 1, lambda skip: iter([(0, "new")])) == ["new"]
+
+
+def test_damaged_lines_of_a_stopped_decode_are_decoded_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, asked = tmp_path / "x.partial", []
+    bad = [b"5", b"[0, 5]", b'["0", "a"]', b'[9, "beyond"]', b'[1, "\xff"]', b"[[[", b'[true, "a"]']
+    path.write_bytes(b"\n".join([b'{"a": 1}', b'[2, "two"]', *bad, b""]))
+
+    def run(skip: Sequence[int]) -> Iterator[tuple[int, str]]:
+        asked.extend(skip)
+        return iter([(0, "zero"), (1, "one")])
+
+    assert decode_resumably(path, {"a": 1}, 3, run) == ["zero", "one", "two"]
+    assert asked == [2]
+    assert "damaged lines: 7" in capsys.readouterr().out
+    for first in (b"\xff\xfe", b"[", b"", b"5"):
+        path.write_bytes(first + b'\n[2, "two"]\n')
+        asked.clear()
+        whole = decode_resumably(path, {"a": 1}, 2, run)
+        assert (whole, asked) == (["zero", "one"], [])
+
+
+def owner(folder: Path, prompts: Sequence[str] = ("a",), beams: int = 5) -> dict[str, object]:
+    return Identity(folder, prompts, {"num_beams": beams}, "float32").owner()
+
+
+def test_outputs_belong_to_what_made_them(tmp_path: Path) -> None:
+    for name, content in (("one", b"1"), ("copy", b"1"), ("two", b"2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "prefix.safetensors").write_bytes(content)
+    stem = tmp_path / "export_test"
+
+    def decode(made_by: dict[str, object], suffix: str = "beam", overwrite: bool = False) -> str:
+        chosen = claim(stem, suffix, made_by, overwrite)
+        output = chosen.with_name(f"{chosen.name}_{suffix}")
+        publish(output, made_by)
+        output.write_text("texts", encoding="utf-8")
+        return output.name
+
+    assert decode(owner(tmp_path / "one")) == "export_test_beam"
+    assert decode(owner(tmp_path / "copy")) == "export_test_beam"
+    assert decode(owner(tmp_path / "two")) == "export-2_test_beam"
+    assert decode(owner(tmp_path / "two")) == "export-2_test_beam"
+    assert decode(owner(tmp_path / "one", ("b",))) == "export-3_test_beam"
+    assert decode(owner(tmp_path / "one", beams=1), "greedy") == "export_test_greedy"
+    # Its references would replace those of the texts of beam search.
+    assert decode(owner(tmp_path / "one", ("c",), 1), "greedy") == "export-4_test_greedy"
+    assert decode(owner(tmp_path / "two"), overwrite=True) == "export_test_beam"
+    (tmp_path / "export-5_test_beam").write_text("of an older version", encoding="utf-8")
+    assert decode(owner(tmp_path / "one", ("d",))) == "export-6_test_beam"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from prefix_tuning.errors import UserError, run_command
+from prefix_tuning.errors import Terminated, UserError, run_command
 
 
 def raising(error: BaseException) -> object:
@@ -28,6 +28,7 @@ def raising(error: BaseException) -> object:
         (PermissionError(13, "Permission denied", "out/a"), 2, "error: out/a: Permission denied;"),
         (OSError(28, "No space left on device"), 2, "error: No space left on device; see to"),
         (KeyboardInterrupt(), 130, "interrupted;"),
+        (Terminated(), 143, "terminated;"),
     ],
 )
 def test_one_line_and_a_status(
@@ -63,3 +64,40 @@ def test_a_log_is_written_line_by_line() -> None:
 def test_bugs_keep_their_traceback(error: Exception) -> None:
     with pytest.raises(type(error)):
         run_command(raising(error))
+
+
+def test_sigterm_is_a_sentence_and_a_status() -> None:
+    program = "import os, signal\nfrom prefix_tuning.errors import run_command\n"
+    program += "run_command(lambda argv: os.kill(os.getpid(), signal.SIGTERM))\n"
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 143
+    assert found.stderr == "terminated; start the same command again to continue\n"
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from prefix_tuning.checkpoint import write_tensors
+from prefix_tuning.errors import run_command
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+tensors = {"a": torch.zeros(9999)}
+folder = Path(sys.argv[1])
+run_command(lambda argv: WRITE)
+"""
+
+
+@pytest.mark.parametrize(
+    "write", ["write_tensors(folder / 'x', tensors)", "torch.save(tensors, folder / 'x')"]
+)
+def test_a_full_disk_is_a_sentence(write: str, tmp_path: Path) -> None:
+    program = FULL.replace("WRITE", write)
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: ")
+    assert found.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("*.tmp"))

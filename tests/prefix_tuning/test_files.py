@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from prefix_tuning import files
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import let_read, replacing
 
 
 def save(path: Path, content: str | bytes) -> Path:
@@ -149,3 +153,30 @@ def test_a_line_end_within_a_cell_stays_as_it_is(tmp_path: Path) -> None:
 def test_what_is_written_has_one_kind_of_line_end(tmp_path: Path) -> None:
     path = files.write_lines(tmp_path / "deep" / "a.txt", ["é", "b\u2028c"])
     assert path.read_bytes() == "é\nb\u2028c\n".encode()
+
+
+def test_what_a_library_keeps_private_has_the_usual_permissions(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with replacing(tmp_path / "a.safetensors") as temporary:
+            save_file({"a": torch.zeros(1)}, temporary)
+        save_file({"a": torch.zeros(1)}, tmp_path / "b.safetensors")
+        let_read(tmp_path)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()} == {0o644}
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("old", encoding="utf-8")
+
+    def refused() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half", encoding="utf-8")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        refused()
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert path.read_text(encoding="utf-8") == "old"

@@ -121,6 +121,22 @@ def test_nothing_above_zero_is_no_best(tmp_path: Path) -> None:
     assert not (tmp_path / "best").exists()
 
 
+@pytest.mark.parametrize("score", [0.5, 0.0, float("nan")])
+def test_a_score_that_is_always_equal_chooses_nothing(score: float, tmp_path: Path) -> None:
+    options = {"compute_metrics": scripted([score] * 4), "test_key": "f1"}
+    trainer = trainer_of(BaseTrainer, tmp_path, 4, **options)
+    trainer.train()
+    evaluations = [log for log in trainer.state.log_history if "eval_loss" in log]
+    least = min(evaluations, key=lambda log: log["eval_loss"])
+    trainer.settle()
+    assert least is not evaluations[0]
+    assert trainer.best_metrics["best_epoch"] == round(least["epoch"]) - 1
+    defined = None if score != score else score
+    assert trainer.best_metrics["best_eval_f1"] == defined
+    assert (tmp_path / "best" / "model.safetensors").is_file()
+    assert not (tmp_path / "least-loss").exists()
+
+
 def test_scores_are_of_the_rows_that_were_evaluated(tmp_path: Path) -> None:
     """Two sets of one length, with labels both: their lengths do not tell them apart."""
     sets = {name: Examples(ROWS, [name] * len(ROWS)) for name in ("validation", "test")}

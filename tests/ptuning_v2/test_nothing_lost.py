@@ -1,0 +1,126 @@
+"""P-tuning's runs that are stopped, damaged, changed or diverge."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import BertConfig, BertForMaskedLM
+
+from prefix_tuning.errors import Terminated, UserError
+from ptuning_v2 import run
+from ptuning_v2.training.trainer_base import BaseTrainer
+
+WORDS = "a good film that is bad and long".split()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data" / "SST-2"
+    folder.mkdir(parents=True)
+    for split, n in (("train", 8), ("dev", 6)):
+        rows = [f"{WORDS[i % 8]} {WORDS[i % 3]}\t{i % 2}" for i in range(n)]
+        (folder / f"{split}.tsv").write_text("sentence\tlabel\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture
+def command(bert_folder: Path, data: Path, tmp_path: Path) -> Any:
+    def make(name: str, *more: str) -> list[str]:
+        given = f"--model_name_or_path {bert_folder} --data_dir {data.parent} --task_name glue "
+        given += f"--output_dir {tmp_path / name} --dataset_name sst2 --do_train --do_eval "
+        given += "--prefix --pre_seq_len 2 --max_seq_length 8 --per_device_train_batch_size 4 "
+        given += "--num_train_epochs 3 --eval_strategy epoch --report_to none --use_cpu "
+        given += "--learning_rate 0.01 --save_total_limit 2 --disable_tqdm true"
+        return [*given.split(), *more]
+
+    return make
+
+
+@pytest.fixture
+def bert_folder(bert_tokenizer: Any, tmp_path: Path) -> Path:
+    torch.manual_seed(5)
+    config = BertConfig(
+        vocab_size=len(bert_tokenizer),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=64,
+    )
+    BertForMaskedLM(config).save_pretrained(tmp_path / "bert")
+    bert_tokenizer.save_pretrained(tmp_path / "bert")
+    return tmp_path / "bert"
+
+
+def stopped(arguments: list[str], step: int, number: int | None = None) -> None:
+    """Ctrl-C at once, or a signal, at a step."""
+    original = BaseTrainer.training_step
+
+    def stopping(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.state.global_step == step:
+            if number is None:
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
+        return original(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseTrainer, "training_step", stopping)
+        with pytest.raises(Terminated if number else KeyboardInterrupt):
+            run.main(arguments)
+
+
+def test_stopped_damaged_and_gone_on_is_uninterrupted(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.main(command("whole"))
+    stopped(command("m"), 5)
+    (tmp_path / "m" / "checkpoint-4" / "trainer_state.json").write_text("")
+    stopped(command("m"), 3, signal.SIGTERM)
+    assert (
+        "checkpoint-4 is damaged (trainer_state.json): it is set aside" in capsys.readouterr().out
+    )
+    assert {p.name for p in (tmp_path / "m").glob("checkpoint-*")} == {
+        "checkpoint-2",
+        "checkpoint-4",
+    }
+    run.main(command("m"))
+    for name in ("best", "checkpoint-6"):
+        one, other = (load_file(tmp_path / n / name / "model.safetensors") for n in ("whole", "m"))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    found = [json.loads((tmp_path / n / "best_results.json").read_text()) for n in ("whole", "m")]
+    assert found[0] == found[1]
+    assert not (tmp_path / "m" / "least-loss").exists()
+
+
+def test_nothing_is_left_to_go_on_from(command: Any, tmp_path: Path) -> None:
+    stopped(command("m", "--save_total_limit", "1"), 5)
+    (tmp_path / "m" / "checkpoint-4" / "optimizer.pt").unlink()
+    with pytest.raises(UserError, match=r"checkpoint-4 lacks optimizer\.pt: copy it again"):
+        run.main(command("m", "--save_total_limit", "1"))
+    assert (tmp_path / "m" / "best").is_dir()
+
+
+def test_other_data_or_flags_are_refused(command: Any, data: Path, tmp_path: Path) -> None:
+    run.main(command("m"))
+    for name, value in (("optim", "sgd"), ("adam_beta1", "0.5"), ("dataloader_drop_last", "true")):
+        with pytest.raises(UserError, match=f"was started with --{name}"):
+            run.main(command("m", f"--{name}", value))
+    path = data / "dev.tsv"
+    path.write_text(path.read_text().replace("good", "bad"))
+    with pytest.raises(UserError, match=r"other data: the content of .*dev\.tsv \(--data_dir\)"):
+        run.main(command("m"))
+
+
+def test_a_run_that_diverges(command: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training diverged: .*lower --learning_rate"):
+        run.main(command("m", "--learning_rate", "1e38"))
+    assert not (tmp_path / "m" / "export").exists()
+    for path in (tmp_path / "m").rglob("model.safetensors"):
+        assert all(value.isfinite().all() for value in load_file(path).values()), path
