@@ -1,0 +1,58 @@
+"""The Python blocks of docs/adding.md, each run with what its file has imported already."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import ROOT
+
+from gpt2.records import Record
+from gpt2.tasks import TASKS, Task, files
+from gpt2.tuning import TuningMode
+from harness.models import load_causal_lm
+from prefix_tuning.files import read_json_lines
+from prefix_tuning.prefix import Prefix
+from prefix_tuning.shape import PrefixShape
+
+TEXT = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
+TASK, BASELINE, PARAMETRISATION = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
+
+
+def test_a_task(tmp_path: Path) -> None:
+    names: dict[str, Any] = {"Record": Record, "Task": Task, "files": files}
+    names |= {"read_json_lines": read_json_lines, "TASKS": {**TASKS}}
+    exec(TASK, names)
+    path = tmp_path / "train.jsonl"
+    entry = {"city": "Oslo", "sky": "grey", "report": "It rains."}
+    path.write_text(json.dumps(entry), encoding="utf-8")
+    row = names["TASKS"]["weather"]
+    (record,) = row.read(path)
+    assert (record.source, record.targets) == ("Oslo : grey", ("It rains.",))
+    assert row.files["valid"] == ROOT / "data" / "weather" / "dev.jsonl"
+    assert "weather" not in TASKS
+
+
+def test_a_baseline(tiny_folder: Path) -> None:
+    names: dict[str, Any] = {"dataclass": dataclass, "TuningMode": TuningMode}
+    exec(BASELINE, names)
+    model = names["Biases"]().prepare(load_causal_lm(str(tiny_folder)))
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {name for name, _ in model.named_parameters() if name.endswith("bias")}
+    assert trained
+
+
+def test_a_parametrisation() -> None:
+    names: dict[str, Any] = {"Prefix": Prefix, "nn": torch.nn, "torch": torch}
+    exec(PARAMETRISATION, names)
+    shape = PrefixShape(n_layer=2, n_head=3, head_dim=4, width=12)
+    prefix = names["LowRankPrefix"](shape, 5, rank=2)
+    slots = prefix.left_self @ prefix.right_self  # [P, 2LHd]
+    by_hand = slots.view(5, 2, 2, 3, 4).permute(1, 2, 3, 0, 4)  # [L, 2, H, P, d]
+    for layer, pair in enumerate(prefix.key_values()):
+        torch.testing.assert_close(pair[:, 0], by_hand[layer])
+    assert prefix.options()["rank"] == 2
