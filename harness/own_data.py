@@ -169,17 +169,27 @@ def pairs(
         else:
             names = columns.find(row.keys(), training, where)
             found = [_pair(row, *names, training, where)]
-            sentence = f"{_sentence(names, row)} (--source_column, --target_column name others)"
+            sentence = columns_found(row, *names)
         if guessed and not said and "source" not in row:
             say(f"{where.rpartition(', ')[0]}: {sentence}")
             said = True
         yield from found
 
 
-def _sentence(names: tuple[str, str | None], row: Mapping[str, Any]) -> str:
-    source = f"{names[0]!r} and 'input'" if _has_input(row, names[0]) else repr(names[0])
-    target = f", the target {names[1]!r}" if names[1] else ", and there is no target"
-    return f"the source is {source}{target}"
+def columns_found(row: Mapping[str, Any], source: str, target: str | None) -> str:
+    """A sentence on which columns are source and target."""
+    left = f"{source!r} and 'input'" if _has_input(row, source) else repr(source)
+    right = f", the target {target!r}" if target else ", and there is no target"
+    return f"the source is {left}{right} (--source_column, --target_column name others)"
+
+
+def source_text(row: Mapping[str, Any], source: str) -> Any:
+    """The source of a row; an instruction goes on with its input, if there is one."""
+    text = row[source]
+    if isinstance(text, str) and _has_input(row, source):
+        more = row["input"]
+        return f"{text}\n\n{more}" if isinstance(more, str) and more.strip() else text
+    return text
 
 
 def _has_input(row: Mapping[str, Any], source: str) -> bool:
@@ -189,11 +199,9 @@ def _has_input(row: Mapping[str, Any], source: str) -> bool:
 def _pair(
     row: Mapping[str, Any], source: str, target: str | None, training: bool, where: str
 ) -> Pair:
-    text = row[source]
+    text = source_text(row, source)
     if not isinstance(text, str):
         raise UserError(f"{where}: {source!r} is missing or empty")
-    if _has_input(row, source) and isinstance(row["input"], str) and row["input"].strip():
-        text = f"{text}\n\n{row['input']}"
     values = [] if target is None else row[target]
     if target == "targets" and not isinstance(values, list):
         raise UserError(f"{where}: 'targets' is not a list")

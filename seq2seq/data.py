@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from harness.own_files import FORMATS
 from prefix_tuning.errors import UserError
 from seq2seq.files import ROWS, Columns, Record, hub_rows, read_pairs, read_rows, with_sources
 
@@ -32,8 +33,8 @@ def read_split(
 
     Args:
         data: a folder that holds ``<split>.source`` (and ``.target``), ``<split>.jsonl``,
-            ``<split>.csv`` or E2E's ``src1_<split>.txt``; a file of the last three kinds, whatever
-            its name; or the name of a data set of the hub.
+            ``.csv``, ``.tsv``, ``.json`` or ``.parquet``, or E2E's ``src1_<split>.txt``; a file of
+            these kinds but the first, whatever its name; or the name of a data set of the hub.
         split: "train", "val" or "test".
         training: require a target of every source.
         columns: names of the columns in JSONL, CSV and on the hub.
@@ -51,7 +52,7 @@ def read_split(
     else:
         if config is not None:
             raise UserError(f"--dataset_config {config}: {path} is a file and has none; leave it")
-        if path.suffix not in (".csv", ".jsonl"):
+        if path.suffix not in FORMATS:
             for side in ("source", "target"):
                 if (name := getattr(columns, side)) is not None:
                     raise UserError(f"--{side}_column {name}: {path} has no columns; leave it out")
@@ -75,6 +76,7 @@ def split_file(data: str | Path, split: str) -> Path | None:
     if path.is_dir():
         names = [*(f"{split}{end}" for end in (".source", ".jsonl", ".csv"))]
         names.append(f"src1_{E2E_SPLITS[split]}.txt")
+        names += [f"{split}{end}" for end in (".tsv", ".json", ".parquet")]
         for name in names:
             if (path / name).is_file():
                 return path / name

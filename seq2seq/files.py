@@ -1,9 +1,9 @@
 """Files of sources and targets.
 
-The original keeps a split in ``<split>.source`` and ``<split>.target``, one example a line. CSV,
-JSONL, data sets of the hub and E2E's ``SOURCE||TARGET`` lines are read too. A line break inside a
-text becomes a blank, since it could not stand in the original's files either. A source may be empty
-here: :func:`with_sources` refuses it or leaves it out.
+The original keeps a split in ``<split>.source`` and ``<split>.target``, one example a line. What
+:mod:`harness.own_files` reads, data sets of the hub and E2E's ``SOURCE||TARGET`` lines are read
+too. A line break inside a text becomes a blank, since it could not stand in the original's files
+either. A source may be empty here: :func:`with_sources` refuses it or leaves it out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import difflib
 import os
 import re
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,23 +19,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from harness.own_data import PAIRS, columns_found, source_text
+from harness.own_files import FORMATS, Row, e2e_rows
 from prefix_tuning.errors import UserError
-from prefix_tuning.files import numbered_lines, read_csv, read_json_lines, without_surrogates
+from prefix_tuning.files import numbered_lines, without_surrogates
 
 HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
-COLUMNS = (
-    ("source", "target"),
-    ("source", "targets"),
-    ("document", "summary"),
-    ("article", "highlights"),
-    ("article", "summary"),
-    ("text", "summary"),
-)
-"""Names of source and target that are tried, as pairs: some files call another column "source"."""
-
-
-Row = tuple[Mapping[str, Any], str]
-"""Values by column, and where they stand."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +65,7 @@ class Columns:
             UserError: there are none, or several of one meaning, or one seems to be misspelt.
         """
         names = list(names)
-        for source, target in COLUMNS:
+        for source, target in PAIRS:
             pair = self.source or source, self.target or target
             if pair[0] in names and pair[1] in names:
                 if self.target is None and {"target", "targets"} <= {*names}:
@@ -87,7 +75,7 @@ class Columns:
                     )
                 return pair
         if not training and self.target is None:
-            for source, _ in COLUMNS:
+            for source, _ in PAIRS:
                 if (self.source or source) in names:
                     source = self.source or source
                     _check_spelling(names, source, where)
@@ -100,7 +88,7 @@ class Columns:
 
 def _check_spelling(names: Iterable[str], source: str, where: str) -> None:
     """Refuse a column that seems to be the target, misspelt, where there is no target."""
-    targets = {target for _, target in COLUMNS}
+    targets = {target for _, target in PAIRS}
     for name in names:
         likely = difflib.get_close_matches(str(name).lower().strip(), targets, n=1, cutoff=0.8)
         if name != source and likely:
@@ -168,10 +156,17 @@ def read_pairs(folder: Path, split: str, training: bool) -> Iterator[Record]:
 
 
 def read_rows(rows: Iterable[Row], columns: Columns, training: bool) -> Iterator[Record]:
-    """The records of rows; a list of targets makes a record of each."""
+    """The records of rows; a list of targets makes a record of each.
+
+    Prints what was taken for source and target, where their columns are not called so.
+    """
+    said = False
     for row, where in rows:
         source_name, target_name = columns.find(row.keys(), training, where)
-        source = _text(row[source_name], "source", where, may_be_empty=True)
+        if columns == Columns() and source_name != "source" and not said:
+            print(f"{where}: {columns_found(row, source_name, target_name)}", flush=True)
+            said = True
+        source = _text(source_text(row, source_name), "source", where, may_be_empty=True)
         if not source.strip():
             yield Record("", None, where)
             continue
@@ -182,37 +177,6 @@ def read_rows(rows: Iterable[Row], columns: Columns, training: bool) -> Iterator
             if training:
                 raise UserError(f"{where}: the target is missing or empty")
             yield Record(source, None, where)
-
-
-def _csv_rows(path: Path) -> Iterator[Row]:
-    rows = read_csv(path)
-    header, at = next(rows, ([], ""))
-    _check_names(header, at)
-    yield from ((dict(zip(header, row, strict=True)), where) for row, where in rows)
-
-
-def _check_names(names: Sequence[str], where: str) -> None:
-    for name, count in Counter(names).items():
-        if count > 1:
-            raise UserError(f"{where}: {name!r} comes {count} times: give each one name")
-
-
-def _json_rows(path: Path) -> Iterator[Row]:
-    for row, where in read_json_lines(path):
-        if not isinstance(row, dict):
-            raise UserError(f'{where}: expected an object {{"source": ..., "target": ...}}')
-        yield row, where
-
-
-def _e2e_rows(path: Path) -> Iterator[Row]:
-    for line, where in numbered_lines(path):
-        if not line.strip():
-            continue
-        if line.count("||") != 1:
-            raise UserError(
-                f"{where}: expected SOURCE||TARGET, found {line.count('||')} times '||'"
-            )
-        yield dict(zip(("source", "target"), line.split("||"), strict=True)), where
 
 
 def hub_rows(name: str, config: str | None, split: str) -> Iterator[Row]:
@@ -230,11 +194,7 @@ def hub_rows(name: str, config: str | None, split: str) -> Iterator[Row]:
         yield row, f"{name}, {HUB_SPLITS[split]} row {number}"
 
 
-ROWS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    ".csv": _csv_rows,
-    ".jsonl": _json_rows,
-    ".txt": _e2e_rows,
-}
+ROWS: dict[str, Callable[[Path], Iterator[Row]]] = {**FORMATS, ".txt": e2e_rows}
 """Readers by the ending of a file's name."""
 
 

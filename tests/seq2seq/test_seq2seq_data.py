@@ -260,7 +260,7 @@ def test_e2e_lines(tmp_path: Path) -> None:
         ("a.csv", "source,target\n", "the train split has no records"),
         ("a.csv", "", "the train split has no records"),
         ("a.txt", "a||b\nno separator\n", "a.txt, line 2: expected SOURCE||TARGET"),
-        ("a.xml", "<a>", "a.xml: give a folder, or a file ending in one of .csv, .jsonl, .txt"),
+        ("a.xml", "<a>", "a.xml: give a folder, or a file ending in one of .csv, .tsv, .json"),
     ],
 )
 def test_malformed_tables(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -389,3 +389,22 @@ def test_languages(bart_tokenizer: PreTrainedTokenizerFast) -> None:
     english, romanian = mbart.convert_tokens_to_ids(["en_XX", "ro_RO"])
     assert batch["input_ids"][0, -2:].tolist() == [end, english]
     assert batch["labels"][0, -2:].tolist() == [end, romanian]
+
+
+@pytest.mark.parametrize("end", [".csv", ".tsv", ".json", ".jsonl", ".parquet"])
+def test_ones_own_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str], end: str) -> None:
+    rows = [{"instruction": "Say", "input": "1, 2", "output": "three"}]
+    path = tmp_path / f"train{end}"
+    if end == ".parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif end in (".json", ".jsonl"):
+        path.write_text(json.dumps(rows if end == ".json" else rows[0]), encoding="utf-8")
+    else:
+        tab = "\t" if end == ".tsv" else ","
+        quoted = [f'"{value}"' for value in rows[0].values()]
+        path.write_text(f"{tab.join(rows[0])}\n{tab.join(quoted)}\n", encoding="utf-8")
+    assert read(tmp_path) == read(path) == [("Say 1, 2", "three")]
+    assert "the source is 'instruction' and 'input', the target 'output'" in capsys.readouterr().out
