@@ -24,7 +24,7 @@ from gpt2.tuning.base import Setting
 from gpt2.tuning.prefix import WithPrefix
 from harness import loop, report
 from harness.folder import AGAIN, RunFolder
-from harness.models import load_causal_lm, load_tokenizer
+from harness.models import load_causal_lm, load_tokenizer, tokenizer_name
 from harness.trainer import set_up
 from prefix_tuning import fingerprint
 from prefix_tuning.activation import fuse_activations
@@ -72,7 +72,9 @@ def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -
     train_records, eval_records = _read(data_args)
     name = model_args.model_name_or_path
     print(f"loading {name} ...", flush=True)
-    tokenizer = load_tokenizer(model_args.tokenizer_name or name, model_args.cache_dir)
+    tokenizer = load_tokenizer(
+        tokenizer_name(model_args.tokenizer_name, name), model_args.cache_dir
+    )
     model = load_causal_lm(name, model_args.dtype, model_args.cache_dir)
     folder.check_base(fingerprint.describe(model, name))
     if model_args.activation == "fused":

@@ -120,6 +120,18 @@ def load_tokenizer(name: str, cache_dir: str | None = None, **more: Any) -> PreT
     return tokenizer
 
 
+def tokenizer_name(given: str | None, base: str) -> str:
+    """Whose tokenizer is meant: the base model's where a folder is named that has none.
+
+    The original's commands name the folder of the run.
+    """
+    if given is None:
+        return base
+    folder = Path(given)
+    is_run = folder.is_dir() and not any(folder.glob("*token*")) and not any(folder.glob("vocab*"))
+    return base if is_run else given
+
+
 def load_config(name: str, cache_dir: str | None = None, **more: Any) -> PretrainedConfig:
     """Load the configuration of a base model; ``more`` goes to ``from_pretrained``.
 

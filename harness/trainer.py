@@ -146,6 +146,9 @@ def _parser() -> HfArgumentParser:
 def _read(rest: Sequence[str], known: Sequence[str]) -> dict[str, Any]:
     """The flags of TrainingArguments that are given, and ``warmup_ratio``."""
     parser = _parser()
+    for action in parser._actions:  # a flag that may also be unset is as good without a value
+        if getattr(action.type, "__name__", "") == "string_to_bool" and action.nargs is None:
+            action.nargs, action.const = "?", True
     values, unknown = parser.parse_known_args(list(rest))
     if unknown:
         name = unknown[0].split("=")[0]

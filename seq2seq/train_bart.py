@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
     sys.path.insert(0, str(ROOT))
 
-from harness.flags import HIDDEN, Parser, command, flag, like, one_of, required, yes_no
+from harness.flags import Parser, command, flag, like, one_of, required, yes_no
 from harness.launch import launch, subset_note
 from prefix_tuning.errors import UserError, run_command
 from seq2seq import arguments, finetune
@@ -24,6 +24,9 @@ from seq2seq.arguments import ORIGINAL_BASE, Arguments
 from seq2seq.search import PRESETS
 
 SCRIPT = Path(__file__).with_name("finetune.py")
+
+UNUSED = "accepted: without effect, as in the original"
+"""Help of flags that the original's command lines have."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,12 @@ class LaunchArguments:
     output_dir: str | None = flag(None, "folder of the run (default: <folder>/<run name>)")
     resume: str = yes_no("yes", "go on with an interrupted run; no: train again")
     submit: str = flag("no", "no: run; print (or anything else): only show the command")
-    use_dropout: str | None = flag(None, HIDDEN)
-    use_big: str | None = flag(None, HIDDEN)
-    parametrize_emb: str | None = flag(None, HIDDEN)
-    adapter_design: str | None = flag(None, HIDDEN)
-    top_layers: str | None = flag(None, HIDDEN)
-    eval_steps: str | None = flag(None, HIDDEN)
+    use_dropout: str | None = flag(None, UNUSED)
+    use_big: str | None = flag(None, UNUSED)
+    parametrize_emb: str | None = flag(None, UNUSED)
+    adapter_design: str | None = flag(None, UNUSED)
+    top_layers: str | None = flag(None, UNUSED)
+    eval_steps: str | None = flag(None, UNUSED)
 
     def __post_init__(self) -> None:
         """Refuse by name what is impossible, and fill in what a training needs."""

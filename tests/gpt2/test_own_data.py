@@ -16,6 +16,8 @@ from gpt2.data import Format, TableToTextDataset
 from gpt2.launch_flags import read
 from gpt2.records import hold_out
 from gpt2.tasks import is_own, read_records
+from gpt2.train_request import parse
+from harness.models import tokenizer_name
 from prefix_tuning.errors import UserError
 from prefix_tuning.objectives import IGNORE
 
@@ -168,3 +170,15 @@ def test_a_run_shows_where_it_is_and_writes_for_prompts(
         gen.main([str(run)])
     with pytest.raises(UserError, match="there is no such folder"):
         gen.main(["gone", "--prompt", "a"])
+
+
+def test_the_originals_command_lines_are_taken(tiny_folder: Path, tmp_path: Path) -> None:
+    """Its launcher passes a bare ``--disable_tqdm``, its gen.py the run as the tokenizer."""
+    flags = ["--train_data_file", "a.txt", "--output_dir", "run", "--report_to", "none"]
+    flags += ["--tuning_mode", "prefixtune", "--optim_prefix", "yes", "--preseqlen", "5"]
+    for value in (["--disable_tqdm"], ["--disable_tqdm", "True"]):
+        assert parse([*flags, "--use_cpu", *value, "--seed", "1"]).run.disable_tqdm is True
+    assert tokenizer_name(str(tmp_path), str(tiny_folder)) == str(tiny_folder)
+    assert tokenizer_name(str(tiny_folder), "gpt2") == str(tiny_folder)
+    assert tokenizer_name("other/name", "gpt2") == "other/name"
+    assert tokenizer_name(None, "gpt2") == "gpt2"
