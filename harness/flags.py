@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import difflib
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -109,8 +110,10 @@ class Parser(argparse.ArgumentParser):
         """An instance of each class, and the arguments that belong to none.
 
         Raises:
-            UserError: a number is outside the range of its flag.
+            UserError: a number is outside the range of its flag, or an argument is not UTF-8.
         """
+        argv = sys.argv[1:] if argv is None else argv
+        _check_utf8(argv)
         values, rest = self.parse_known_args(argv)
         made = []
         for cls in self.classes:
@@ -143,6 +146,17 @@ class Parser(argparse.ArgumentParser):
         close = difflib.get_close_matches(name, self.known(), n=1)
         advice = f"did you mean {close[0]}?" if close else "--help lists all"
         raise UserError(f"{name}: there is no such flag; {advice}")
+
+
+def _check_utf8(argv: Sequence[str]) -> None:
+    """Refuse half a surrogate pair, which Python makes of other bytes and no tokenizer takes."""
+    for argument in argv:
+        try:
+            argument.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"the argument {argument!a} is not UTF-8 text: type it again"
+            ) from error
 
 
 def parse(cls: type[T], argv: Sequence[str] | None, description: str | None = None) -> T:

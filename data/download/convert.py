@@ -99,8 +99,13 @@ def mrpc_split(paths: Sequence[Path], development: bool) -> bytes:
         paths: of ``msr_paraphrase_train.txt``, a header and ``label, id, id, text, text`` in
             columns separated by tabs, and of ``mrpc_dev_ids.tsv``, the pairs of ids that GLUE sets
             apart.
+
+    Raises:
+        UserError: the first file is empty.
     """
-    header, *rows = _mrpc_rows(paths[0])
+    header, *rows = _mrpc_rows(paths[0]) or [""]
+    if not header:
+        raise UserError(f"{paths[0]} is empty: fetch it again")
     apart = {tuple(row.split("\t")) for row in _mrpc_rows(paths[1])}
     kept = [row for row in rows if (tuple(row.split("\t")[1:3]) in apart) == development]
     return "\n".join([header, *kept, ""]).encode("utf-8")

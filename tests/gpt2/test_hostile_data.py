@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from transformers import PreTrainedTokenizerFast
 
+from gpt2 import gen
 from gpt2.data import Format
 from gpt2.decoding import output_text
 from gpt2.records import subset_size
@@ -159,3 +162,15 @@ def test_logits_that_are_not_finite_give_no_text() -> None:
         assert usable_rows(logits(value)[:, 2]).tolist() == [True, False]
     candidates(logits(-torch.inf), alive, too_short, 0, [1])
     assert usable_rows(logits(-torch.inf)[:, 2]).all()  # a token that is forbidden
+
+
+def test_a_prefix_of_another_task_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ROOT / "tests/fixtures/older_runs/gpt2", tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    flags = "--data_file data/valid.txt --no_score --length 4 --limit 1 --no_cuda"
+    for mode, says in (("topic", True), ("data2text", False)):
+        gen.main([mode, "yes", "valid", "finished", "no", *flags.split(), "--search", "greedy"])
+        note = "finished was trained for data2text, and is decoded as topic"
+        assert (note in capsys.readouterr().out) == says

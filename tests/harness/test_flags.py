@@ -173,3 +173,16 @@ def test_flags_need_neither_torch_nor_transformers() -> None:
     ).stdout.split()
     assert "harness.flags" in loaded
     assert not {"torch", "transformers", "numpy"} & set(loaded)
+
+
+def test_arguments_are_utf8() -> None:
+    @dataclass(frozen=True)
+    class Flags:
+        """Flags."""
+
+        text: str = flags.flag("", "some text")
+
+    for text in ("caf\udce9", "\ud83d"):  # as Python reads the bytes of another encoding
+        with pytest.raises(UserError, match=r"the argument .*\\ud.* is not UTF-8 text"):
+            flags.parse(Flags, ["--text", text])
+    assert flags.parse(Flags, ["--text", "\U0001f600"]).text == "\U0001f600"
