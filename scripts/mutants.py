@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +28,7 @@ class Mutant:
 
     Attributes:
         path: of the file, within the project.
+        source: what is in it.
         start, end: of the code to replace, in characters.
         text: what stands there instead.
         old, new: the first changed line, before and after.
@@ -35,6 +37,7 @@ class Mutant:
     """
 
     path: str
+    source: str
     start: int
     end: int
     text: str
@@ -43,9 +46,15 @@ class Mutant:
     lines: range
     at_import: bool
 
-    def apply(self, source: str) -> str:
+    @property
+    def changed(self) -> str:
         """The changed file."""
-        return source[: self.start] + self.text + source[self.end :]
+        return self.source[: self.start] + self.text + self.source[self.end :]
+
+    def diff(self) -> str:
+        """The change as people read it."""
+        lines = (text.splitlines(keepends=True) for text in (self.source, self.changed))
+        return "".join(difflib.unified_diff(*lines, self.path, self.path, n=2))
 
 
 class _Finder:
@@ -194,7 +203,7 @@ def mutants_of(path: str, source: str) -> list[Mutant]:
         changed = source[:start] + text + source[end:]
         number = source.count("\n", 0, start)
         old, new = finder.rows[number], changed[finder.starts[number] :].split("\n", 1)[0]
-        mutants.append(Mutant(path, start, end, text, old, new, lines, at_import))
+        mutants.append(Mutant(path, source, start, end, text, old, new, lines, at_import))
     return mutants
 
 
@@ -205,37 +214,3 @@ def is_python(code: str) -> bool:
     except (SyntaxError, ValueError):
         return False
     return True
-
-
-class _Recording(ast.NodeTransformer):
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def generic_visit(self, node: ast.AST) -> ast.AST:
-        super().generic_visit(node)
-        if isinstance(node, ast.Module | ast.ClassDef):
-            return node
-        for name in ("body", "orelse", "finalbody"):
-            body = getattr(node, name, None)
-            if isinstance(body, list):
-                parts = [part for child in body for part in (*self.hit(child), child)]
-                setattr(node, name, parts)
-        return node
-
-    def hit(self, child: ast.stmt) -> list[ast.stmt]:
-        """A call that tells that a statement is reached; none before a docstring."""
-        if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
-            return []
-        return ast.parse(f"_reached(({self.path!r}, {child.lineno}))").body
-
-
-def recording(path: str, source: str) -> str:
-    """The same module, which gives what it reaches to ``builtins.reached`` if there is such."""
-    tree = _Recording(path).visit(ast.parse(source))
-    first = 1 if ast.get_docstring(tree) is not None else 0
-    for number, node in enumerate(tree.body):
-        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
-            first = number + 1
-    start = "import builtins; _reached = getattr(builtins, 'reached', lambda at: None)"
-    tree.body[first:first] = ast.parse(start).body
-    return ast.unparse(ast.fix_missing_locations(tree))

@@ -14,9 +14,7 @@ Mutants that no test could kill, since they compute the same, stand with their r
 from __future__ import annotations
 
 import argparse
-import builtins
 import contextlib
-import difflib
 import hashlib
 import os
 import pkgutil
@@ -39,7 +37,8 @@ sys.path.insert(0, str(ROOT))
 
 from prefix_tuning.errors import UserError, run_command
 from prefix_tuning.files import read_json, write_json
-from scripts.mutants import Mutant, is_python, mutants_of, recording
+from scripts.mutants import Mutant, is_python, mutants_of
+from scripts.reached import Reached, Recorder, recording
 
 TESTS = {
     "prefix_tuning": ("tests/prefix_tuning",),
@@ -58,32 +57,6 @@ PRELOAD = (
 )
 EQUIVALENT = ROOT / "scripts" / "mutants_equivalent.txt"
 CACHE = ROOT / ".cache" / "mutate"
-Reached = dict[str, dict[str, Any]]
-"""Test -> ``seconds``, and by file the ``lines`` that it reaches."""
-
-
-class Recorder:
-    """A pytest plugin: which statements every test reaches, and how long it takes."""
-
-    def __init__(self) -> None:
-        self.tests: Reached = {}
-        self.hits: set[tuple[str, int]] = set()
-        builtins.reached = self.hits.add  # type: ignore[attr-defined]
-
-    def pytest_runtest_logstart(self) -> None:
-        """Before the fixtures of a test."""
-        self.hits.clear()
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        """After set-up, call and tear-down of a test."""
-        test = self.tests.setdefault(report.nodeid, {"seconds": 0.0, "passed": False})
-        test["seconds"] += report.duration
-        if report.when == "call":
-            test["passed"] = report.outcome == "passed"
-        if report.when == "teardown":
-            test["lines"] = {}
-            for name, line in sorted(self.hits):
-                test["lines"].setdefault(name, []).append(line)
 
 
 def _in_fork(work: Any, seconds: float) -> int | None:
@@ -131,9 +104,8 @@ def _record(copy: Path, file: str, result: Path) -> int:
     return 0
 
 
-def reached(copy: Path, folders: Sequence[str], seconds: float) -> Reached:
-    """What every passing test of the folders' code reaches."""
-    places = sorted({place for folder in folders for place in TESTS[folder]})
+def reached(copy: Path, places: Sequence[str], seconds: float) -> Reached:
+    """What every passing test at some places reaches."""
     files = sorted(
         {
             str(file.relative_to(ROOT))
@@ -162,7 +134,7 @@ def reached(copy: Path, folders: Sequence[str], seconds: float) -> Reached:
     return tests
 
 
-def tests_of(mutant: Mutant, tests: Reached, seconds: float) -> list[str]:
+def relevant(mutant: Mutant, tests: Reached, seconds: float) -> list[str]:
     """The tests that reach a mutant, the fastest first, as many as fit into ``seconds``."""
     module = {name: test for name, test in tests.items() if mutant.path in test["lines"]}
     lines = set(mutant.lines)
@@ -207,12 +179,12 @@ def survives(mutant: Mutant, copy: Path, tests: Sequence[str], seconds: float) -
     """Whether all tests pass although the mutant stands in the code."""
     if not tests:
         return True
-    path, before = copy / mutant.path, (ROOT / mutant.path).read_text(encoding="utf-8")
-    for text in (mutant.apply(before), before):
+    path = copy / mutant.path
+    for text in (mutant.changed, mutant.source):
         path.write_text(text, encoding="utf-8")
         moment = next(_CLOCK)  # Python takes compiled code of an equal time and size as it is
         os.utime(path, (moment, moment))
-        if text is not before:
+        if text is not mutant.source:
             status = _in_fork(lambda: _pytest(copy, tests), seconds)
     return status == 0
 
@@ -236,6 +208,7 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     add("--jobs", type=int, default=2, help="mutants at a time")
     add("--seconds", type=float, default=60, help="of tests for each mutant, when nothing fails")
     add("--record-seconds", type=float, default=600, help="for the first run of a file of tests")
+    add("--tests", nargs="+", help="files or folders of tests, if not all those of the code")
     add("--only", help="only lines that contain this")
     return parser.parse_args(args)
 
@@ -256,8 +229,7 @@ def draw(args: argparse.Namespace) -> list[Mutant]:
     ]
     print(f"{len(everything)} mutants of {len(files)} files", flush=True)
     random.Random(args.seed).shuffle(everything)
-    sources = {mutant.path: (ROOT / mutant.path).read_text("utf-8") for mutant in everything}
-    running = (m for m in everything if is_python(m.apply(sources[m.path])))
+    running = (mutant for mutant in everything if is_python(mutant.changed))
     return sorted(islice(running, args.number), key=lambda mutant: (mutant.path, mutant.start))
 
 
@@ -271,16 +243,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         with contextlib.suppress(ImportError):
             pkgutil.resolve_name(name)  # imports it
     same, counts = equivalents(), {"killed": 0, "equivalent": 0, "survived": 0}
-    folders = sorted({mutant.path.split("/")[0] for mutant in mutants})
+    folders = {mutant.path.split("/")[0] for mutant in mutants}
+    places = args.tests or sorted({place for folder in folders for place in TESTS[folder]})
     with copies(args.jobs) as queue, ThreadPoolExecutor(args.jobs) as pool:
         first = queue.get()
-        tests = reached(first, folders, args.record_seconds)
+        tests = reached(first, places, args.record_seconds)
         queue.put(first)
 
         def run(mutant: Mutant) -> tuple[Mutant, str, int]:
             if (mutant.path, mutant.old.strip(), mutant.new.strip()) in same:
                 return mutant, "equivalent", 0
-            chosen, copy = tests_of(mutant, tests, args.seconds), queue.get()
+            chosen, copy = relevant(mutant, tests, args.seconds), queue.get()
             try:
                 alive = survives(mutant, copy, chosen, 5 * args.seconds + 60)
             finally:
@@ -290,10 +263,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for mutant, outcome, n_test in pool.map(run, mutants):
             counts[outcome] += 1
             if outcome == "survived":
-                before = (ROOT / mutant.path).read_text(encoding="utf-8")
-                lines = (text.splitlines(True) for text in (before, mutant.apply(before)))
-                diff = difflib.unified_diff(*lines, mutant.path, mutant.path, n=2)
-                print(f"survived {n_test} tests:\n{''.join(diff)}", flush=True)
+                print(f"survived {n_test} tests:\n{mutant.diff()}", flush=True)
     of = counts["killed"] + counts["survived"]
     print(
         f"{counts['killed']} of {of} killed ({counts['killed'] / max(of, 1):.1%}); "

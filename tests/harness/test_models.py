@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import gguf
@@ -13,6 +14,7 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+import harness.models as models_of_harness
 from harness.models import load_causal_lm, load_tokenizer
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
@@ -124,3 +126,31 @@ def test_a_gguf_file_is_a_base_model(tokenizer: PreTrainedTokenizerFast, tmp_pat
     model.save_pretrained(tmp_path / "plain")
     again = load_causal_lm(str(tmp_path / "plain"))
     assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+def test_the_hub_is_asked_for_what_is_not_here_and_only_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[dict[str, bool]] = []
+
+    def load(has: bool, **options: bool) -> str:
+        asked.append(options)
+        if options == {"local_files_only": True} and not has:
+            raise OSError("not in the cache")
+        return "loaded"
+
+    monkeypatch.setattr(models_of_harness, "hub_answers", lambda: True)
+    assert models_of_harness._load("a/b", partial(load, True)) == "loaded"
+    assert models_of_harness._load("a/b", partial(load, False)) == "loaded"
+    assert asked == [{"local_files_only": True}, {"local_files_only": True}, {}]
+    monkeypatch.setattr(models_of_harness, "hub_answers", lambda: False)
+    with pytest.raises(UserError, match="model hub did not give it"):
+        models_of_harness._load("a/b", partial(load, False))
+    assert len(asked) == 4
+
+
+def test_a_base_model_is_in_eval_mode_and_in_the_precision_asked_for(tiny_folder: Path) -> None:
+    for name in ("float32", "bfloat16"):
+        model = load_causal_lm(str(tiny_folder), name)
+        assert not any(module.training for module in model.modules())
+        assert {str(p.dtype) for p in model.parameters()} == {f"torch.{name}"}
