@@ -42,7 +42,7 @@ def test_damaged_weights_are_a_sentence(tiny_folder: Path, tmp_path: Path, kept:
         load_causal_lm(str(folder))
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(UserError, match=r"--model_name_or_path .*cannot be loaded"):
+    with pytest.raises(UserError, match=r"--model_name_or_path .*pickle that is damaged"):
         load_causal_lm(str(folder))
 
 
