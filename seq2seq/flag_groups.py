@@ -15,7 +15,6 @@ from harness.ranges import (
     FRACTION,
     LARGEST_COUNT,
     NOT_NEGATIVE,
-    POSITIVE,
     SEED,
     STEPS,
     WIDTH,
@@ -28,6 +27,9 @@ TUNING_MODES = ("prefixtune", "finetune")
 VAL_METRICS = {"summarization": ("rouge2", "loss"), "translation": ("bleu", "loss")}
 """Task -> what can choose the best checkpoint; the first does unless another is named."""
 SCHEDULES = ("linear", "cosine", "cosine_w_restarts", "polynomial")
+RATE = Range(5e-324, 1e30, "must be positive, and at most 1e30")
+DECAY = Range(0, 1e6, "must not be negative, and at most 1e6")
+"""Products of these are numbers of fp32, in which the optimiser computes."""
 EXAMPLES = Range(1, LARGEST_COUNT, "give a number of examples, or -1 for all", also=-1)
 PATIENCE = Range(0, LARGEST_COUNT, "give a number of validations, or -1 for never", also=-1)
 WORKERS = Range(0, 1024, "must be from 0 to 1024")
@@ -141,10 +143,10 @@ class DataArguments:
 class OptimizationArguments:
     """The optimisation."""
 
-    learning_rate: float = flag(5e-5, "peak learning rate", within=POSITIVE)
+    learning_rate: float = flag(5e-5, "peak learning rate", within=RATE)
     lr_scheduler: str = flag("linear", "how the learning rate falls", choices=SCHEDULES)
-    weight_decay: float = flag(0.0, "weight decay of AdamW", within=NOT_NEGATIVE)
-    adam_epsilon: float = flag(1e-8, "epsilon of AdamW", within=NOT_NEGATIVE)
+    weight_decay: float = flag(0.0, "weight decay of AdamW", within=DECAY)
+    adam_epsilon: float = flag(1e-8, "epsilon of AdamW", within=DECAY)
     warmup_steps: int = flag(0, "optimiser steps of linear warm-up", within=COUNT_OR_NONE)
     adafactor: bool = flag(False, "optimise with Adafactor instead of AdamW")
     num_train_epochs: int = flag(3, "passes over the training set", within=COUNT)

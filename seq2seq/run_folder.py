@@ -51,15 +51,18 @@ _FREE = {
 def of(args: Arguments) -> RunFolder:
     """The folder that ``--output_dir`` names."""
     ours = (RESUME, NEXT, f"{NEXT}.tmp", "*.manifest.json", "loss.png", "metrics.json", "runs")
+    data, free = _data(args), _FREE
+    if any(name.startswith("data_dir/") for name in data):
+        free = free | {"data_dir"}  # its files decide, wherever they are
     return RunFolder(
         Path(args.output_dir or ""),
-        settings={name: value for name, value in vars(args).items() if name not in _FREE},
+        settings={name: value for name, value in vars(args).items() if name not in free},
         finished=HISTORY,
         leftovers=(*ours, BEST, EPOCHS),
         overwrite=args.overwrite_output_dir,
         checkpoints=_checkpoints,
         older=_older_fault,
-        data=_data(args),
+        data=data,
     )
 
 

@@ -548,6 +548,7 @@ SIZES += "train_batch_size max_steps warmup_steps save_steps num_workers devices
         ("--max_grad_norm nan", "--max_grad_norm nan"),
         ("--learning_rate inf", "--learning_rate inf: must be positive"),
         ("--weight_decay inf", "--weight_decay inf"),
+        ("--learning_rate 1e39", "--learning_rate 1e+39"),
         ("--length_penalty nan", "--length_penalty nan"),
         ("--length_penalty inf", "--length_penalty inf"),
         ("--n_train -5", "--n_train -5: give a number of examples, or -1 for all"),
