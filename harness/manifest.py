@@ -25,6 +25,15 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def content(path: Path) -> str:
+    """A digest of a file, or of all files of a folder and their names."""
+    if not path.is_dir():
+        return digest(path)
+    files = [p for p in sorted(path.rglob("*")) if p.is_file()]
+    names = [f"{p.relative_to(path).as_posix()} {digest(p)}\n" for p in files]
+    return hashlib.sha256("".join(names).encode()).hexdigest()
+
+
 def manifest_of(checkpoint: Path) -> Path:
     """Where the manifest of a checkpoint is, or would be."""
     if checkpoint.is_dir():

@@ -117,3 +117,26 @@ def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
     names = [path.name for path in trainer_checkpoints(tmp_path)]
     assert names == ["checkpoint-100", "checkpoint-10", "checkpoint-9"]
     assert trainer_checkpoints(tmp_path / "nowhere") == []
+
+
+def test_data_are_known_by_their_content(tmp_path: Path) -> None:
+    file, parts = tmp_path / "train.txt", tmp_path / "parts"
+    file.write_text("a", encoding="utf-8")
+    parts.mkdir()
+    (parts / "1.txt").write_text("b", encoding="utf-8")
+
+    def started(file: Path, parts: Path) -> RunFolder:
+        settings = {**SETTINGS, "train": str(file)}
+        return folder(tmp_path / "m", settings=settings, data={"train": file, "parts": parts})
+
+    started(file, parts).create()
+    elsewhere = file.rename(tmp_path / "moved.txt")
+    assert started(elsewhere, parts).state() == NEW
+    for changed in (elsewhere, parts / "1.txt"):
+        before = changed.read_text(encoding="utf-8")
+        changed.write_text("c", encoding="utf-8")
+        with pytest.raises(UserError, match=r"other data: the content of .*has changed"):
+            started(elsewhere, parts).state()
+        changed.write_text(before, encoding="utf-8")
+    with pytest.raises(UserError, match=r"was started with --train .*train\.txt, now it is .*gone"):
+        started(tmp_path / "gone", parts).state()
