@@ -40,7 +40,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_one_import_name(installed: Path) -> None:
     names = {path.name for path in installed.iterdir()}
-    assert {name for name in names if not name.endswith(".dist-info")} == {"prefix_tuning"}
+    mine = {name for name in names if not name.endswith(".dist-info")}
+    assert mine == {"prefix_tuning", "bin"}
+    assert [path.name for path in (installed / "bin").iterdir()] == ["prefix-tuning"]
     assert len(names) == 2
     assert (installed / "prefix_tuning" / "py.typed").is_file()
 
