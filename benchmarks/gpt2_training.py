@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.measure import LENGTHS, Step, alternate, device, peak_memory
-from gpt2.data import collate
+from gpt2.data import collate, with_targets
 from gpt2.train_control import PrefixTuning
 from gpt2.trainer_prefix import LengthGroupedSampler
+from prefix_tuning.activation import fuse_activations
 from prefix_tuning.attention import enable_prefix
 
 SHAPES = {"gpt2": (12, 12, 768), "gpt2-medium": (24, 16, 1024), "tiny": (2, 2, 64)}
@@ -46,7 +48,7 @@ def make_batches(order: list[int], batch_size: int) -> list[dict[str, torch.Tens
     batches = []
     for start in range(0, len(order) - batch_size + 1, batch_size):
         chosen = [examples[i] for i in order[start : start + batch_size]]
-        batch = collate(chosen, pad_id=PAD)
+        batch = with_targets(partial(collate, pad_id=PAD))(chosen)
         lengths = torch.tensor([len(example["input_ids"]) for example in chosen])
         batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]) * 1
         batches.append({name: value.to(device()) for name, value in batch.items()})
@@ -55,15 +57,13 @@ def make_batches(order: list[int], batch_size: int) -> list[dict[str, torch.Tens
 
 def our_step(args: argparse.Namespace, batches: list[dict[str, torch.Tensor]]) -> Step:
     """One update of our prefix."""
-    model = enable_prefix(make_model(args.shape, args.dtype))
+    model = enable_prefix(fuse_activations(make_model(args.shape, args.dtype)))
     prefix = PrefixTuning(model.config, preseqlen=args.preseqlen, objective_mode=0).to(device())
     optimizer = torch.optim.AdamW(prefix.parameters(), lr=5e-5)
 
     def step(i: int) -> None:
-        batch = batches[i % len(batches)]
-        loss = prefix(
-            batch["input_ids"], gpt2_model=model, labels=batch["labels"], targets_only=True
-        ).loss
+        batch = {k: v for k, v in batches[i % len(batches)].items() if k != "attention_mask"}
+        loss = prefix(**batch, gpt2_model=model, targets_only=True).loss
         update(prefix, optimizer, loss)
 
     return step
@@ -86,7 +86,8 @@ def peft_step(args: argparse.Namespace, batches: list[dict[str, torch.Tensor]]) 
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=5e-5)
 
     def step(i: int) -> None:
-        update(encoder, optimizer, model(**batches[i % len(batches)]).loss)
+        batch = {k: v for k, v in batches[i % len(batches)].items() if k != "targets"}
+        update(encoder, optimizer, model(**batch).loss)
 
     return step
 

@@ -17,7 +17,7 @@ from prefix_tuning.errors import UserError
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", "auto")
 ACTIVATIONS = ("fused", "stock")
 EMPTY_SOURCES = ("refuse", "skip")
 TRAINER = (
@@ -33,7 +33,11 @@ class ModelArguments:
     model_name_or_path: str = flag("gpt2-medium", "hub name, local folder or GGUF file")
     tokenizer_name: str | None = flag(None, "tokenizer, if not the model's")
     cache_dir: str | None = flag(None, "folder for downloaded models")
-    dtype: str = flag("float32", "precision of the frozen model", choices=DTYPES)
+    dtype: str = flag(
+        "float32",
+        "precision of the frozen model; auto: bfloat16 where GPU or processor multiplies it",
+        choices=DTYPES,
+    )
     activation: str = flag(
         "fused", "GPT-2's GELU as one kernel, or as transformers writes it", choices=ACTIVATIONS
     )
@@ -97,6 +101,9 @@ class RunFlags:
         None,
         "pad batches to a multiple of tokens (default: 16 on a GPU, which likes few shapes; 1)",
         within=COUNT,
+    )
+    cuda_graphs: str = flag(
+        "no", "auto: record a step of each width on a GPU and replay it", choices=("auto", "no")
     )
     evaluate_train_set: str = yes_no("no", "also report the loss on the whole training set")
 

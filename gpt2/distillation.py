@@ -74,6 +74,8 @@ class Trainer_Distill(Trainer_Prefix):
         positions: one of :data:`gpt2.tuning.prefix.POSITIONS`.
     """
 
+    graphable = False
+
     def __init__(
         self,
         *,

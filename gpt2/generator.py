@@ -18,6 +18,7 @@ from gpt2.records import Record
 from gpt2.tuning import folders
 from harness.decode import Identity, decode_resumably
 from harness.models import load_causal_lm, load_tokenizer, tokenizer_name
+from harness.precision import resolve_for_decoding
 from prefix_tuning import checkpoint
 from prefix_tuning.activation import fuse_activations
 from prefix_tuning.attention import KeyValues, enable_prefix
@@ -61,7 +62,7 @@ class TextGenerator:
             )
         print(f"loading {name} ...", flush=True)
         tokenizer = load_tokenizer(tokenizer_name(request.tokenizer_name, name), request.cache_dir)
-        dtype = request.dtype or found.dtype or "float32"
+        dtype = resolve_for_decoding(request.dtype or found.dtype or "float32")
         model = load_causal_lm(name, dtype, request.cache_dir)
         if request.activation == "fused":
             fuse_activations(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,7 @@ class TrainRequest:
 FREE = {
     *("cache_dir", "init_random", "line_by_line", "model_type"),
     *("test_data_file", "generate", "score", "results_dir", "evaluate_train_set"),
+    "cuda_graphs",
 }
 """Flags of ours that may change when a run goes on."""
 
@@ -83,7 +84,9 @@ def parse(argv: Sequence[str] | None, defaults: Mapping[str, Any] | None = None)
     check(model, data, run)
     tuning = choose(model.tuning_mode, options)
     from gpt2.run_arguments import complete
+    from harness.precision import resolve
 
+    model = replace(model, dtype=resolve(model.dtype))
     request = TrainRequest(model, tuning, data, complete(run, rest, parser.known(), defaults or {}))
     check_evaluation(request.run, data)
     tuning.check()

@@ -80,6 +80,9 @@ class TableToTextTrainer(SafeTrainer):
         rounding: of the shapes of batches.
     """
 
+    graphable = False
+    """Whether the loss is computed without looking at what a tensor holds (harness/graphs.py)."""
+
     def __init__(
         self,
         *args: Any,
@@ -147,6 +150,8 @@ class Trainer_Prefix(TableToTextTrainer):
             is active. The original's default is eval mode.
     """
 
+    graphable = True
+
     def __init__(
         self,
         *,
@@ -179,6 +184,13 @@ class Trainer_Prefix(TableToTextTrainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One step, with the frozen model in the mode that ``use_dropout`` asks for."""
+        self.set_modes()
+        return super().training_step(*args, **kwargs)
+
+    def set_modes(self) -> None:
+        """Bring the prefix into train mode, and the model into that of ``use_dropout``."""
+        assert self.model is not None
+        self.model.train()
         if self.model_gpt2.training != self.use_dropout:  # a walk over all modules
             self.model_gpt2.train(self.use_dropout)
         if self._checkpointing:
@@ -186,7 +198,6 @@ class Trainer_Prefix(TableToTextTrainer):
             for module in self.model_gpt2.modules():
                 if isinstance(module, GradientCheckpointingLayer):
                     module.training = True
-        return super().training_step(*args, **kwargs)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate with all dropout off."""
@@ -241,6 +252,8 @@ class Trainer_Both(Trainer_Prefix):
     Args:
         model_folder: its name.
     """
+
+    graphable = False
 
     def __init__(self, *, model: nn.Module, model_gpt2: PreTrainedModel, **kwargs: Any) -> None:
         self.model_folder = kwargs.pop("model_folder")

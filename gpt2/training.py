@@ -22,7 +22,7 @@ from gpt2.train_request import TrainRequest
 from gpt2.trainer_prefix import TableToTextTrainer
 from gpt2.tuning.base import Setting
 from gpt2.tuning.prefix import WithPrefix
-from harness import loop, report
+from harness import graphs, loop, report
 from harness.folder import AGAIN, RunFolder
 from harness.models import load_causal_lm, load_tokenizer, tokenizer_name
 from harness.trainer import set_up
@@ -121,6 +121,9 @@ def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -
     trainer = built.trainer
     trainer.show_progress(is_sum=getattr(request.tuning, "objective_mode", 0) == 1)
     _note_learning_rate(run_args.learning_rate, model, request)
+    if run_args.cuda_graphs == "auto":
+        reason = graphs.use(trainer) if trainer.graphable else "this tuning mode has none"
+        print(f"CUDA graphs: {reason or 'a step of each width is recorded'}")
     result = loop.train(trainer, folder, resume_from)
     built.save(folder.path)
     write_json(folder.path / "train_results.json", _costs(trainer, result, before))

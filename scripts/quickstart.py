@@ -31,16 +31,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def best_dtype() -> str:
-    """bfloat16 where the machine multiplies it faster than fp32."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "bfloat16"
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return "bfloat16" if has_amx() else "float32"
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, decode with and without the prefix, and compare."""
     args = _parser().parse_args(argv)
@@ -53,19 +43,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     print("== 1. The base model", flush=True)
     base = args.model_name_or_path or find_base_model()
-    dtype = best_dtype()
     work = args.output_dir / f"{args.data_dir.resolve().name}-{Path(base).name}"
     every, first, picked = pick_inputs(
         args.data_dir / f"src1_{args.split}.txt", args.inputs, work / "data"
     )
-    decode = ["--data_file", str(every), "--dtype", dtype, "--length", "60"]
+    decode = ["--data_file", str(every), "--dtype", "auto", "--length", "60"]
 
     print(f"\n== 2. What {Path(base).name} writes without a prefix", flush=True)
     run_generation.main(["--model_name_or_path", base, "--gen_dir", str(work / "without"), *decode])
     print(f"\n== 3. Training a prefix of {args.preseqlen} vectors a layer", flush=True)
     run = work / f"prefix-{args.preseqlen}-{args.steps}"
     train_e2e.main(
-        ["--model_name_or_path", base, "--output_dir", str(run), "--dtype", dtype]
+        ["--model_name_or_path", base, "--output_dir", str(run), "--dtype", "auto"]
         + ["--train_file", str(args.data_dir / "src1_train.txt"), "--eval_file", str(first)]
         + ["--preseqlen", str(args.preseqlen), "--max_steps", str(args.steps), "--bsz", "8"]
         + ["--learning_rate", "1e-3", "--warmup_steps", "10", "--objective_mode", "0"]
