@@ -20,6 +20,7 @@ from gpt2 import gen, run_generation
 from gpt2.decode_request import DecodeOptions
 from gpt2.train_request import TrainRequest, parse
 from gpt2.tuning.both import BothTune
+from harness.folder import is_first
 from prefix_tuning.errors import run_command
 
 
@@ -36,6 +37,8 @@ def run(request: TrainRequest) -> None:
 
     library_logging.set_verbosity_error()
     folder = train(request)
+    if not is_first():  # the others are done
+        return
     if request.data.generate == "yes":
         decode_run(request, folder)
     if not isinstance(request.tuning, BothTune):

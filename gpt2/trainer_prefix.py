@@ -136,8 +136,35 @@ class TableToTextTrainer(SafeTrainer):
         dataset: Any = self.train_dataset
         return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, seed)
 
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The model's own loss, a mean over the targets of the batch."""
+        share = self.share_of_batch(0, model, inputs)
+        result = super().compute_loss(model, inputs, return_outputs)
+        return result if return_outputs else result * share
+
+    def share_of_batch(self, mode: int, model: nn.Module, inputs: dict[str, Tensor]) -> Any:
+        """What makes the mean over processes that over their batches as one batch.
+
+        Objective modes 0, 2 and 3 divide by something of the batch, which in every process is
+        another: the factor is that number here over the one of the batch of all.
+        """
+        if self.args.world_size == 1 or not model.training or mode == 1:
+            return 1.0
+        n_target = (inputs["labels"][:, 1:] != IGNORE).sum(dim=1)
+        own = {0: n_target.sum(), 2: n_target.new_tensor(inputs["labels"].shape[1] - 1)}
+        count = own.get(mode, n_target.max()).float().reshape(1)
+        of_all = self.accelerator.gather(count)
+        return count[0] / (of_all.mean() if mode == 0 else of_all.max())
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        self._write(Path(output_dir or str(self.args.output_dir)))
+        if self.args.should_save:  # asked of every process
+            self._write(Path(output_dir or str(self.args.output_dir)))
 
 
 class Trainer_Prefix(TableToTextTrainer):
@@ -212,8 +239,9 @@ class Trainer_Prefix(TableToTextTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """The mean of what the objective mode returns."""
+        share = self.share_of_batch(self.prefix.objective_mode, model, inputs)
         output = model(**inputs, gpt2_model=self.model_gpt2, targets_only=True)
-        loss = output.loss.mean()
+        loss = output.loss.mean() * share
         return (loss, {"loss": loss}) if return_outputs else loss
 
 

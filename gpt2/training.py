@@ -23,7 +23,7 @@ from gpt2.trainer_prefix import TableToTextTrainer
 from gpt2.tuning.base import Setting
 from gpt2.tuning.prefix import WithPrefix
 from harness import graphs, loop, report
-from harness.folder import AGAIN, RunFolder
+from harness.folder import AGAIN, RunFolder, is_first
 from harness.models import load_causal_lm, load_tokenizer, tokenizer_name
 from harness.trainer import set_up
 from prefix_tuning import fingerprint
@@ -112,11 +112,13 @@ def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -
         print(f"going on from {resume_from}")
     else:
         built.start()
-        folder.create()
-        if data_args.eval_fraction and eval_records:
-            lines = (json.dumps(as_json(record), ensure_ascii=False) for record in eval_records)
-            write_lines(folder.path / HELD_OUT, lines)
-    built.sizes.write(folder.path)
+    if is_first():
+        if not resume_from:
+            folder.create()
+            if data_args.eval_fraction and eval_records:
+                lines = (json.dumps(as_json(record), ensure_ascii=False) for record in eval_records)
+                write_lines(folder.path / HELD_OUT, lines)
+        built.sizes.write(folder.path)
     before = _step_of(resume_from)
     trainer = built.trainer
     trainer.show_progress(is_sum=getattr(request.tuning, "objective_mode", 0) == 1)
@@ -125,9 +127,11 @@ def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -
         reason = graphs.use(trainer) if trainer.graphable else "this tuning mode has none"
         print(f"CUDA graphs: {reason or 'a step of each width is recorded'}")
     result = loop.train(trainer, folder, resume_from)
-    built.save(folder.path)
-    write_json(folder.path / "train_results.json", _costs(trainer, result, before))
-    _finish(trainer, folder.path, run_args.evaluate_train_set == "yes")
+    losses = _final_losses(trainer, run_args.evaluate_train_set == "yes")  # by all processes
+    if is_first():
+        built.save(folder.path)
+        write_json(folder.path / "train_results.json", _costs(trainer, result, before))
+        _finish(trainer, folder.path, losses)
 
 
 def _read(data_args: DataArguments) -> tuple[list[Record], list[Record] | None]:
@@ -228,8 +232,7 @@ def _costs(trainer: TableToTextTrainer, result: TrainOutput, before: int) -> dic
     }
 
 
-def _finish(trainer: TableToTextTrainer, output_dir: Path, evaluate_train_set: bool) -> None:
-    """Final losses, the log and its picture."""
+def _final_losses(trainer: TableToTextTrainer, evaluate_train_set: bool) -> dict[str, float]:
     results = {}
     if trainer.eval_dataset is not None:
         logs = (log for log in reversed(trainer.state.log_history) if "eval_loss" in log)
@@ -241,7 +244,12 @@ def _finish(trainer: TableToTextTrainer, output_dir: Path, evaluate_train_set: b
         # By another name than eval_loss, which would make it the best evaluation.
         losses = trainer.evaluate(trainer.train_dataset, metric_key_prefix="train_set")
         results["train_set_loss"] = losses["train_set_loss"]
-    lines = "".join(f"{name} = {value}\n" for name, value in results.items())
+    return results
+
+
+def _finish(trainer: TableToTextTrainer, output_dir: Path, losses: dict[str, float]) -> None:
+    """Final losses, the log and its picture."""
+    lines = "".join(f"{name} = {value}\n" for name, value in losses.items())
     (output_dir / "eval_results_lm.txt").write_text(lines, encoding="utf-8")
     print(lines, end="")
     report.draw_loss(trainer.state.log_history, output_dir / "loss.png")

@@ -117,11 +117,14 @@ def trainer_arguments(
     check_taken(ours, TrainingArguments, refused)
     values = {**(defaults or {}), **ours, **given}
     check_values(values)
+    if "MASTER_ADDR" not in os.environ:  # not started by torchrun
+        _check_alone()
     try:
         made = cls(**values)
     except (ValueError, ImportError, TypeError, OverflowError) as error:
         raise _refused(error) from error
     _try_optimizer(made)
+    _check_processes(made)
     installed = get_available_reporting_integrations()
     for name in made.report_to or ():
         if name not in installed:
@@ -167,6 +170,27 @@ def _share_of_steps(ratio: float) -> float:
 
 def _refused(error: Exception) -> UserError:
     return UserError(f"Trainer refuses these flags: {' '.join(str(error).split())}")
+
+
+def _check_alone() -> None:
+    n_process = int(os.environ.get("WORLD_SIZE", "1"))
+    if n_process > 1:
+        raise UserError(
+            f"WORLD_SIZE is {n_process}, but Trainer sees one process, and each would train for "
+            f"itself: start them with torchrun --nproc_per_node {n_process}, and add --use_cpu "
+            "where there is no GPU"
+        )
+
+
+def _check_processes(args: TrainingArguments) -> None:
+    """Every process takes part, each with the whole model."""
+    for name, flag in (("FSDP", "--use_fsdp"), ("DEEPSPEED", "--use_deepspeed")):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() in ("1", "true", "yes"):
+            raise UserError(f"accelerate launch {flag}: {REFUSED['fsdp']}")
+    if args.world_size == 1:
+        _check_alone()
+    if args.ddp_find_unused_parameters is None:  # all parameters of a prefix take part
+        args.ddp_find_unused_parameters = False
 
 
 def _try_optimizer(args: TrainingArguments) -> None:

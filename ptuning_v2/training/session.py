@@ -10,7 +10,7 @@ from transformers import set_seed
 from transformers.utils import logging as library_logging
 
 from harness import loop, report
-from harness.folder import AGAIN, RunFolder
+from harness.folder import AGAIN, RunFolder, is_first
 from harness.trainer import set_up
 from prefix_tuning.errors import UserError
 from ptuning_v2.arguments import Arguments, data_files, settings
@@ -84,11 +84,14 @@ def train(args: Arguments) -> Session:
             return load(args.of_trained(folder.path / BEST))
         session = load(args)
         folder.check_base(session.trainer.meta["base_model"])
-        if state.kind == "new":  # only now: what was there stays if the data cannot be read
+        if (
+            state.kind == "new" and is_first()
+        ):  # only now: what was there stays if the data cannot be read
             folder.create()
         if state.checkpoint:
             print(f"going on from {state.checkpoint}", flush=True)
-        sizes(session.trainer.trained_model).write(folder.path)
+        if is_first():
+            sizes(session.trainer.trained_model).write(folder.path)
         _train(session.trainer, folder, state.checkpoint)
         return session
 
@@ -101,7 +104,9 @@ def _train(trainer: BaseTrainer, run: RunFolder, resume_from: Path | None) -> No
     trainer.log_metrics("train", result.metrics)
     trainer.save_metrics("train", result.metrics)
     trainer.save_state()
-    report.draw_loss(trainer.state.log_history, folder / "curves.png", trainer.test_key)
+    if is_first():
+        report.draw_loss(trainer.state.log_history, folder / "curves.png", trainer.test_key)
+    trainer.accelerator.wait_for_everyone()  # for the best to be written
     if (folder / BEST).is_dir():
         checkpoint.load(folder / BEST, trainer.trained_model)
     else:

@@ -110,6 +110,7 @@ class BaseTrainer(SafeTrainer):
         folder, ties = self.folder / LEAST_LOSS, self.ties
         logs = [log for log in self.state.log_history if "eval_loss" in log]
         if ties and ties.is_always_equal and ties.n_evaluation > 1 and folder.is_dir():
+            self.accelerator.wait_for_everyone()  # for the folder to be written
             (chosen,) = [log for log in logs if log["step"] == ties.step][-1:]
             checkpoint.load(folder, self.trained_model)
             self._note_best(chosen, chosen["epoch"])
@@ -144,7 +145,8 @@ class BaseTrainer(SafeTrainer):
             write_json(self.folder / "best_results.json", best)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        checkpoint.save(Path(output_dir or self.folder), self.trained_model, self.meta)
+        if self.args.should_save:  # asked of every process
+            checkpoint.save(Path(output_dir or self.folder), self.trained_model, self.meta)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         checkpoint.load(Path(resume_from_checkpoint), model or self.trained_model)
