@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from prefix_tuning.saving import load_prefix, save_prefix
     from prefix_tuning.shape import PrefixShape
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "EmbeddingPrefix",
     "Facts",
