@@ -38,7 +38,7 @@ class TrainRequest:
 
     def settings(self) -> dict[str, Any]:
         """The flags that decide what a run computes, as JSON values."""
-        settings = {}
+        settings: dict[str, Any] = {}
         for part in (self.model, self.tuning, self.data):
             settings |= {name: value for name, value in vars(part).items() if name not in FREE}
         settings |= settings_of(self.run, FREE)

@@ -313,7 +313,9 @@ class _KeepBest(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Look up what is kept already."""
-        logged = {log["step"]: log["eval_loss"] for log in state.log_history if "eval_loss" in log}
+        logged = {
+            int(log["step"]): log["eval_loss"] for log in state.log_history if "eval_loss" in log
+        }
         found = [_loss_of(folder, logged) for folder in best_checkpoints(_run(args))]
         self.best = min((loss for loss in found if loss is not None), default=None)
 

@@ -165,4 +165,4 @@ class _RestoreBest(TrainerCallback):
         for log in state.log_history:
             trainer.best_metrics |= {k: v for k, v in log.items() if k.startswith("best_")}
             if trainer.ties and "eval_loss" in log:
-                trainer.ties.least(log["step"], log.get(key), log["eval_loss"])
+                trainer.ties.least(int(log["step"]), log.get(key), log["eval_loss"])
