@@ -62,10 +62,11 @@ def request_of(args: GenArguments, options: DecodeOptions) -> DecodeRequest:
     found = folders.describe(Path(args.checkpoint))
     if found.kind == "nothing":
         raise UserError(f"CHECKPOINT {args.checkpoint} holds neither a prefix nor a model")
-    base, part = args.checkpoint, None
+    base: str = args.checkpoint
+    part: str | None = None
     if found.needs_base:
-        base, part = args.model_name_or_path, args.checkpoint
-        base = base or folders.base_name(found, options.cache_dir)
+        base = args.model_name_or_path or folders.base_name(found, options.cache_dir)
+        part = args.checkpoint
     return DecodeRequest(
         **vars(options),
         task_mode=args.mode,

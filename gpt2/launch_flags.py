@@ -125,7 +125,7 @@ def read(argv: Sequence[str] | None, description: str | None = None) -> tuple[La
     Raises:
         UserError: it cannot be launched.
     """
-    classes = (LaunchFlags, *mode_classes())
+    classes: tuple[type, ...] = (LaunchFlags, *mode_classes())
     (args, *options), rest = Parser(
         *classes, description=description, defaults=DEFAULTS
     ).read_known(argv)

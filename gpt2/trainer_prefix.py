@@ -239,7 +239,7 @@ class Trainer_Prefix(TableToTextTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """The mean of what the objective mode returns."""
-        share = self.share_of_batch(self.prefix.objective_mode, model, inputs)
+        share = self.share_of_batch(cast(int, self.prefix.objective_mode), model, inputs)
         output = model(**inputs, gpt2_model=self.model_gpt2, targets_only=True)
         loss = output.loss.mean() * share
         return (loss, {"loss": loss}) if return_outputs else loss

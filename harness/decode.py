@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from glob import escape
 from itertools import count, groupby
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -139,7 +140,7 @@ def _read(path: Path, settings: dict[str, object], n_text: int) -> dict[int, str
     lines = path.read_bytes().split(b"\n")[:-1]  # what was cut off has no line end
     if not lines or _parsed(lines[0]) != settings:
         return {}
-    rows = [_parsed(line) for line in lines[1:]]
+    rows: list[Any] = [_parsed(line) for line in lines[1:]]
     texts = {row[0]: row[1] for row in rows if _is_text(row, n_text)}
     damaged = sum(not _is_text(row, n_text) for row in rows)
     if damaged:

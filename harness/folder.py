@@ -121,7 +121,7 @@ class RunFolder:
         return State("resume", checkpoint)
 
     def _newest(self) -> State:
-        faults = []
+        faults: list[tuple[Path, str]] = []
         for checkpoint in self.checkpoints(self.path):
             fault = self.fault(checkpoint)
             if fault is None:

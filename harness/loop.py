@@ -149,7 +149,7 @@ class SafeTrainer(Trainer):
         self._rotate(target)
 
     def _rotate(self, newest: Path) -> None:
-        limit, best = self.args.save_total_limit, self.state.best_model_checkpoint
+        limit, best = self.args.save_total_limit, str(self.state.best_model_checkpoint)
         if not limit or limit < 0:
             return
         others = [p for p in trainer_checkpoints(self._run) if p != newest]

@@ -140,7 +140,7 @@ _CALLED = {str: "a text", int: "a whole number", float: "a number", bool: "true 
 
 
 def _plain(hint: type, value: Any, path: str, limits: Mapping[str, float]) -> Any:
-    kinds = (int, float) if hint is float else hint
+    kinds: Any = (int, float) if hint is float else hint
     if not isinstance(value, kinds) or (isinstance(value, bool) and hint is not bool):
         raise _wrong(path, _CALLED[hint], value)
     if hint is float and not (isinstance(value, int) or math.isfinite(value)):

@@ -53,8 +53,8 @@ class Mutant:
 
     def diff(self) -> str:
         """The change as people read it."""
-        lines = (text.splitlines(keepends=True) for text in (self.source, self.changed))
-        return "".join(difflib.unified_diff(*lines, self.path, self.path, n=2))
+        before, after = (t.splitlines(keepends=True) for t in (self.source, self.changed))
+        return "".join(difflib.unified_diff(before, after, self.path, self.path, n=2))
 
 
 class _Finder:
@@ -174,7 +174,8 @@ def _visit(finder: _Finder, node: ast.AST, lines: range, at_import: bool) -> Non
     if isinstance(node, ast.If) and "TYPE_CHECKING" in finder.text(node.test):
         return
     if isinstance(node, ast.stmt):
-        last = node.body[0].lineno - 1 if getattr(node, "body", None) else node.end_lineno
+        body: list[ast.stmt] = getattr(node, "body", [])
+        last = body[0].lineno - 1 if body else node.end_lineno
         lines = range(node.lineno, max(last or 0, node.lineno) + 1)
     for start, end, text in _replacements(finder, node):
         finder.found.append((start, end, text, lines, at_import))

@@ -68,10 +68,10 @@ def _in_fork(work: Any, seconds: float) -> int | None:
             for stream in (1, 2):
                 os.dup2(nowhere.fileno(), stream)
             try:
-                status = int(work())
+                code = int(work())
             except BaseException:
-                status = 70
-        os._exit(status)
+                code = 70
+        os._exit(code)
     end = time.monotonic() + seconds
     status: int | None = None
     while time.monotonic() < end:
@@ -118,8 +118,8 @@ def reached(copy: Path, places: Sequence[str], seconds: float) -> Reached:
     CACHE.mkdir(parents=True, exist_ok=True)
     sources = [file for folder in TESTS for file in (copy / folder).rglob("*.py")]
     plain = {file: file.read_text(encoding="utf-8") for file in sources}
-    for file, text in plain.items():
-        file.write_text(recording(str(file.relative_to(copy)), text), encoding="utf-8")
+    for source, text in plain.items():
+        source.write_text(recording(str(source.relative_to(copy)), text), encoding="utf-8")
     for file in files:
         digest = hashlib.sha256((ROOT / file).read_bytes()).hexdigest()[:12]
         result = CACHE / f"{Path(file).stem}-{digest}.json"
@@ -129,8 +129,8 @@ def reached(copy: Path, places: Sequence[str], seconds: float) -> Reached:
                 print(f"{file} takes more than {seconds:.0f} s: left out", flush=True)
                 write_json(result, {})
         tests |= {k: v for k, v in read_json(result).items() if v["passed"]}
-    for file, text in plain.items():
-        file.write_text(text, encoding="utf-8")
+    for source, text in plain.items():
+        source.write_text(text, encoding="utf-8")
     return tests
 
 
@@ -141,7 +141,8 @@ def relevant(mutant: Mutant, tests: Reached, seconds: float) -> list[str]:
     near = {k: t for k, t in module.items() if lines.intersection(t["lines"][mutant.path])}
     if mutant.at_import or not near:  # run when the module is imported, or by a shared fixture
         near = module
-    order, total = [], 0.0
+    order: list[str] = []
+    total = 0.0
     for name in sorted(near, key=lambda name: near[name]["seconds"]):
         total += near[name]["seconds"]
         if order and total > seconds:
@@ -155,7 +156,10 @@ def copies(number: int) -> Iterator[Queue[Path]]:
     """Copies of the working tree, to be changed."""
     names = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"],
-        **{"cwd": ROOT, "check": True, "capture_output": True, "text": True},
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout.split("\n")
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
         queue: Queue[Path] = Queue()
