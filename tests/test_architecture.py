@@ -83,7 +83,7 @@ def test_no_circles() -> None:
     assert circles({module: {*imports(module)} for module in sources()}) == []
 
 
-@pytest.mark.parametrize("package", HEIGHT)
+@pytest.mark.parametrize("package", sorted(HEIGHT))
 def test_imports_go_down(package: str) -> None:
     for module in sources():
         if module.split(".")[0] != package:
