@@ -21,8 +21,8 @@ DTYPES = ("float32", "bfloat16", "float16", "auto")
 ACTIVATIONS = ("fused", "stock")
 EMPTY_SOURCES = ("refuse", "skip")
 TRAINER = (
-    "All flags of transformers.TrainingArguments are taken as well; what is shown here are the "
-    "flags of this project and those with another default."
+    "Flags of transformers.TrainingArguments are taken as well, or refused with the reason; shown "
+    "here are the flags of this project and those with another default."
 )
 
 
