@@ -195,6 +195,9 @@ def _is_free(stem: Path, suffix: str, owner: dict[str, object]) -> bool:
         return False  # of an older version, or the user's own
     now = json.loads(json.dumps(owner))
     for path in stem.parent.glob(f".{escape(stem.name)}_*{MADE_BY}"):
+        texts = path.with_name(path.name[1:].removesuffix(MADE_BY))
+        if not texts.is_file() and not texts.with_name(f"{texts.name}.partial").is_file():
+            continue  # they were removed since
         before = read_json_object(path)
         names = now if path == owner_of(output) else ("prompts", "references")
         if any(before.get(name) != now.get(name) for name in names):
