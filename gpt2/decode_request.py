@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gpt2.arguments import ACTIVATIONS, DTYPES, EMPTY_SOURCES, DataArguments
 from gpt2.tasks import TASKS, Task
-from harness.flags import HIDDEN, flag, like, ranges_of, required
+from harness.flags import HIDDEN, flag, like, one_of, ranges_of, required
 from harness.own_data import Columns
 from harness.ranges import COUNT, EXPONENT, PROBABILITY, SEED, check_all
 from prefix_tuning.errors import UserError
@@ -27,6 +27,9 @@ class Search:
     """Texts drawn for every prompt by nucleus sampling (Holtzman et al. 2020); 0: beam search."""
     top_p: float = 0.8
     seed: int = 42
+
+    def __post_init__(self) -> None:
+        one_of(("paper", "transformers"), beam_search=self.implementation)
 
     @property
     def name(self) -> str:

@@ -18,10 +18,12 @@ from gpt2.generator import TextGenerator
 from gpt2.records import Record
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.beam_search import Hypotheses
+from prefix_tuning.errors import UserError
+from prefix_tuning.finite import FiniteLogits
 
 OTHER = Search(
     **{"num_beams": 3, "max_new_tokens": 7, "min_length": 2, "length_penalty": 0.5},
-    **{"implementation": "legacy", "n_sample": 0, "top_p": 0.7, "seed": 11},
+    **{"implementation": "paper", "n_sample": 0, "top_p": 0.7, "seed": 11},
 )
 
 
@@ -59,11 +61,18 @@ def test_every_option_reaches_the_search_of_2020(
     }
 
 
+def test_another_search_is_not_taken_for_one_of_the_two() -> None:
+    with pytest.raises(UserError, match="--beam_search legacy: use one of paper, transformers"):
+        replace(OTHER, implementation="legacy")
+
+
 def test_every_option_reaches_todays_search(tokenizer: PreTrainedTokenizerFast) -> None:
     model, front = Recorder(), no_prefix(Recorder())
     search = replace(OTHER, implementation="transformers")
     decode_batch(model, tokenizer, front, [[7, 8, 9], [6]], search)
     del model.seen["random"]
+    (check,) = model.seen.pop("logits_processor")
+    assert isinstance(check, FiniteLogits)
     assert model.seen.pop("ids").tolist() == [[7, 8, 9], [0, 0, 6]]
     assert model.seen.pop("attention_mask").tolist() == [[1, 1, 1], [0, 0, 1]]
     assert model.seen == {
@@ -82,6 +91,8 @@ def test_every_option_reaches_sampling_and_every_prompt_has_its_seed(
     for _ in decode_samples(model, tokenizer, front, [[7, 8], [7, 8]], search):
         seeds.append(model.seen.pop("random", None))
         model.seen.pop("ids", None)
+    (check,) = model.seen.pop("logits_processor")
+    assert isinstance(check, FiniteLogits)
     assert model.seen == {
         **{"prefix": front, "do_sample": True, "top_p": 0.7, "top_k": 0},
         **{"num_return_sequences": 2, "max_new_tokens": 7},

@@ -57,7 +57,7 @@ class Watched(Trainer_Prefix):
 
 def trainer(
     folder: Path,
-    save: Callable[[Path], None] = lambda folder: None,
+    save: Callable[[Path], None] = lambda folder: folder.mkdir(parents=True, exist_ok=True),
     length_groups: bool = False,
     use_dropout: bool = False,
     **flags: Any,

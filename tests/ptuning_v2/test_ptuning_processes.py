@@ -18,7 +18,9 @@ def test_two_processes_train_and_predict_as_one(
     bert_tokenizer: BertTokenizer, tmp_path: Path
 ) -> None:
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = BertConfig(vocab_size=len(bert_tokenizer), intermediate_size=16, **sizes)
+    # Two processes draw two dropouts: there is none here.
+    sizes |= {"intermediate_size": 16, "attention_probs_dropout_prob": 0.0}
+    config = BertConfig(vocab_size=len(bert_tokenizer), **sizes)
     torch.manual_seed(0)
     BertModel(config).save_pretrained(tmp_path / "bert")
     bert_tokenizer.save_pretrained(tmp_path / "bert")

@@ -59,7 +59,12 @@ def trainer_of(
         use_cpu=True,
     )
     return trainer_class(
-        Toy(), args, train_dataset=ROWS, eval_dataset=ROWS, meta={"tuning": {}}, **options
+        Toy(),
+        args,
+        train_dataset=ROWS,
+        eval_dataset=ROWS,
+        meta={"tuning": {"prefix": True, "prompt": False}},
+        **options,
     )
 
 
