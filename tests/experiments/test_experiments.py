@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from gpt2 import train_e2e
+from gpt2 import launch_flags
 
 FILES = [*sorted((ROOT / "experiments" / "tables").glob("*.yaml"))]
 REQUIRED = {"table", "title", "launcher", "scorer", "common", "rows"}
@@ -70,9 +70,11 @@ def test_flags_of_gpt2_are_the_launchers(path: Path) -> None:
     for row in data["rows"]:
         flags = data["common"] | row["flags"]
         command = [f"--{name}={value}" for name, value in flags.items()]
-        args, unknown = train_e2e._parser().parse_known_args(command)
+        launch, unknown = launch_flags.read(command)
         assert unknown == []
-        assert {name: getattr(args, name) for name in flags} == flags
+        known = {name: value for o in launch.options for name, value in vars(o).items()}
+        known |= vars(launch.args)
+        assert {name: known[name] for name in flags} == flags
 
 
 @pytest.mark.parametrize(
