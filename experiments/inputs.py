@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from gpt2.records import Record, group_by_source
+from gpt2.readers import Record
+from gpt2.records import group_by_source
 from gpt2.tasks import read_records
 from prefix_tuning.files import read_json_object
 

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from gpt2 import chat
-from gpt2.records import Record
+from gpt2.readers import Record
 from gpt2.tasks import Layout
 from prefix_tuning.errors import UserError
 from prefix_tuning.objectives import IGNORE, pad_positions, target_positions

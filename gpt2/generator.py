@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gpt2.data import Format
 from gpt2.decode_request import DecodeRequest, Search
 from gpt2.decoding import decode, decode_samples, no_prefix
-from gpt2.records import Record
+from gpt2.readers import Record
 from gpt2.tuning import folders
 from harness.decode import Identity, decode_resumably
 from harness.models import load_causal_lm, load_tokenizer, tokenizer_name

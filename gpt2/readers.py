@@ -1,4 +1,4 @@
-"""Readers: every file format -> :class:`gpt2.records.Record`.
+"""Readers: every file format -> :class:`Record`.
 
 Table-to-text is read from E2E's ``SOURCE||TARGET`` lines, the WebNLG 2017 JSON, DART's JSON, or
 one's own data; the other tasks from lines with a separator, or from two parallel files. A source
@@ -8,16 +8,49 @@ may be empty here: :func:`gpt2.records.with_sources` refuses it or leaves it out
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from gpt2.records import Record, checked, lines
 from harness import own_data, own_files
 from harness.own_data import Columns
 from prefix_tuning.errors import UserError
-from prefix_tuning.files import read_json, read_text
+from prefix_tuning.files import numbered_lines, read_json, read_text
 
 _BREAK = "< br / >"
 _BEFORE = "the text before '|||'"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One input and its references, in the order of the file."""
+
+    source: str
+    targets: tuple[str, ...]
+    where: str
+    """File and line (or entry), for messages."""
+    relations: tuple[str, ...] | None = None
+    """Relation names of a set of triples; part of the identity of a WebNLG or DART input."""
+    category: str | None = None
+    """WebNLG's category, which decides whether an entry counts as seen."""
+    source_name: str = "the source"
+    """What the format calls the source, for messages."""
+    left_out: int = 0
+    """Texts of the file that are no targets on purpose."""
+    chat: tuple[tuple[str, str], ...] = ()
+    """Role and text of the turns before the target, where the record is of a chat."""
+
+
+def lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Non-blank lines and where they stand."""
+    return ((line, where) for line, where in numbered_lines(path) if line.strip())
+
+
+def checked(value: Any, what: str, where: str) -> str:
+    """``value`` if it is a text with something in it."""
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where}: {what} is missing or empty")
+    return value
 
 
 def read_e2e(path: Path) -> Iterator[Record]:

@@ -1,47 +1,15 @@
-"""Records, and what their readers share: lines, JSON, messages that say where, samples."""
+"""What is done with records: inputs grouped by source, some held out, some drawn."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gpt2.readers import Record
 from prefix_tuning.errors import UserError
-from prefix_tuning.files import numbered_lines
-
-
-@dataclass(frozen=True)
-class Record:
-    """One input and its references, in the order of the file."""
-
-    source: str
-    targets: tuple[str, ...]
-    where: str
-    """File and line (or entry), for messages."""
-    relations: tuple[str, ...] | None = None
-    """Relation names of a set of triples; part of the identity of a WebNLG or DART input."""
-    category: str | None = None
-    """WebNLG's category, which decides whether an entry counts as seen."""
-    source_name: str = "the source"
-    """What the format calls the source, for messages."""
-    left_out: int = 0
-    """Texts of the file that are no targets on purpose."""
-    chat: tuple[tuple[str, str], ...] = ()
-    """Role and text of the turns before the target, where the record is of a chat."""
-
-
-def lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Non-blank lines and where they stand."""
-    return ((line, where) for line, where in numbered_lines(path) if line.strip())
-
-
-def checked(value: Any, what: str, where: str) -> str:
-    """``value`` if it is a text with something in it."""
-    if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{where}: {what} is missing or empty")
-    return value
 
 
 def with_sources(records: Iterable[Record], skip_empty: bool, path: Path) -> list[Record]:

@@ -19,7 +19,8 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 
 from gpt2 import scoring
 from gpt2.decode_request import DecodeRequest
-from gpt2.records import Record, group_by_source, one_line
+from gpt2.readers import Record
+from gpt2.records import group_by_source, one_line
 from gpt2.tasks import Task, read_records
 from harness import flags
 from harness.decode import claim, publish

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from evaluation.report import Scores, format_table
 from evaluation.scorers import SCORERS, Texts
-from gpt2.records import Record, group_by_source
+from gpt2.readers import Record
+from gpt2.records import group_by_source
 from gpt2.tasks import TASKS
 from prefix_tuning.files import write_json
 

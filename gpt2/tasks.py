@@ -22,7 +22,8 @@ from pathlib import Path
 
 from evaluation.scorers import SCORERS, Scorer
 from gpt2 import readers
-from gpt2.records import Record, with_sources
+from gpt2.readers import Record
+from gpt2.records import with_sources
 from harness import own_files
 from harness.own_data import Columns
 from prefix_tuning.errors import UserError
@@ -173,7 +174,8 @@ TASKS: dict[str, Task] = {
 
 def is_own(mode: str, data: str | Path) -> bool:
     """Whether data is one's own, and in none of the formats that a mode has of its own."""
-    return own_files.is_own(data, {path.suffix for path in TASKS[mode].files.values()})
+    endings = {path.suffix for path in TASKS[mode].files.values()}
+    return Path(data).suffix not in endings and own_files.is_own(data)
 
 
 def read_records(

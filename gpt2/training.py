@@ -14,7 +14,8 @@ from transformers.trainer_utils import TrainOutput
 
 from gpt2.arguments import DataArguments, ModelArguments
 from gpt2.data import Format, Rounding, TableToTextDataset, collate, collate_infix
-from gpt2.records import Record, as_json, development_size, hold_out, sample_pairs
+from gpt2.readers import Record
+from gpt2.records import as_json, development_size, hold_out, sample_pairs
 from gpt2.run_arguments import RunArguments
 from gpt2.tasks import TASKS, read_records
 from gpt2.train_control import add_pad_row

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2.decode_request import DecodeOptions, DecodeRequest
-from gpt2.records import Record
+from gpt2.readers import Record
 from gpt2.tasks import TASKS
 from harness.flags import exclude, flag, required
 from prefix_tuning.errors import UserError

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,16 +99,10 @@ FORMATS: dict[str, Callable[[Path], Iterator[Row]]] = {
 """Readers by the ending of a file's name."""
 
 
-def is_own(data: str | Path, others: Iterable[str] = ()) -> bool:
-    """Whether this is a file of one of :data:`FORMATS`, a folder, or the name of a data set.
-
-    Args:
-        others: endings that mean another format here.
-    """
+def is_own(data: str | Path) -> bool:
+    """Whether this is a file of one of :data:`FORMATS`, a folder, or the name of a data set."""
     path = Path(data)
-    if path.suffix in FORMATS:
-        return path.suffix not in {*others}
-    return path.is_dir() or is_hub_name(data)
+    return path.suffix in FORMATS or path.is_dir() or is_hub_name(data)
 
 
 def is_hub_name(data: str | Path) -> bool:

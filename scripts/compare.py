@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from experiments.inputs import pick_inputs, read_outputs, rouge_l
 from experiments.small_models import find_base_model
-from gpt2.records import Record
+from gpt2.readers import Record
 from gpt2.tuning.both import MODEL_FOLDER
 from gpt2.tuning.lora import check_peft
 from prefix_tuning.errors import UserError, run_command

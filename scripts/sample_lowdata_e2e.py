@@ -19,7 +19,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gpt2.records import Record, development_size, sample_pairs
+from gpt2.readers import Record
+from gpt2.records import development_size, sample_pairs
 from gpt2.tasks import TASKS, read_records
 from prefix_tuning.errors import UserError, run_command
 

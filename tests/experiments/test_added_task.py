@@ -13,7 +13,7 @@ from evaluation import scorers
 from evaluation.report import Scores
 from experiments import scales, spec, table, worker
 from experiments.pool import Job
-from gpt2.records import Record, checked, lines
+from gpt2.readers import Record, checked, lines
 from gpt2.tasks import TASKS, Task
 from prefix_tuning.files import write_json
 

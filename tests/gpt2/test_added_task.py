@@ -11,7 +11,7 @@ import pytest
 from evaluation import scorers
 from evaluation.report import Scores
 from gpt2 import gen, train_e2e
-from gpt2.records import Record, checked, lines
+from gpt2.readers import Record, checked, lines
 from gpt2.tasks import TASKS, Task
 
 

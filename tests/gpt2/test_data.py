@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from transformers import GPT2Tokenizer, PreTrainedTokenizerFast
 
 from gpt2.data import Format, TableToTextDataset, collate
-from gpt2.records import Record, group_by_source
+from gpt2.readers import Record
+from gpt2.records import group_by_source
 from gpt2.tasks import read_records
 from gpt2.trainer_prefix import LengthGroupedSampler
 from prefix_tuning.errors import UserError

@@ -15,7 +15,7 @@ from gpt2 import decoding, generator
 from gpt2.decode_request import DecodeRequest, Search
 from gpt2.decoding import decode_batch, decode_samples, newline_ids, no_prefix
 from gpt2.generator import TextGenerator
-from gpt2.records import Record
+from gpt2.readers import Record
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.beam_search import Hypotheses
 from prefix_tuning.errors import UserError

@@ -13,7 +13,8 @@ from transformers import GPT2Tokenizer, PreTrainedTokenizerFast
 
 from gpt2 import run_generation
 from gpt2.decoding import Search, decode_batch, newline_ids, no_prefix, output_text
-from gpt2.records import Record, group_by_source
+from gpt2.readers import Record
+from gpt2.records import group_by_source
 from gpt2.scoring import score_outputs
 from harness.text import clean_up
 from prefix_tuning.attention import enable_prefix

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from conftest import ROOT
 
-from gpt2.records import Record
+from gpt2.readers import Record
 from gpt2.tasks import TASKS, Task, files
 from gpt2.tuning import TuningMode
 from harness.models import load_causal_lm
