@@ -2,7 +2,7 @@
 
 Table-to-text is read from E2E's ``SOURCE||TARGET`` lines, the WebNLG 2017 JSON, DART's JSON, or
 one's own data; the other tasks from lines with a separator, or from two parallel files. A source
-may be empty here: :func:`gpt2.records.with_sources` refuses it or leaves it out.
+may be empty here: :func:`harness.sources.with_sources` refuses it or leaves it out.
 """
 
 from __future__ import annotations

@@ -5,36 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from gpt2.readers import Record
 from prefix_tuning.errors import UserError
-
-
-def with_sources(records: Iterable[Record], skip_empty: bool, path: Path) -> list[Record]:
-    """The records that have something in their source.
-
-    Args:
-        skip_empty: leave the others out, and print how many they are.
-
-    Raises:
-        UserError: there are others, and they are not to be left out.
-    """
-    kept, empty = [], 0
-    for record in records:
-        if record.source.strip():
-            kept.append(record)
-        elif skip_empty:
-            empty += 1
-        else:
-            raise UserError(
-                f"{record.where}: {record.source_name} is missing or empty; --empty_sources skip "
-                "leaves such inputs out"
-            )
-    if empty:
-        print(f"{path}: left out {empty} of {len(kept) + empty} inputs, whose source is empty")
-    return kept
 
 
 def one_line(text: str) -> str:

@@ -23,9 +23,9 @@ from pathlib import Path
 from evaluation.scorers import SCORERS, Scorer
 from gpt2 import readers
 from gpt2.readers import Record
-from gpt2.records import with_sources
 from harness import own_files
 from harness.own_data import Columns
+from harness.sources import with_sources
 from prefix_tuning.errors import UserError
 
 Reader = Callable[[Path], Iterable[Record]]

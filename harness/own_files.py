@@ -158,16 +158,24 @@ def hub_rows(name: str, config: str | None, split: str) -> Iterator[Row]:
     Raises:
         UserError: it cannot be had, or has no such split.
     """
-    import datasets
+    return _split_rows(from_hub(name, config), name, split)
+
+
+def from_hub(name: str, config: str | None, split: str | None = None) -> Any:
+    """A data set of the hub, or one split of it.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    import datasets  # seconds to import, and files need none of it
 
     try:
-        found = datasets.load_dataset(name, config)
+        return datasets.load_dataset(name, config, split=split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(
             f"{name} is neither a file or folder here nor to be had from the hub ({reason})"
         ) from error
-    return _split_rows(found, name, split)
 
 
 def _split_rows(found: Any, name: str, split: str) -> Iterator[Row]:

@@ -19,9 +19,10 @@ sys.path.insert(0, str(ROOT))
 
 from tqdm import tqdm
 
+from harness.own_data import Columns
 from prefix_tuning.errors import UserError, run_command
 from scripts.sampling import random_subset, sample_low_data
-from seq2seq.files import Columns, write_splits
+from seq2seq.files import write_splits
 
 
 def _parser() -> argparse.ArgumentParser:

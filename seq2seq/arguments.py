@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.flags import Parser, exclude
+from harness.own_data import Columns
 from prefix_tuning.errors import UserError
 from prefix_tuning.names import SITES
-from seq2seq.files import Columns
 from seq2seq.flag_groups import (
     PREDICT_SPLITS,
     SCHEDULES,

@@ -13,9 +13,11 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from harness.own_data import Columns
 from harness.own_files import FORMATS
+from harness.sources import with_sources
 from prefix_tuning.errors import UserError
-from seq2seq.files import ROWS, Columns, Record, hub_rows, read_pairs, read_rows, with_sources
+from seq2seq.files import ROWS, Record, hub_rows, read_pairs, read_rows
 
 E2E_SPLITS = {"train": "train", "val": "valid", "test": "test"}
 """The middle of E2E's file names."""

@@ -3,24 +3,24 @@
 The original keeps a split in ``<split>.source`` and ``<split>.target``, one example a line. What
 :mod:`harness.own_files` reads, data sets of the hub and E2E's ``SOURCE||TARGET`` lines are read
 too. A line break inside a text becomes a blank, since it could not stand in the original's files
-either. A source may be empty here: :func:`with_sources` refuses it or leaves it out.
+either. A source may be empty here: :func:`harness.sources.with_sources` refuses it, or leaves it
+out.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tqdm import tqdm
 
-from harness.own_data import PAIRS, columns_found, source_text
-from harness.own_files import FORMATS, Row, e2e_rows
+from harness.own_data import Columns, columns_found, source_text
+from harness.own_files import FORMATS, Row, e2e_rows, from_hub
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import numbered_lines, without_surrogates
 
@@ -36,91 +36,7 @@ class Record:
     """None where there is nothing to train on or to compare with."""
     where: str
     """File and line, for messages."""
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns to read; those that are None are guessed.
-
-    Raises:
-        UserError: one column would be both.
-    """
-
-    source: str | None = None
-    target: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.source is not None and self.source == self.target:
-            raise UserError(
-                f"--source_column {self.source} and --target_column {self.target} are one column: "
-                "name two"
-            )
-
-    def find(self, names: Iterable[str], training: bool, where: str) -> tuple[str, str | None]:
-        """The columns of source and target among ``names``.
-
-        The target may be missing where there is no training, and then only if it was not named.
-
-        Raises:
-            UserError: there are none, or several of one meaning, or one seems to be misspelt.
-        """
-        names = list(names)
-        for source, target in PAIRS:
-            pair = self.source or source, self.target or target
-            if pair[0] in names and pair[1] in names:
-                if self.target is None and {"target", "targets"} <= {*names}:
-                    raise UserError(
-                        f"{where}: there are both 'target' and 'targets': give one of them, or "
-                        "name it with --target_column"
-                    )
-                return pair
-        if not training and self.target is None:
-            for source, _ in PAIRS:
-                if (self.source or source) in names:
-                    source = self.source or source
-                    _check_spelling(names, source, where)
-                    return source, None
-        raise UserError(
-            f"{where}: which of {', '.join(map(str, names))} are source and target is not clear; "
-            "name them with --source_column and --target_column"
-        )
-
-
-def _check_spelling(names: Iterable[str], source: str, where: str) -> None:
-    """Refuse a column that seems to be the target, misspelt, where there is no target."""
-    targets = {target for _, target in PAIRS}
-    for name in names:
-        likely = difflib.get_close_matches(str(name).lower().strip(), targets, n=1, cutoff=0.8)
-        if name != source and likely:
-            raise UserError(
-                f"{where}: the field {name!r} is unknown: is {likely[0]!r} meant? if it is, rename "
-                "it, or name it with --target_column"
-            )
-
-
-def with_sources(records: Iterable[Record], skip_empty: bool, path: Path | str) -> list[Record]:
-    """The records that have something in their source.
-
-    Args:
-        skip_empty: leave the others out, and print how many they are.
-
-    Raises:
-        UserError: there are others, and they are not to be left out.
-    """
-    kept, empty = [], 0
-    for record in records:
-        if record.source.strip():
-            kept.append(record)
-        elif skip_empty:
-            empty += 1
-        else:
-            raise UserError(
-                f"{record.where}: the source is missing or empty; --empty_sources skip leaves such "
-                "records out"
-            )
-    if empty:
-        print(f"{path}: left out {empty} of {len(kept) + empty} records, whose source is empty")
-    return kept
+    source_name: ClassVar[str] = "the source"
 
 
 def _text(value: Any, what: str, where: str, may_be_empty: bool = False) -> str:
@@ -181,15 +97,7 @@ def read_rows(rows: Iterable[Row], columns: Columns, training: bool) -> Iterator
 
 def hub_rows(name: str, config: str | None, split: str) -> Iterator[Row]:
     """One split of a data set of the hub; its name for "val" is "validation"."""
-    import datasets  # seconds to import, and files need none of it
-
-    try:
-        rows = datasets.load_dataset(name, config, split=HUB_SPLITS[split])
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(
-            f"{name} is neither a file or folder here nor to be had from the hub ({reason})"
-        ) from error
+    rows = from_hub(name, config, HUB_SPLITS[split])
     for number, row in enumerate(tqdm(rows, name, leave=False, disable=None), 1):
         yield row, f"{name}, {HUB_SPLITS[split]} row {number}"
 

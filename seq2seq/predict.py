@@ -19,6 +19,7 @@ from evaluation import summarization
 from evaluation.report import Scores, format_table
 from evaluation.words import undefine_unread
 from harness.decode import Identity, decode_by_length, decode_resumably
+from harness.own_data import Columns
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
@@ -28,7 +29,7 @@ from seq2seq import arguments, loading, run_folder
 from seq2seq.arguments import ORIGINAL_BASE, Arguments
 from seq2seq.data import Seq2SeqDataset, read_split
 from seq2seq.decoding import generate, texts
-from seq2seq.files import Columns, Record
+from seq2seq.files import Record
 from seq2seq.utils import calculate_bleu
 
 

@@ -20,6 +20,7 @@ from transformers.utils import logging as library_logging
 from harness import report
 from harness.folder import AGAIN, RunFolder
 from harness.folder import is_first as first_process
+from harness.own_data import Columns
 from prefix_tuning.errors import Terminated, UserError
 from prefix_tuning.files import write_json
 from seq2seq import predict, run_folder
@@ -35,7 +36,6 @@ from seq2seq.callbacks import (
     get_early_stopping_callback,
 )
 from seq2seq.data import read_split
-from seq2seq.files import Columns
 from seq2seq.lightning_base import BaseTransformer, PrefixTransformer
 from seq2seq.modules import MODULES
 from seq2seq.processes import check_started

@@ -118,7 +118,7 @@ def test_empty_sources(
     with pytest.raises(UserError, match=r"line 2: .* is missing or empty; --empty_sources skip"):
         read_records(mode, path, training=False)
     assert len(read_records(mode, path, training=False, skip_empty=True)) == 1
-    assert f"{path}: left out 1 of 2 inputs" in capsys.readouterr().out
+    assert f"{path}: left out 1 of 2 records" in capsys.readouterr().out
 
 
 def test_sizes() -> None:
