@@ -22,7 +22,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from benchmarks.measure import LENGTHS, Step, alternate, device, peak_memory
 from gpt2.data import collate, with_targets
 from gpt2.train_control import PrefixTuning
-from gpt2.trainer_prefix import LengthGroupedSampler
+from harness.samplers import LengthGroupedSampler
 from prefix_tuning.activation import fuse_activations
 from prefix_tuning.attention import enable_prefix
 

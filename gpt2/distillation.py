@@ -89,16 +89,10 @@ class Trainer_Distill(Trainer_Prefix):
         self.matching_objective = matching_objective
         self.positions = positions
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
+    def batch_loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """The matching loss, averaged over the batch; while evaluating, the loss of the texts."""
         if not model.training:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return super().batch_loss(model, inputs)
         ids, labels = inputs["input_ids"], inputs["labels"]
         student = model(input_ids=ids, gpt2_model=self.model_gpt2).logits
         with torch.no_grad():

@@ -49,7 +49,7 @@ def run(request: TrainRequest) -> None:
 def decode_run(request: TrainRequest, folder: Path) -> None:
     """Decode the evaluation and test files of a run."""
     from gpt2.generator import TextGenerator
-    from gpt2.trainer_prefix import best_checkpoints
+    from gpt2.keep_best import best_checkpoints
     from gpt2.training import HELD_OUT
 
     model, data = request.model, request.data

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import glob
-import math
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,62 +10,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from transformers import (
-    PreTrainedModel,
-    ProgressCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, ProgressCallback, TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gpt2.data import EXACT, Rounding, rounded, with_targets
+from gpt2.keep_best import KeepBest
 from harness.loop import SafeTrainer
 from harness.progress import Progress
-from prefix_tuning.checkpoint import read_tensors
-from prefix_tuning.errors import UserError
-from prefix_tuning.files import read_json_object, write_json
+from harness.samplers import LengthGroupedSampler
 from prefix_tuning.objectives import IGNORE
-
-
-class LengthGroupedSampler(Sampler[int]):
-    """A random order in which every batch holds examples of about one length.
-
-    An epoch contains every example once, as with random order. Examples are shuffled, sorted by
-    length within groups of ``batches_per_group`` batches, and the batches shuffled again.
-
-    Args:
-        lengths: tokens of every example.
-        batch_size: consecutive indices that will form a batch.
-        seed: with the epoch, decides the order.
-    """
-
-    batches_per_group = 50
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self.lengths = torch.tensor(lengths)
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of this epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(len(self), generator=generator)
-        groups = order.split(self.batch_size * self.batches_per_group)
-        order = torch.cat([g[self.lengths[g].argsort(stable=True)] for g in groups])
-        batches = list(order.split(self.batch_size))
-        # A short batch stays last: anywhere else it would shift the borders of those behind it.
-        last = batches.pop() if len(batches[-1]) < self.batch_size else order[:0]
-        shuffled = torch.randperm(len(batches), generator=generator).tolist()
-        yield from torch.cat([*(batches[i] for i in shuffled), last]).tolist()
 
 
 class TableToTextTrainer(SafeTrainer):
@@ -98,7 +48,7 @@ class TableToTextTrainer(SafeTrainer):
         self._write = save
         self._length_groups = length_groups
         self.last_loss, self.last_targets = torch.zeros(()), 1.0
-        self.add_callback(_KeepBest(save))
+        self.add_callback(KeepBest(save))
 
     def _arrange(self, collator: Callable[..., Any], rounding: Rounding) -> Callable[..., Any]:
         """The collator of batches whose shapes are rounded."""
@@ -143,10 +93,14 @@ class TableToTextTrainer(SafeTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The model's own loss, a mean over the targets of the batch."""
+        """What :meth:`batch_loss` returns, the way Trainer asks for it."""
+        loss = self.batch_loss(model, inputs)
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+    def batch_loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """The model's own loss, a mean over the targets of the batch; a scalar."""
         share = self.share_of_batch(0, model, inputs)
-        result = super().compute_loss(model, inputs, return_outputs)
-        return result if return_outputs else result * share
+        return super().compute_loss(model, inputs) * share
 
     def share_of_batch(self, mode: int, model: nn.Module, inputs: dict[str, Tensor]) -> Any:
         """What makes the mean over processes that over their batches as one batch.
@@ -231,137 +185,8 @@ class Trainer_Prefix(TableToTextTrainer):
         self.model_gpt2.eval()
         return super().evaluation_loop(*args, **kwargs)
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
+    def batch_loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """The mean of what the objective mode returns."""
         share = self.share_of_batch(cast(int, self.prefix.objective_mode), model, inputs)
         output = model(**inputs, gpt2_model=self.model_gpt2, targets_only=True)
-        loss = output.loss.mean() * share
-        return (loss, {"loss": loss}) if return_outputs else loss
-
-
-class PrefixAndModel(nn.Module):
-    """A prefix and its model as one module, so that one optimiser trains both.
-
-    Trainer takes one ``nn.Module``, whose parameters it optimises, moves and wraps for several
-    GPUs; a prefix that owned its model instead would save it as a part of itself.
-
-    Args:
-        prefix: whose ``forward`` this is.
-        model_gpt2: the model, whose train mode is left to the trainer.
-    """
-
-    def __init__(self, prefix: nn.Module, model_gpt2: PreTrainedModel) -> None:
-        super().__init__()
-        self.prefix = prefix
-        self.model_gpt2 = model_gpt2
-        self.forward = prefix.forward  # Trainer reads its signature
-
-    @property
-    def objective_mode(self) -> Any:
-        """That of the prefix."""
-        return self.prefix.objective_mode
-
-    def train(self, mode: bool = True) -> PrefixAndModel:
-        """Set the prefix's mode alone."""
-        self.training = mode
-        self.prefix.train(mode)
-        return self
-
-
-class Trainer_Both(Trainer_Prefix):
-    """Optimise a :class:`PrefixAndModel`; checkpoints hold the model in a folder of its own.
-
-    Args:
-        model_folder: its name.
-    """
-
-    graphable = False
-
-    def __init__(self, *, model: nn.Module, model_gpt2: PreTrainedModel, **kwargs: Any) -> None:
-        self.model_folder = kwargs.pop("model_folder")
-        both = PrefixAndModel(model, model_gpt2)
-        super().__init__(model=both, model_gpt2=model_gpt2, **kwargs)
-        self.prefix = model
-        self.label_names = ["labels"]  # Trainer asks the class, which has no forward of its own
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        folder, both = Path(resume_from_checkpoint), cast(PrefixAndModel, self.model)
-        both.prefix.load_state_dict(read_tensors(folder / "model.safetensors"))
-        # Without the output matrix where it is the word embeddings.
-        state = read_tensors(folder / self.model_folder / "model.safetensors")
-        both.model_gpt2.load_state_dict(state, strict=False)
-
-
-class _KeepBest(TrainerCallback):
-    """Keep the weights of the best evaluation in ``<run>/<run>-checkpoint-<step>``.
-
-    The original calls this early stopping; it never stops. The folder's name is the original's. A
-    run that begins or goes on keeps what is there until it finds a better one.
-    """
-
-    def __init__(self, save: Callable[[Path], None]) -> None:
-        self.save = save
-        self.best: float | None = None
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Look up what is kept already."""
-        logged = {
-            int(log["step"]): log["eval_loss"] for log in state.log_history if "eval_loss" in log
-        }
-        found = [_loss_of(folder, logged) for folder in best_checkpoints(_run(args))]
-        self.best = min((loss for loss in found if loss is not None), default=None)
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        """Keep the weights if their loss is less than any before."""
-        loss = kwargs["metrics"].get("eval_loss")
-        if loss is None or not math.isfinite(loss) or not state.is_world_process_zero:
-            return
-        if self.best is not None and loss >= self.best:
-            return
-        self.best, run = loss, _run(args)
-        older = best_checkpoints(run)
-        best = run / f"{run.name}-checkpoint-{state.global_step}"
-        (best / EVALUATION).unlink(missing_ok=True)
-        self.save(best)
-        write_json(best / EVALUATION, {"step": state.global_step, "eval_loss": loss})
-        for folder in older:
-            if folder != best:
-                shutil.rmtree(folder)
-
-
-EVALUATION = "evaluation.json"
-"""In the folder of the best evaluation, written last: its step and its loss."""
-
-
-def _run(args: TrainingArguments) -> Path:
-    assert args.output_dir is not None
-    return Path(args.output_dir)
-
-
-def _loss_of(best: Path, logged: Mapping[int, float]) -> float | None:
-    """The loss that a folder was kept for; None if that is unknown, as when it is not complete."""
-    try:
-        loss = read_json_object(best / EVALUATION)["eval_loss"]
-    except (UserError, KeyError):
-        step = best.name.rpartition("-")[2]
-        loss = logged.get(int(step)) if step.isdecimal() else None
-    return loss if isinstance(loss, float) and math.isfinite(loss) else None
-
-
-def best_checkpoints(run: Path) -> list[Path]:
-    """The folders of the best evaluation in a run (one, or none yet)."""
-    return sorted(run.glob(f"{glob.escape(run.name)}-checkpoint-*"))
+        return output.loss.mean() * share

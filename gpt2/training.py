@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +22,7 @@ from gpt2.tasks import TASKS, read_records
 from gpt2.train_control import add_pad_row
 from gpt2.train_request import TrainRequest
 from gpt2.trainer_prefix import TableToTextTrainer
-from gpt2.tuning.base import Setting
+from gpt2.tuning.base import Setting, TrainerOptions
 from gpt2.tuning.prefix import WithPrefix
 from harness import graphs, loop, report
 from harness.folder import AGAIN, RunFolder, is_first
@@ -68,9 +69,45 @@ def train(request: TrainRequest) -> Path:
 
 
 def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -> None:
-    model_args, data_args, run_args = request.model, request.data, request.run
+    run_args = request.run
     set_seed(run_args.seed)
-    train_records, eval_records = _read(data_args)
+    train_records, eval_records = _read(request.data)
+    setting = _load(request, folder, train_records, eval_records)
+    built = request.tuning.build(setting)
+    trainer = built.trainer
+    if resume_from:
+        print(f"going on from {resume_from}")
+    else:
+        built.start()
+    if is_first():
+        if not resume_from:
+            folder.create()
+            if request.data.eval_fraction and eval_records:
+                lines = (json.dumps(as_json(record), ensure_ascii=False) for record in eval_records)
+                write_lines(folder.path / HELD_OUT, lines)
+        built.sizes.write(folder.path)
+    before = _step_of(resume_from)
+    trainer.show_progress(is_sum=getattr(request.tuning, "objective_mode", 0) == 1)
+    _note_learning_rate(run_args.learning_rate, setting.model, request)
+    if run_args.cuda_graphs == "auto":
+        reason = graphs.use(trainer) if trainer.graphable else "this tuning mode has none"
+        print(f"CUDA graphs: {reason or 'a step of each width is recorded'}")
+    result = loop.train(trainer, folder, resume_from)
+    losses = _final_losses(trainer, run_args.evaluate_train_set == "yes")  # by all processes
+    if is_first():
+        built.save(folder.path)
+        write_json(folder.path / "train_results.json", _costs(trainer, result, before))
+        _finish(trainer, folder.path, losses)
+
+
+def _load(
+    request: TrainRequest,
+    folder: RunFolder,
+    train_records: Sequence[Record],
+    eval_records: Sequence[Record] | None,
+) -> Setting:
+    """The base model with its tokenizer, and the records as batches for it."""
+    model_args, data_args, run_args = request.model, request.data, request.run
     name = model_args.model_name_or_path
     print(f"loading {name} ...", flush=True)
     tokenizer = load_tokenizer(
@@ -91,15 +128,14 @@ def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -
     print(f"{len(train_set):,} training pairs from {data_args.train_data_file}")
 
     _configure(run_args, folder.path, has_eval=eval_set is not None)
-    arrange = collate_infix if request.tuning.reads_source else collate
     task = {
         "task_mode": data_args.task_mode,
         "separator": text_format.separator,
         "source_prefix": text_format.source_prefix,
+        **({"chat": True} if any(record.chat for record in train_records) else {}),
     }
-    if any(record.chat for record in train_records):
-        task["chat"] = True
-    trainer_options = {
+    arrange = collate_infix if request.tuning.reads_source else collate
+    options: TrainerOptions = {
         "args": run_args,
         "data_collator": partial(arrange, pad_id=pad_id),
         "train_dataset": train_set,
@@ -107,32 +143,7 @@ def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -
         "length_groups": run_args.length_groups == "yes",
         "rounding": _rounding(run_args, max_tokens),
     }
-    built = request.tuning.build(Setting(model, name, tokenizer, task, trainer_options))
-
-    if resume_from:
-        print(f"going on from {resume_from}")
-    else:
-        built.start()
-    if is_first():
-        if not resume_from:
-            folder.create()
-            if data_args.eval_fraction and eval_records:
-                lines = (json.dumps(as_json(record), ensure_ascii=False) for record in eval_records)
-                write_lines(folder.path / HELD_OUT, lines)
-        built.sizes.write(folder.path)
-    before = _step_of(resume_from)
-    trainer = built.trainer
-    trainer.show_progress(is_sum=getattr(request.tuning, "objective_mode", 0) == 1)
-    _note_learning_rate(run_args.learning_rate, model, request)
-    if run_args.cuda_graphs == "auto":
-        reason = graphs.use(trainer) if trainer.graphable else "this tuning mode has none"
-        print(f"CUDA graphs: {reason or 'a step of each width is recorded'}")
-    result = loop.train(trainer, folder, resume_from)
-    losses = _final_losses(trainer, run_args.evaluate_train_set == "yes")  # by all processes
-    if is_first():
-        built.save(folder.path)
-        write_json(folder.path / "train_results.json", _costs(trainer, result, before))
-        _finish(trainer, folder.path, losses)
+    return Setting(model, name, tokenizer, task, options)
 
 
 def _read(data_args: DataArguments) -> tuple[list[Record], list[Record] | None]:

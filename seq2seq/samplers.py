@@ -12,13 +12,13 @@ from itertools import islice
 from typing import Protocol
 
 import torch
-from torch import Tensor
 from torch.utils.data import Sampler
 
+from harness.samplers import LengthGroupedSampler, by_length, grouped, shuffled
 from prefix_tuning.errors import UserError
 
 
-class SortishSampler(Sampler[int]):
+class SortishSampler(LengthGroupedSampler):
     """Random order, sorted by length within chunks of 50 batches, batches shuffled again.
 
     The batch with the longest example comes first, so that too little memory shows at once.
@@ -31,50 +31,25 @@ class SortishSampler(Sampler[int]):
         seed: with the epoch, decides the order.
     """
 
-    batches_per_chunk = 50
-
     def __init__(
         self, lengths: Sequence[int], batch_size: int, shuffle: bool = True, seed: int = 0
     ) -> None:
-        self.lengths = torch.tensor(lengths)
-        self.batch_size = batch_size
+        super().__init__(lengths, batch_size, seed)
         self.shuffle = shuffle
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of this epoch."""
-        self.epoch = epoch
+        self.indices = torch.arange(len(lengths))
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.indices)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._order(torch.arange(len(self.lengths))).tolist())
-
-    def _falling(self, indices: Tensor) -> Tensor:
-        return indices[self.lengths[indices].argsort(descending=True, stable=True)]
-
-    def _order(self, indices: Tensor) -> Tensor:
         if not self.shuffle:
-            return self._falling(indices)
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = indices[torch.randperm(len(indices), generator=generator)]
-        chunks = order.split(self.batch_size * self.batches_per_chunk)
-        batches = list(torch.cat([self._falling(chunk) for chunk in chunks]).split(self.batch_size))
-        last = batches.pop() if len(batches[-1]) < self.batch_size else order[:0]
-        return torch.cat([*_longest_first(batches, self.lengths, generator), last])
-
-
-def _longest_first(
-    batches: Sequence[Tensor], lengths: Tensor, generator: torch.Generator
-) -> list[Tensor]:
-    """Shuffle batches, each sorted by falling length, but for the one with the longest example."""
-    if not batches:
-        return []
-    longest = int(torch.stack([lengths[batch[0]] for batch in batches]).argmax())
-    shuffled = torch.randperm(len(batches), generator=generator).tolist()
-    return [batches[longest], *(batches[i] for i in shuffled if i != longest)]
+            order = by_length(self.lengths, self.indices, falling=True)
+        else:
+            generator = torch.Generator().manual_seed(self.seed + self.epoch)
+            order = grouped(
+                self.lengths, self.batch_size, generator, longest_first=True, chosen=self.indices
+            )
+        return iter(order.tolist())
 
 
 class DistributedSortishSampler(SortishSampler):
@@ -97,14 +72,8 @@ class DistributedSortishSampler(SortishSampler):
         seed: int = 0,
     ) -> None:
         super().__init__(lengths, batch_size, shuffle, seed)
-        self.num_samples = -(-len(lengths) // num_replicas)
-        self.indices = (torch.arange(self.num_samples) * num_replicas + rank) % len(lengths)
-
-    def __len__(self) -> int:
-        return self.num_samples
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._order(self.indices).tolist())
+        num_samples = -(-len(lengths) // num_replicas)
+        self.indices = (torch.arange(num_samples) * num_replicas + rank) % len(lengths)
 
 
 class TokenBatchSampler(Sampler[list[int]]):
@@ -155,10 +124,9 @@ class TokenBatchSampler(Sampler[list[int]]):
         order = torch.arange(len(self.lengths))
         if self.shuffle:
             order = order[torch.randperm(len(order), generator=generator)]
-        order = order[self.lengths[order].argsort(descending=True, stable=True)]
-        batches = list(order.split(self.sizes))
+        batches = list(by_length(self.lengths, order, falling=True).split(self.sizes))
         if self.shuffle:
-            batches = _longest_first(batches, self.lengths, generator)
+            batches = shuffled(batches, self.lengths, generator, longest_first=True)
         return (batch.tolist() for batch in batches)
 
 

@@ -5,18 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from prefix_tuning.files import let_read, write_json
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+    from gpt2.data import Rounding, TableToTextDataset
     from gpt2.trainer_prefix import TableToTextTrainer
     from harness.report import Sizes
 
 MANIFEST = "tuned.json"
 """What the folder of a baseline says of itself: its mode, its base model, its task."""
+
+
+class TrainerOptions(TypedDict):
+    """What every trainer is given, whatever the tuning mode."""
+
+    args: TrainingArguments
+    data_collator: Callable[..., dict[str, Tensor]]
+    train_dataset: TableToTextDataset
+    eval_dataset: TableToTextDataset | None
+    length_groups: bool
+    rounding: Rounding
 
 
 @dataclass
@@ -28,14 +41,14 @@ class Setting:
         model_name: where it was loaded from.
         tokenizer: of the model, with the padding token that training uses.
         task: what decoding has to know: ``task_mode``, ``separator``, ``source_prefix``.
-        trainer: arguments of the trainer that are none of the mode's business.
+        trainer: what is none of the mode's business.
     """
 
     model: PreTrainedModel
     model_name: str
     tokenizer: PreTrainedTokenizerBase
-    task: dict[str, str | None]
-    trainer: dict[str, Any]
+    task: dict[str, object]
+    trainer: TrainerOptions
 
 
 @dataclass

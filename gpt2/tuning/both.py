@@ -33,7 +33,7 @@ class BothTune(WithPrefix):
 
     def trainer_class(self, model: PreTrainedModel) -> Callable[..., Any]:
         """What trains both."""
-        from gpt2.trainer_prefix import Trainer_Both
+        from gpt2.prefix_and_model import Trainer_Both
 
         return partial(Trainer_Both, model_folder=MODEL_FOLDER)
 

@@ -18,7 +18,7 @@ from gpt2.data import Format, TableToTextDataset, collate
 from gpt2.readers import Record
 from gpt2.records import group_by_source
 from gpt2.tasks import read_records
-from gpt2.trainer_prefix import LengthGroupedSampler
+from harness.samplers import LengthGroupedSampler
 from prefix_tuning.errors import UserError
 
 WEBNLG = {

@@ -15,8 +15,10 @@ from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
 from gpt2.data import collate
+from gpt2.keep_best import best_checkpoints
 from gpt2.train_control import PrefixTuning
-from gpt2.trainer_prefix import LengthGroupedSampler, Trainer_Prefix, best_checkpoints
+from gpt2.trainer_prefix import Trainer_Prefix
+from harness.samplers import LengthGroupedSampler
 from prefix_tuning.attention import enable_prefix
 
 EXAMPLES = [
