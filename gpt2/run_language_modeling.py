@@ -20,7 +20,7 @@ from gpt2 import gen, run_generation
 from gpt2.decode_request import DecodeOptions
 from gpt2.train_request import TrainRequest, parse
 from gpt2.tuning.both import BothTune
-from harness.folder import is_first
+from harness.processes import is_first
 from prefix_tuning.errors import run_command
 
 

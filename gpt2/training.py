@@ -25,8 +25,9 @@ from gpt2.trainer_prefix import TableToTextTrainer
 from gpt2.tuning.base import Setting, TrainerOptions
 from gpt2.tuning.prefix import WithPrefix
 from harness import graphs, loop, report
-from harness.folder import AGAIN, RunFolder, is_first
+from harness.folder import AGAIN, RunFolder
 from harness.models import load_causal_lm, load_tokenizer, tokenizer_name
+from harness.processes import is_first
 from harness.trainer import set_up
 from prefix_tuning import fingerprint
 from prefix_tuning.activation import fuse_activations

@@ -11,9 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any, Literal
 
 from harness import manifest
 from harness.lock import HOLDER, LOCK, locked
+from harness.processes import agreed, is_first
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object, write_json
 
@@ -206,9 +205,9 @@ class RunFolder:
             UserError: another run is at work here, no checkpoint can be used, or as :meth:`state`.
         """
         if not is_first():
-            yield _agreed(None) or self.state()
+            yield agreed(None) or self.state()
         elif self.state() == FINISHED:
-            _agreed(FINISHED)
+            agreed(FINISHED)
             yield FINISHED
         else:
             is_new = not self.path.exists()
@@ -226,7 +225,7 @@ class RunFolder:
         is_fresh = not (self.path / SETTINGS).is_file()
         if is_fresh:
             self._record()
-        _agreed(state)
+        agreed(state)
         try:
             yield state
         except BaseException:
@@ -288,25 +287,8 @@ class RunFolder:
             write_json(self.path / SETTINGS, {**recorded, BASE: described})
 
 
-def is_first() -> bool:
-    """Whether this process is the first of those that train together, or the only one."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == 0
-
-
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _agreed(state: State | None) -> State | None:
-    """The state that the first of several processes sees; None where they do not talk yet."""
-    torch: Any = sys.modules.get("torch")
-    if torch is None or not (
-        torch.distributed.is_available() and torch.distributed.is_initialized()
-    ):
-        return state
-    box = [state]
-    torch.distributed.broadcast_object_list(box, src=0)
-    return box[0]

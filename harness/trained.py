@@ -72,7 +72,7 @@ def describe(folder: Path, *detectors: Detector) -> Trained:
     if checkpoint.is_prefix_folder(folder):
         meta = checkpoint.read_metadata(folder)
         kind = "original" if meta.get("original") else "checkpoint"
-        if all((folder / name).is_file() for name in checkpoint.EXPORT):
+        if checkpoint.is_export(folder):
             kind = "export"
         return Trained(folder, kind, needs_base=True, metadata=meta)
     if (folder / "config.json").is_file():

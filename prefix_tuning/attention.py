@@ -22,27 +22,18 @@ from prefix_tuning.backends import BACKENDS, InterfaceDoor
 from prefix_tuning.deberta import DisentangledDoor
 from prefix_tuning.doors import Door, not_through_the_interface
 from prefix_tuning.errors import UserError
-from prefix_tuning.key_values import (
-    Attended,
-    Backend,
-    Front,
-    KeyValues,
-    attend_behind,
-    name_sites,
-    site_of,
-)
+from prefix_tuning.key_values import Front, KeyValues, name_sites
 from prefix_tuning.positions import position_inputs
+from prefix_tuning.probe import Probe
 from prefix_tuning.shape import PrefixShape
 
 __all__ = [
     "DOORS",
     "Front",
     "KeyValues",
-    "check_usable",
     "enable_prefix",
     "has_plain_head",
     "prefixed_class",
-    "prefixed_inputs",
     "run",
 ]
 
@@ -82,27 +73,13 @@ def run(
     """
     if part is None:
         return model(prefix=front, **inputs)
-    shifted = prefixed_inputs(model, front, inputs)
-    del shifted["prefix"]
+    _check_usable(model)
+    front = front.made_for(model)
+    shifted = {**inputs, **position_inputs(model, front.offset, inputs)}
     return _door_of(model).enter(part, front, shifted)
 
 
-def prefixed_inputs(
-    model: PreTrainedModel, prefix: Front, inputs: dict[str, Any]
-) -> dict[str, Any]:
-    """The keyword arguments of a forward call with the prefix and the shifted positions added.
-
-    Raises:
-        UserError, RuntimeError: as :func:`run`.
-    """
-    check_usable(model)
-    guard.check_shape(model, prefix)
-    if type(prefix) is KeyValues and not torch.is_autocast_enabled(model.device.type):
-        prefix = prefix.to(model.dtype)
-    return {**inputs, **position_inputs(model, prefix.offset, inputs), "prefix": prefix}
-
-
-def check_usable(model: PreTrainedModel) -> None:
+def _check_usable(model: PreTrainedModel) -> None:
     """Raise RuntimeError where a prefix would be ignored, or get no gradient."""
     if not _door_of(model).is_open(model):
         raise RuntimeError(
@@ -162,30 +139,6 @@ def prefixed_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
     if hasattr(base, "generate"):
         methods["generate"] = functools.wraps(base.generate)(generate)
     return type(base.__name__, (base,), {**methods, "_prefix_base": base, **names_of_base})
-
-
-class _Probe(Front):
-    """Notes which attentions ask for a prefix and the shape of their keys; gives one zero slot."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: dict[tuple[str, int], tuple[int, int]] = {}
-        """(site, layer) -> key/value heads and their size."""
-
-    def attend(
-        self,
-        backend: Backend,
-        module: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **kwargs: Any,
-    ) -> Attended:
-        n_row, n_head, _, size = key.shape
-        self.seen[site_of(module), module.layer_idx] = (n_head, size)
-        slot = key.new_zeros(n_row, n_head, 1, size)
-        return attend_behind((slot, slot), backend, module, query, key, value, mask, **kwargs)
 
 
 def enable_prefix(model: PreTrainedModel) -> PreTrainedModel:
@@ -253,7 +206,7 @@ def has_plain_head(model: Any) -> bool:
 @torch.no_grad()
 def _prove(model: Any) -> None:
     """Run one token and check that every layer asked for its prefix, in the expected shape."""
-    probe, was_training = _Probe(), model.training
+    probe, was_training = Probe(), model.training
     token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     inputs = {"input_ids": token}
     if model.config.is_encoder_decoder:
@@ -267,35 +220,10 @@ def _prove(model: Any) -> None:
             model._has_plain_head = _head_is_plain(model, probe, inputs)
     finally:
         model.train(was_training)
-    _check_probe(model, probe)
+    probe.check(model)
 
 
-def _check_probe(model: Any, probe: _Probe) -> None:
-    shape = PrefixShape.from_config(model.config)
-    wanted = {("self", layer) for layer in range(shape.n_layer)}
-    if model.config.is_encoder_decoder:
-        wanted |= {("encoder_decoder", layer) for layer in range(shape.n_layer)}
-        n_encoder_layer = model.config.num_hidden_layers
-        wanted |= {("encoder", layer) for layer in range(n_encoder_layer)}
-        if n_encoder_layer > shape.n_layer:
-            raise UserError(
-                f"{type(model).__name__} cannot carry a prefix: it has {n_encoder_layer} encoder "
-                f"layers, more than the {shape.n_layer} decoder layers whose shape a prefix has"
-            )
-    missing = sorted(wanted - probe.seen.keys())
-    if missing:
-        layers = ", ".join(f"{site} {layer}" for site, layer in missing)
-        raise not_through_the_interface(type(model), f"layers {layers}")
-    wrong = {i: s for i, s in probe.seen.items() if s != (shape.n_head, shape.head_dim)}
-    if wrong:
-        layers = ", ".join(f"{site} {layer}" for site, layer in sorted(wrong))
-        raise UserError(
-            f"{type(model).__name__} cannot carry a prefix: layers {layers} have other "
-            f"key/value heads than the {shape.n_head} of size {shape.head_dim} in its config"
-        )
-
-
-def _head_is_plain(model: Any, probe: _Probe, inputs: dict[str, Any]) -> bool:
+def _head_is_plain(model: Any, probe: Probe, inputs: dict[str, Any]) -> bool:
     """Whether the head gets the last hidden state as it is, and its output is the logits.
 
     Some models scale what enters the head, or cap what leaves it, or keep head and body in one

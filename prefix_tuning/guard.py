@@ -17,9 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from prefix_tuning.errors import UserError
-from prefix_tuning.key_values import Front, KeyValues
-from prefix_tuning.names import SITES
-from prefix_tuning.shape import PrefixShape
+from prefix_tuning.key_values import Front
 
 
 def install() -> None:
@@ -88,25 +86,3 @@ def n_row(inputs: Mapping[str, Any]) -> int:
     names = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
     given = (inputs[name] for name in names if inputs.get(name) is not None)
     return next((tokens.shape[0] for tokens in given), 1)
-
-
-def check_shape(model: Any, front: Front) -> None:
-    """Raise :class:`UserError` for keys and values of another model, which might run regardless."""
-    if not isinstance(front, KeyValues):
-        return
-    shape: PrefixShape = model._prefix_shape
-    wanted = (shape.n_layer, shape.n_head, shape.head_dim)
-    sites = SITES if model.config.is_encoder_decoder else ("self",)
-    for site, layers in front.sites.items():
-        if site not in sites:
-            raise UserError(
-                f"this prefix stands at the {site} attention, which {type(model).__name__} does "
-                f"not have (it has {', '.join(sites)}): give it a prefix made for it"
-            )
-        found = (len(layers), layers[0].shape[2], layers[0].shape[4])
-        if found != wanted:
-            raise UserError(
-                "this prefix has {} layers, {} key/value heads of size {}, ".format(*found)
-                + f"but {type(model).__name__} has "
-                + "{}, {} of size {}: give it a prefix made for it".format(*wanted)
-            )

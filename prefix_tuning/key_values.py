@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from transformers import PreTrainedModel
 
 from prefix_tuning.errors import UserError
+from prefix_tuning.names import SITES
+from prefix_tuning.shape import PrefixShape
 
 Attended = tuple[Tensor, Tensor | None]
 """What an attention function returns: its output, and perhaps its probabilities."""
@@ -33,6 +36,14 @@ class Front(ABC):
 
     def __init__(self, offset: int | Tensor = 0) -> None:
         self.offset = offset
+
+    def made_for(self, model: PreTrainedModel) -> Front:
+        """What stands in front of this model, which has gone through ``enable_prefix``.
+
+        Raises:
+            UserError: it belongs to another model, which might run regardless.
+        """
+        return self
 
     @abstractmethod
     def attend(
@@ -81,6 +92,27 @@ class KeyValues(Front):
         first = next(iter(self.sites.values()))
         super().__init__(first[0].shape[3] if offset is None else offset)
         self.visible = visible
+
+    def made_for(self, model: Any) -> KeyValues:
+        """The same in the model's precision, after comparing their shapes."""
+        shape: PrefixShape = model._prefix_shape
+        wanted = (shape.n_layer, shape.n_head, shape.head_dim)
+        sites = SITES if model.config.is_encoder_decoder else ("self",)
+        for site, layers in self.sites.items():
+            if site not in sites:
+                raise UserError(
+                    f"this prefix stands at the {site} attention, which {type(model).__name__} "
+                    f"does not have (it has {', '.join(sites)}): give it a prefix made for it"
+                )
+            found = (len(layers), layers[0].shape[2], layers[0].shape[4])
+            if found != wanted:
+                raise UserError(
+                    "this prefix has {} layers, {} key/value heads of size {}, ".format(*found)
+                    + f"but {type(model).__name__} has "
+                    + "{}, {} of size {}: give it a prefix made for it".format(*wanted)
+                )
+        # Under autocast every attention casts for itself.
+        return self if torch.is_autocast_enabled(model.device.type) else self.to(model.dtype)
 
     def to(self, dtype: torch.dtype) -> KeyValues:
         """The same in another precision: one cast instead of one in every attention.

@@ -19,8 +19,8 @@ from transformers.utils import logging as library_logging
 
 from harness import report
 from harness.folder import AGAIN, RunFolder
-from harness.folder import is_first as first_process
 from harness.own_data import Columns
+from harness.processes import is_first as first_process
 from prefix_tuning.errors import Terminated, UserError
 from prefix_tuning.files import write_json
 from seq2seq import predict, run_folder

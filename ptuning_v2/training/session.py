@@ -10,7 +10,8 @@ from transformers import set_seed
 from transformers.utils import logging as library_logging
 
 from harness import loop, report
-from harness.folder import AGAIN, RunFolder, is_first
+from harness.folder import AGAIN, RunFolder
+from harness.processes import is_first
 from harness.trainer import set_up
 from prefix_tuning.errors import UserError
 from ptuning_v2.arguments import Arguments, data_files, settings
