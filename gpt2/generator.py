@@ -17,7 +17,7 @@ from gpt2.decoding import decode, decode_samples, no_prefix
 from gpt2.readers import Record
 from gpt2.tuning import folders
 from harness.decode import Identity, decode_resumably
-from harness.models import load_causal_lm, load_tokenizer, tokenizer_name
+from harness.models import load_causal_lm, tokenizer_for
 from harness.precision import resolve_for_decoding
 from prefix_tuning import checkpoint
 from prefix_tuning.activation import fuse_activations
@@ -61,7 +61,7 @@ class TextGenerator:
                 flush=True,
             )
         print(f"loading {name} ...", flush=True)
-        tokenizer = load_tokenizer(tokenizer_name(request.tokenizer_name, name), request.cache_dir)
+        tokenizer = tokenizer_for(name, request.tokenizer_name, request.cache_dir)
         dtype = resolve_for_decoding(request.dtype or found.dtype or "float32")
         model = load_causal_lm(name, dtype, request.cache_dir)
         if request.activation == "fused":

@@ -26,9 +26,9 @@ from gpt2.tuning.base import Setting, TrainerOptions
 from gpt2.tuning.prefix import WithPrefix
 from harness import graphs, loop, report
 from harness.folder import AGAIN, RunFolder
-from harness.models import load_causal_lm, load_tokenizer, tokenizer_name
+from harness.models import load_causal_lm, tokenizer_for
 from harness.processes import is_first
-from harness.trainer import set_up
+from harness.trainer import check_batches, set_up
 from prefix_tuning import fingerprint
 from prefix_tuning.activation import fuse_activations
 from prefix_tuning.errors import UserError
@@ -111,9 +111,7 @@ def _load(
     model_args, data_args, run_args = request.model, request.data, request.run
     name = model_args.model_name_or_path
     print(f"loading {name} ...", flush=True)
-    tokenizer = load_tokenizer(
-        tokenizer_name(model_args.tokenizer_name, name), model_args.cache_dir
-    )
+    tokenizer = tokenizer_for(name, model_args.tokenizer_name, model_args.cache_dir)
     model = load_causal_lm(name, model_args.dtype, model_args.cache_dir)
     folder.check_base(fingerprint.describe(model, name))
     if model_args.activation == "fused":
@@ -127,6 +125,7 @@ def _load(
     train_set = make(train_records)
     eval_set = make(eval_records, training=False) if eval_records else None
     print(f"{len(train_set):,} training pairs from {data_args.train_data_file}")
+    check_batches(run_args, len(train_set))
 
     _configure(run_args, folder.path, has_eval=eval_set is not None)
     task = {

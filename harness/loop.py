@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
@@ -48,6 +49,15 @@ class SafeTrainer(Trainer):
     def _run(self) -> Path:
         assert self.args.output_dir is not None
         return Path(self.args.output_dir)
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        # Trainer's own would also leave the last rows out of evaluations and predictions.
+        given = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = given and kwargs.get("is_training", False)
+        try:
+            return super()._get_dataloader(*args, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = given
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One step.

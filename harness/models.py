@@ -132,6 +132,33 @@ def tokenizer_name(given: str | None, base: str) -> str:
     return base if is_run else given
 
 
+def tokenizer_for(
+    base: str, given: str | None = None, cache_dir: str | None = None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base model, or what ``--tokenizer_name`` gives instead.
+
+    Raises:
+        UserError: it cannot be had, or its tokens have other numbers than those of the model.
+    """
+    name = tokenizer_name(given or None, base)
+    tokenizer = load_tokenizer(name, cache_dir)
+    if name == base:
+        return tokenizer
+    numbers = tokenizer.get_vocab()
+    try:
+        own = load_tokenizer(base, cache_dir).get_vocab()
+        fits = sum(own.get(token) == number for token, number in numbers.items())
+    except UserError:  # a model without a tokenizer, which is why one is given
+        n_row = load_config(base, cache_dir).get_text_config().vocab_size
+        fits = sum(number < n_row for number in numbers.values())
+    if fits < 0.9 * len(numbers):
+        raise UserError(
+            f"--tokenizer_name {given}: {len(numbers) - fits:,} of its {len(numbers):,} tokens "
+            f"have other numbers in {base}: leave the flag out, or give a tokenizer of its family"
+        )
+    return tokenizer
+
+
 def load_config(name: str, cache_dir: str | None = None, **more: Any) -> PretrainedConfig:
     """Load the configuration of a base model; ``more`` goes to ``from_pretrained``.
 

@@ -227,6 +227,16 @@ def _without_optim_args(args: TrainingArguments) -> TrainingArguments:
     return plain
 
 
+def check_batches(args: TrainingArguments, n_row: int) -> None:
+    """Refuse ``--dataloader_drop_last`` where it leaves nothing of ``n_row`` rows to train on."""
+    size = args.train_batch_size * args.world_size
+    if args.dataloader_drop_last and n_row < size:
+        raise UserError(
+            f"--dataloader_drop_last: {n_row} training rows fill no batch of {size}, so that "
+            "nothing is trained: lower --per_device_train_batch_size, or leave the flag out"
+        )
+
+
 def set_up(args: TrainingArguments, logging_dir: str | Path) -> None:
     """Say where TensorBoard's files go, and compute on one GPU of a process."""
     if args.report_to == ["tensorboard"]:

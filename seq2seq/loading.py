@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.models import load_model, load_tokenizer
+from harness.models import load_model, tokenizer_for
 from prefix_tuning import checkpoint, initialization
 from prefix_tuning.choice import check_independent, parametrization, parse_options
 from prefix_tuning.errors import UserError
@@ -46,7 +46,7 @@ def load_base(args: Arguments, name: str) -> tuple[PreTrainedTokenizerBase, Any]
         UserError: they cannot be had, or a flag is about what the model does not have.
     """
     print(f"loading {name} ...", flush=True)
-    tokenizer = load_tokenizer(args.tokenizer_name or name, args.cache_dir)
+    tokenizer = tokenizer_for(name, args.tokenizer_name, args.cache_dir)
     given = {key: getattr(args, key) for key in OVERRIDES if getattr(args, key) is not None}
     try:
         model = load_model(name, AutoModelForSeq2SeqLM, cache_dir=args.cache_dir, **given)

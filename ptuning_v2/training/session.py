@@ -12,7 +12,7 @@ from transformers.utils import logging as library_logging
 from harness import loop, report
 from harness.folder import AGAIN, RunFolder
 from harness.processes import is_first
-from harness.trainer import set_up
+from harness.trainer import check_batches, set_up
 from prefix_tuning.errors import UserError
 from ptuning_v2.arguments import Arguments, data_files, settings
 from ptuning_v2.model import checkpoint
@@ -85,6 +85,7 @@ def train(args: Arguments) -> Session:
             return load(args.of_trained(folder.path / BEST))
         session = load(args)
         folder.check_base(session.trainer.meta["base_model"])
+        check_batches(args.training_args, len(session.trainer.train_dataset))  # type: ignore[arg-type]
         if (
             state.kind == "new" and is_first()
         ):  # only now: what was there stays if the data cannot be read

@@ -206,6 +206,8 @@ def test_a_mistake_after_the_start_leaves_a_folder_for_the_mended_command(
     (files / "train.txt").write_text(good, encoding="utf-8")
     train_e2e.main(command("m"))
     assert (tmp_path / "m" / "log_history.json").is_file()
+    with pytest.raises(UserError, match=r"12 training rows fill no batch of 13"):
+        train_e2e.main(command("n", "--dataloader_drop_last", "true", "--bsz", "13"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import harness.models as models_of_harness
-from harness.models import load_causal_lm, load_tokenizer
+from harness.models import load_causal_lm, load_tokenizer, tokenizer_for
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
 from prefix_tuning.parametrizations import MLPPrefix
@@ -61,6 +61,29 @@ def test_an_empty_tokenizer_is_an_error(tmp_path: Path) -> None:
     empty.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="tokenizer is empty"):
         load_tokenizer(str(tmp_path))
+
+
+def test_a_tokenizer_whose_tokens_have_other_numbers_is_refused(
+    tiny_folder: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    numbers = tokenizer.get_vocab()
+    reverse = {token: len(numbers) - 1 - number for token, number in numbers.items()}
+    other = Tokenizer(models.WordLevel(reverse, unk_token="<|endoftext|>"))
+    end = {"eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    for name, added in (("other", 0), ("longer", 3)):
+        made = other if name == "other" else tokenizer.backend_tokenizer
+        more = PreTrainedTokenizerFast(tokenizer_object=made, **end)
+        more.add_tokens([f"<{number}>" for number in range(added)])
+        more.save_pretrained(tmp_path / name)
+    base = str(tiny_folder)
+    message = r"--tokenizer_name .*other: 300 of its 300 tokens have other numbers in .*tiny-gpt2"
+    with pytest.raises(UserError, match=message):
+        tokenizer_for(base, str(tmp_path / "other"))
+    assert len(tokenizer_for(base, str(tmp_path / "longer"))) == 303
+    shutil.copytree(tiny_folder, tmp_path / "bare")  # a model without a tokenizer
+    for path in (tmp_path / "bare").glob("token*"):
+        path.unlink()
+    assert len(tokenizer_for(str(tmp_path / "bare"), base)) == 300
 
 
 def write_gguf(path: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from torch import nn
 from transformers import TrainingArguments
 
 from gpt2.train_request import parse
 from harness import trainer_flags
+from harness.loop import SafeTrainer
+from harness.trainer import check_batches
 from harness.trainer_flags import RANGES, REFUSED, TAKEN
 from prefix_tuning.errors import UserError
 from ptuning_v2.arguments import get_args
@@ -140,3 +143,15 @@ def test_one_system_refuses_what_another_takes() -> None:
     assert ptuning("--label_smoothing_factor=0.1", task="ner", name="conll2003")
     with pytest.raises(UserError, match="--eval_strategy epoch: needs --eval_data_file"):
         parse([*GPT2[:2], *GPT2[4:], "--eval_strategy", "epoch", "--use_cpu"])
+
+
+def test_short_batches_are_dropped_of_training_only() -> None:
+    args = gpt2("--dataloader_drop_last", "true", "--per_device_train_batch_size", "4")
+    args.per_device_eval_batch_size = 4
+    trainer = SafeTrainer(nn.Linear(1, 1), args, train_dataset=[{}] * 10, eval_dataset=[{}] * 10)
+    assert len(trainer.get_train_dataloader()) == 2
+    assert len(trainer.get_eval_dataloader()) == 3
+    assert len(trainer.get_test_dataloader([{}] * 5)) == 2
+    check_batches(args, 4)
+    with pytest.raises(UserError, match=r"--dataloader_drop_last: 3 training rows fill no batch"):
+        check_batches(args, 3)

@@ -118,6 +118,12 @@ def test_other_data_or_flags_are_refused(command: Any, data: Path, tmp_path: Pat
         run.main(command("m"))
 
 
+def test_batches_that_nothing_fills(command: Any) -> None:
+    more = "--dataloader_drop_last true --per_device_train_batch_size 9".split()
+    with pytest.raises(UserError, match=r"8 training rows fill no batch of 9"):
+        run.main(command("m", *more))
+
+
 def test_a_run_that_diverges(command: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"training diverged: .*lower --learning_rate"):
         run.main(command("m", "--learning_rate", "1e38"))
