@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     common += ["--val_max_target_length", "40", "--test_max_target_length", "40"]
     common += ["--eval_min_gen_length", "0", "--eval_max_gen_length", "40"]
     common += ["--no_repeat_ngram_size", "0", "--decode_batch_size", "100"]
-    common += ["--limit", str(args.words)]
+    common += ["--limit", str(args.words), "--overwrite_results"]
     base = ["--model_name_or_path", str(work / "us")]
     finetune.main(["--do_predict", "--tuning_mode", "finetune", *base, *common])
     shares = {"frozen, no prefix": exact(work, work / "us" / "test_beam_1.0")}

@@ -146,10 +146,13 @@ def latex(table: Table) -> str:
     return "\n".join([*lines, r"\end{flushleft}", r"\end{table}"]) + "\n"
 
 
+_FORMULA = tuple("=+-@＝＋－＠")
+
+
 def _no_formula(text: str) -> str:
     """Text that a spreadsheet does not compute: a quote stands before what could begin one."""
     text = one_line(text)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+    return f"'{text}" if text[:1] in _FORMULA else text
 
 
 def csv_text(table: Table) -> str:

@@ -49,7 +49,7 @@ class Identity:
             "prompts": _digest(self.prompts),
             "references": _digest(self.references),
             "precision": self.precision,
-            "weights": {path.name: digest(path) for path in files},
+            "weights": {path.name: digest(path) for path in files} or str(self.folder),
         }
 
     def settings(self) -> dict[str, object]:
@@ -163,23 +163,31 @@ def _is_text(row: object, n_text: int) -> bool:
     return 0 <= row[0] < n_text
 
 
-def claim(stem: Path, suffix: str, owner: dict[str, object], overwrite: bool = False) -> Path:
+def claim(
+    stem: Path,
+    suffix: str,
+    owner: dict[str, object],
+    overwrite: bool = False,
+    shared: Collection[str] = ("prompts", "references"),
+) -> Path:
     """A beginning for the names of the outputs that overwrites nothing of another decode.
 
     Args:
-        stem: the wanted one, ``FOLDER/NAME_SPLIT``; the file of the texts is ``<stem>_<suffix>``.
+        stem: the wanted one, ``FOLDER/NAME_SPLIT`` or ``FOLDER/SPLIT``; the file of the texts is
+            ``<stem>_<suffix>``.
         owner: :meth:`Identity.owner` of what is going to be decoded.
         overwrite: take it whoever has it.
+        shared: what of the owner decides the files that are beside those of all suffixes.
 
     Returns:
-        ``stem``, or else ``NAME-2_SPLIT`` and so on.
+        ``stem``, or else ``NAME-2_SPLIT``, ``SPLIT-2`` and so on.
     """
-    name, _, split = stem.name.rpartition("_")
+    name, line, split = stem.name.rpartition("_")
     chosen = stem
     for number in count(2):
-        if overwrite or _is_free(chosen, suffix, owner):
+        if overwrite or _is_free(chosen, suffix, owner, shared):
             break
-        chosen = stem.with_name(f"{name}-{number}_{split}")
+        chosen = stem.with_name(f"{name}-{number}_{split}" if line else f"{split}-{number}")
     if chosen != stem:
         print(
             f"{stem}_{suffix} holds texts of other weights, data or search: these go to "
@@ -189,7 +197,7 @@ def claim(stem: Path, suffix: str, owner: dict[str, object], overwrite: bool = F
     return chosen
 
 
-def _is_free(stem: Path, suffix: str, owner: dict[str, object]) -> bool:
+def _is_free(stem: Path, suffix: str, owner: dict[str, object], shared: Collection[str]) -> bool:
     output = stem.with_name(f"{stem.name}_{suffix}")
     if output.is_file() and not owner_of(output).is_file():
         return False  # of an older version, or the user's own
@@ -199,7 +207,7 @@ def _is_free(stem: Path, suffix: str, owner: dict[str, object]) -> bool:
         if not texts.is_file() and not texts.with_name(f"{texts.name}.partial").is_file():
             continue  # they were removed since
         before = read_json_object(path)
-        names = now if path == owner_of(output) else ("prompts", "references")
+        names = now if path == owner_of(output) else shared
         if any(before.get(name) != now.get(name) for name in names):
             return False
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -43,23 +44,31 @@ def refused_write(error: BaseException) -> str | None:
     return None
 
 
+def _is_memory(error: BaseException) -> bool:
+    """Whether there was not enough memory, of the machine or its GPU."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    is_named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return is_named or "can't allocate memory" in str(error)
+
+
 def run_command(main: Callable[[Sequence[str] | None], object]) -> None:
     """Run ``main(None)`` as a command line program.
 
-    A :class:`UserError` becomes one line on stderr and exit status 2, and so does a file that the
-    system refuses; Ctrl-C becomes exit status 130 (128 + SIGINT, as a shell reports it), SIGTERM
-    143. Anything else is a bug and keeps its traceback. Lines are printed at once, into a file or
-    pipe too: a log that is followed shows progress.
+    A :class:`UserError` becomes one line on stderr and exit status 2, and so do a file that the
+    system refuses and a lack of memory; Ctrl-C becomes exit status 130 (128 + SIGINT, as a shell
+    reports it), SIGTERM 143. Anything else is a bug and keeps its traceback. Lines are printed at
+    once, into a file or pipe too: a log that is followed shows progress.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every character
             stream.reconfigure(line_buffering=True, errors="replace")
     try:
-        with _terminated():
+        with _terminated(), _threads_in_a_line():
             main(None)
     except UserError as error:
         _end(f"error: {error}", 2)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, MemoryError) as error:
         _refuse(error)
     except Terminated:
         _end("terminated; start the same command again to continue", 128 + signal.SIGTERM)
@@ -77,6 +86,13 @@ def _end(sentence: str, status: int) -> NoReturn:
 
 
 def _refuse(error: Exception) -> NoReturn:
+    if _is_memory(error):
+        said = " ".join(str(error).split("\n")[0].split()) or type(error).__name__
+        _end(
+            f"error: not enough memory ({said}); smaller batches, shorter texts "
+            "or a smaller model need less, then start the same command again",
+            2,
+        )
     reason = refused_write(error)
     if reason is None:  # raised by a library, which says nothing of a file
         raise error
@@ -108,3 +124,22 @@ def _terminated() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _threads_in_a_line() -> Iterator[None]:
+    """A thread that cannot write, as TensorBoard's, says so in a line; its owner raises it."""
+    before = threading.excepthook
+
+    def show(args: threading.ExceptHookArgs) -> None:
+        reason = refused_write(args.exc_value) if args.exc_value else None
+        if reason is None:
+            before(args)
+        else:
+            print(f"error in a thread that writes: {reason}", file=sys.stderr)
+
+    threading.excepthook = show
+    try:
+        yield
+    finally:
+        threading.excepthook = before

@@ -11,7 +11,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from prefix_tuning.errors import UserError
 
 FILES = ("*.safetensors", "*.json", "adapter_model.bin", "README.md")
-"""What a prefix consists of; a run's folder may hold more beside it, which stays at home."""
+"""What a prefix may consist of on the hub."""
+OURS = ("prefix.safetensors", "prefix.json", "model.safetensors", "config.json")
+UPLOADED = (*OURS, "head.safetensors", "README.md")
+"""What a folder of ours is uploaded of: not its settings, which name paths, nor its checkpoints."""
 _ADDRESS = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -36,7 +39,7 @@ def push(
         repo_id=name,
         folder_path=folder,
         commit_message=commit_message,
-        allow_patterns=[*FILES],
+        allow_patterns=[*UPLOADED],
     )
     return str(commit)
 

@@ -123,7 +123,7 @@ def run_mode(
         _run(
             "gen.py",
             ["data2text", "yes", "valid", str(folder), "no", "--data_file", str(every)]
-            + ["--results_dir", str(results), "--length", "60"],
+            + ["--results_dir", str(results), "--length", "60", "--overwrite_results"],
         )
     return output
 

@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     every, first, picked = pick_inputs(
         args.data_dir / f"src1_{args.split}.txt", args.inputs, work / "data"
     )
-    decode = ["--data_file", str(every), "--dtype", "auto", "--length", "60"]
+    # Read below by their usual names: texts of other steps or inputs give way.
+    decode = ["--data_file", str(every), "--dtype", "auto", "--length", "60", "--overwrite_results"]
 
     print(f"\n== 2. What {Path(base).name} writes without a prefix", flush=True)
     run_generation.main(["--model_name_or_path", base, "--gen_dir", str(work / "without"), *decode])

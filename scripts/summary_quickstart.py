@@ -79,6 +79,7 @@ def decode(flags: Sequence[str], data: Path, output: Path) -> tuple[list[str], d
 
     finetune.main(
         ["--do_predict", "--data_dir", str(data), "--max_source_length", "200"]
+        + ["--overwrite_results"]  # read below by their usual name
         + ["--output_dir", str(output.parent), *COMMON, *flags]
     )
     scores = json.loads(output.with_name(output.name + "_eval.json").read_text("utf-8"))

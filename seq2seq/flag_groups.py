@@ -201,6 +201,7 @@ class RunArguments:
     predict_splits: str = flag(
         "test", f"splits to decode, one or both of {','.join(PREDICT_SPLITS)}"
     )
+    overwrite_results: bool = flag(False, "replace texts that other weights, data or search made")
     save_steps: int = flag(1000, "optimiser steps between checkpoints to resume from", within=COUNT)
     save_all_epochs: str = yes_no("no", "keep a checkpointepoch=N.ckpt of every epoch")
     save_top_k: int = flag(1, HIDDEN)

@@ -2,7 +2,9 @@
 
 Writes ``<checkpoint>/<split>_beam_<length_penalty>``, one output a line in the order of the input,
 and the scores beside it. Sources are decoded in batches of about one length, equal ones once. A
-decode that was stopped goes on where it was.
+decode that was stopped goes on where it was. Texts that other weights, data or another search made
+are not overwritten: the new ones go to ``<split>-2_beam_<length_penalty>``, unless
+``--overwrite_results`` is given.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from torch import Tensor
 from evaluation import summarization
 from evaluation.report import Scores, format_table
 from evaluation.words import undefine_unread
-from harness.decode import Identity, decode_by_length, decode_resumably
+from harness.decode import Identity, claim, decode_by_length, decode_resumably, publish
 from harness.own_data import Columns
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
@@ -103,6 +105,13 @@ class Decoder:
             with torch.no_grad():
                 self.prefix = KeyValues(prefix.to(self.model.device).all_key_values())
         self.task = (meta or {}).get("task", {})
+        trained_for = self.task.get("task_mode", args.task_mode)
+        if trained_for != args.task_mode:
+            print(
+                f"note: {trained} was trained for {trained_for}, and is decoded as "
+                f"{args.task_mode}",
+                flush=True,
+            )
         self.max_source_length = args.max_source_length or self.task.get("max_source_length", 512)
         lengths = {"max_source_length": self.max_source_length}
         lengths["eval_max_gen_length"] = self.search.max_length
@@ -173,12 +182,16 @@ def _decode(args: Arguments, run: Decoder, split: str, records: Sequence[Record]
     # Several references of one source are several records.
     first_of = {record.source: record for record in reversed(records)}
     dataset = run.dataset(list(first_of.values()))
-    output = folder / f"{split}_beam_{run.search.length_penalty}"
+    identity, suffix = _identity(args, run, dataset, records), f"beam_{run.search.length_penalty}"
+    owner = {**identity.owner(), **{n: identity.further[n] for n in ("length", "languages")}}
+    stem = claim(folder / split, suffix, owner, args.overwrite_results, shared=())
+    output = stem.with_name(f"{stem.name}_{suffix}")
     unfinished = output.with_name(output.name + ".partial")
-    settings = _identity(args, run, dataset).settings()
+    settings = identity.settings()
     decoded = decode_resumably(unfinished, settings, len(dataset), lambda skip: run(dataset, skip))
     by_source = dict(zip(first_of, decoded, strict=True))
     predictions = [by_source[record.source] for record in records]
+    publish(output, owner)
     write_text(output, "".join(f"{text}\n" for text in predictions))
     unfinished.unlink()
     print(f"{len(predictions)} texts in {output}")
@@ -198,7 +211,9 @@ def _decode(args: Arguments, run: Decoder, split: str, records: Sequence[Record]
     return output
 
 
-def _identity(args: Arguments, run: Decoder, dataset: Seq2SeqDataset) -> Identity:
+def _identity(
+    args: Arguments, run: Decoder, dataset: Seq2SeqDataset, records: Sequence[Record]
+) -> Identity:
     precision = "float16" if args.fp16 else "bfloat16" if args.bf16 else "float32"
     return Identity(
         run.folder,
@@ -210,4 +225,5 @@ def _identity(args: Arguments, run: Decoder, dataset: Seq2SeqDataset) -> Identit
             "languages": [args.src_lang, args.tgt_lang],
             "model": [args.model_name_or_path, args.tokenizer_name],
         },
+        references=[(record.source, record.target) for record in records],
     )

@@ -38,6 +38,7 @@ _FREE = {
     "num_workers",
     "output_dir",
     "overwrite_output_dir",
+    "overwrite_results",
     "predict_splits",
     "save_all_epochs",
     "save_steps",

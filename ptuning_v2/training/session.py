@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers import set_seed
@@ -29,6 +32,8 @@ class Session:
     trainer: BaseTrainer
     data: TaskData[Any, Any]
     folder: Path
+    overwrite: bool = False
+    """Whether predictions replace others."""
 
 
 def run(args: Arguments) -> None:
@@ -56,7 +61,7 @@ def load(args: Arguments) -> Session:
     set_seed(args.training_args.seed)
     args = args._replace(model_args=checkpoint.adopted(args.model_args))
     trainer, data = FAMILIES[args.data_args.task_name](args)
-    return Session(trainer, data, folder)
+    return Session(trainer, data, folder, args.training_args.overwrite_output_dir)
 
 
 def run_folder(args: Arguments) -> RunFolder:
@@ -133,5 +138,32 @@ def predict(session: Session) -> None:
         trainer.log_metrics(split, output.metrics or {})
         trainer.save_metrics(split, output.metrics or {})
         if trainer.is_world_process_zero():
-            path = data.write_predictions(session.folder, split, output.predictions)
-            print(f"predictions of {split}: {path}")
+            path = _write(session, split, output.predictions)
+            print(f"predictions of {split}: {path}", flush=True)
+
+
+def _write(session: Session, split: str, logits: Any) -> Path:
+    """Write predictions, beside those of the same names that differ, unless they give way."""
+    folder, target = session.folder, session.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".") as name:
+        written = session.data.write_predictions(Path(name), split, logits)
+        files = list(Path(name).iterdir())
+        if not session.overwrite:
+            places = (folder / f"predictions-{number}" for number in count(2))
+            while any(_differs(file, target / file.name) for file in files):
+                target = next(places)
+        target.mkdir(exist_ok=True)
+        for file in files:
+            os.replace(file, target / file.name)
+    if target != folder:
+        print(
+            f"{folder / written.name} holds other predictions: these go to {target.name} beside it "
+            "(--overwrite_output_dir replaces them)",
+            flush=True,
+        )
+    return target / written.name
+
+
+def _differs(file: Path, other: Path) -> bool:
+    return other.is_file() and other.read_bytes() != file.read_bytes()

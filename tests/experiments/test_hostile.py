@@ -27,6 +27,7 @@ NASTY = [
     "=cmd|'/C calc'!A0",
     "@SUM(1)",
     "-2+3",
+    "\uff1d1+1",
     "[1cm]",
     "*x*",
     "`code`",
@@ -71,7 +72,7 @@ def test_latex(text: str) -> None:
 def test_csv(text: str) -> None:
     rows = list(csv.reader(formats.csv_text(table_of(text)).splitlines()))
     assert [len(row) for row in rows] == [10, 10, 10]
-    assert not any(cell[:1] in "=+-@" for row in rows for cell in row if cell)
+    assert not any(cell[:1] in "=+-@\uff1d" for row in rows for cell in row if cell)
 
 
 @pytest.mark.parametrize("text", NASTY)

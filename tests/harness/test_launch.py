@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -23,6 +24,16 @@ def test_a_command_is_shown_and_written_and_run(
     script = tmp_path / "models" / "m_lr=1e-05.sh"
     assert script.read_text(encoding="utf-8") == f"#!/bin/sh\n{line}\n"
     assert ran == [3]
+
+
+def test_a_shell_takes_texts_of_a_command_for_texts(tmp_path: Path) -> None:
+    texts = ["--text=a'; touch x", '--text="$(touch x)"', "`touch x`", "a\nb", "*", "$HOME", ""]
+    launch(Path("train.py"), texts, tmp_path / "m", check=lambda: 3, run=lambda request: None)
+    line = (tmp_path / "m.sh").read_text(encoding="utf-8").removeprefix("#!/bin/sh\n")
+    program = f"set -- {line}\nfor word; do printf '%s\\0' \"$word\"; done"
+    found = subprocess.run(["/bin/sh", "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert found.stdout.split("\0")[2:-1] == texts
+    assert [path.name for path in tmp_path.iterdir()] == ["m.sh"]
 
 
 def test_a_command_that_is_only_shown_or_wrong_leaves_nothing(tmp_path: Path) -> None:

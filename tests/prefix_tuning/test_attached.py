@@ -297,14 +297,18 @@ def test_a_state_goes_back_and_another_is_refused() -> None:
 
 def test_push_to_hub_uploads_the_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
 
     sent: dict[str, Any] = {}
 
     def create(_self: Any, repo_id: str, **_options: Any) -> Any:
         return type("Address", (), {"repo_id": repo_id})
 
-    def upload(_self: Any, repo_id: str, folder_path: Path, **_options: Any) -> str:
-        sent[repo_id] = {path.name for path in Path(folder_path).iterdir()}
+    def upload(
+        _self: Any, repo_id: str, folder_path: Path, allow_patterns: list[str], **_options: Any
+    ) -> str:
+        names = [p.relative_to(folder_path).as_posix() for p in Path(folder_path).rglob("*")]
+        sent[repo_id] = {*filter_repo_objects(names, allow_patterns=allow_patterns)}
         sent["card"] = (Path(folder_path) / "README.md").read_text(encoding="utf-8")
         return "https://hub/commit/1"
 
@@ -315,6 +319,9 @@ def test_push_to_hub_uploads_the_prefix(tmp_path: Path, monkeypatch: pytest.Monk
     assert sent["somebody/mine"] == {"prefix.safetensors", "prefix.json", "README.md"}
     assert 'license: "mit"' in sent["card"]
     assert "'somebody/mine'" in sent["card"]
+    for name in ("run_settings.json", ".lock.json", "sub/model.safetensors"):
+        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / name).write_text("{}")
     model.save_pretrained(tmp_path / "folder", push_to_hub=True, repo_id="again")
     assert sent["again"] == {"model.safetensors", "config.json", "README.md"}
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT
 
 from prefix_tuning.errors import Terminated, UserError, run_command
@@ -27,6 +29,9 @@ def raising(error: BaseException) -> object:
         (UserError("--bsz 0: must be at least 1"), 2, "error: --bsz 0: must be at least 1"),
         (PermissionError(13, "Permission denied", "out/a"), 2, "error: out/a: Permission denied;"),
         (OSError(28, "No space left on device"), 2, "error: No space left on device; see to"),
+        (MemoryError(), 2, "error: not enough memory (MemoryError); smaller batches"),
+        (OSError(12, "Cannot allocate memory"), 2, "error: not enough memory ([Errno 12]"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nx"), 2, "error: not enough memory (CUDA"),
         (KeyboardInterrupt(), 130, "interrupted;"),
         (Terminated(), 143, "terminated;"),
     ],
@@ -40,6 +45,12 @@ def test_one_line_and_a_status(
     printed = capsys.readouterr().err
     assert printed.startswith(says)
     assert printed.count("\n") == 1
+
+
+def test_a_tensor_too_large_for_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_command(lambda argv: torch.empty(2**50))
+    assert capsys.readouterr().err.startswith("error: not enough memory (")
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,6 +69,23 @@ def test_a_log_is_written_line_by_line() -> None:
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert found.stdout == "first\n"
+
+
+def test_a_thread_that_cannot_write_says_so_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """As TensorBoard's on a full disk, whose error the next call of its writer raises again."""
+
+    def write() -> None:
+        raise OSError(28, "No space left on device")
+
+    def main(argv: Sequence[str] | None) -> None:
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+
+    before = threading.excepthook
+    run_command(main)
+    assert capsys.readouterr().err == "error in a thread that writes: No space left on device\n"
+    assert threading.excepthook is before
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), OSError("of a library")])

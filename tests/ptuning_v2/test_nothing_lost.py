@@ -107,6 +107,29 @@ def test_nothing_is_left_to_go_on_from(command: Any, tmp_path: Path) -> None:
     assert (tmp_path / "m" / "best").is_dir()
 
 
+def test_predictions_are_not_overwritten_by_others(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict = ("--do_predict", "--predict_split", "validation")
+    run.main(command("m", *predict))
+    whole = (tmp_path / "m" / "SST-2.tsv").read_bytes()
+    run.main(command("m", *predict))
+    assert "other predictions" not in capsys.readouterr().out
+    for number in ("3", "3", "2"):
+        run.main(command("m", *predict, "--max_predict_samples", number))
+        assert "SST-2.tsv holds other predictions: these go to" in capsys.readouterr().out
+    assert (tmp_path / "m" / "SST-2.tsv").read_bytes() == whole
+    lines = [
+        f.read_bytes().count(b"\n") for f in sorted((tmp_path / "m").glob("predict*/SST-2.tsv"))
+    ]
+    assert lines == [4, 3]
+    best = ("--prefix_checkpoint", str(tmp_path / "m" / "best"), "--max_predict_samples", "2")
+    again = [word for word in command("m", *predict, *best) if word != "--do_train"]
+    run.main([*again, "--overwrite_output_dir"])
+    assert (tmp_path / "m" / "SST-2.tsv").read_bytes().count(b"\n") == 3
+    assert not list((tmp_path / "m").glob(".[!l]*"))  # nothing is left but the lock
+
+
 def test_other_data_or_flags_are_refused(command: Any, data: Path, tmp_path: Path) -> None:
     run.main(command("m"))
     for name, value in (("optim", "sgd"), ("adam_beta1", "0.5"), ("dataloader_drop_last", "true")):

@@ -19,8 +19,11 @@ def test_from_nothing_to_two_scores(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "without prefix" in output
     assert "with prefix" in output
     assert (tmp_path / "loss.png").is_file()
-    summary_quickstart.main(arguments)  # safe to run twice
-    assert capsys.readouterr().out.count("is trained already") == 2
+    summary_quickstart.main([*arguments, "--inputs", "3"])  # safe to run twice
+    output = capsys.readouterr().out
+    assert output.count("is trained already") == 2
+    assert "== Result (3 articles" in output
+    assert len((tmp_path / "base" / "test_beam_0.8").read_text("utf-8").splitlines()) == 3
 
 
 def test_copies_are_sentences_of_the_articles(tmp_path: Path) -> None:

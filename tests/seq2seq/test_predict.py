@@ -36,6 +36,11 @@ def trained(bart_folder: Path, pairs: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def decode(data: Path, *more: str) -> None:
+    """Decode, replacing what another test has decoded."""
+    decode_beside(data, "--overwrite_results", *more)
+
+
+def decode_beside(data: Path, *more: str) -> None:
     finetune.main(["--do_predict", "--data_dir", str(data), *SHORT, *map(str, more)])
 
 
@@ -67,6 +72,7 @@ def test_a_folder_of_the_original_decodes_to_its_texts(
         if run["batch"] or run["num_beams"] == 1 or not run["early_stopping"]:
             continue
         flags = ["--do_predict", "--data_dir", str(tmp_path), "--accelerator", "cpu"]
+        flags += ["--overwrite_results"]
         flags += ["--model_name_or_path", str(tmp_path / "base"), "--max_source_length", "40"]
         # A slash at the end, which put the original's outputs elsewhere.
         flags += ["--prefixModel_name_or_path", f"{folder}/"]
@@ -141,7 +147,7 @@ def test_the_launcher_decodes_as_the_checkpoint_was_trained(
     wanted = lines(trained / "checkpoint-curr_best" / "test_beam_0.8")
     folder = shutil.copytree(trained, tmp_path / "run")
     flags = f"--mode xsum --do_train no --prefix_model_path {folder} --data_dir {pairs}"
-    train_bart.main([*flags.split(), *SHORT])
+    train_bart.main([*flags.split(), *SHORT, "--overwrite_results"])
     assert lines(folder / "test_beam_0.8") == wanted
 
 
@@ -223,6 +229,32 @@ def test_equal_sources_are_decoded_once_and_files_need_no_references(
     assert lines(trained / "test_beam_0.8") == [one, two]
 
 
+def test_what_is_decoded_otherwise_says_so_and_overwrites_nothing(
+    trained: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(trained / "export", tmp_path / "copy")
+    prefix = ("--prefixModel_name_or_path", folder)
+    decode_beside(pairs, *prefix)
+    whole = (folder / "test_beam_0.8").read_bytes()
+    decode_beside(pairs, *prefix, "--decode_batch_size", "2")
+    assert {path.name for path in folder.glob("test*_beam_*")} == {
+        "test_beam_0.8",
+        "test_beam_0.8_eval.json",
+    }
+    for number, more in enumerate((("--limit", "2"), ("--eval_beams", "1")), start=2):
+        decode_beside(pairs, *prefix, *more)
+        said = f"holds texts of other weights, data or search: these go to {folder}/test-{number}_"
+        assert said in capsys.readouterr().out
+        assert (folder / f"test-{number}_beam_0.8_eval.json").is_file()
+    assert len(lines(folder / "test-2_beam_0.8")) == 2
+    assert (folder / "test_beam_0.8").read_bytes() == whole
+    assert "was trained for" not in capsys.readouterr().out
+    translate = ("--limit", "2", "--task_mode", "translation")
+    decode_beside(pairs, *prefix, *translate, "--overwrite_results")
+    assert "copy was trained for summarization, and is decoded as tr" in capsys.readouterr().out
+    assert len(lines(folder / "test_beam_0.8")) == 2
+
+
 def test_a_fine_tuned_folder(bart_folder: Path, pairs: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(bart_folder, tmp_path / "tuned")
     more = ("--max_source_length", "24", "--bf16")
@@ -265,6 +297,12 @@ def test_mistakes_of_decoding(
     for message, flags in cases:
         with pytest.raises(UserError, match=message):
             decode(pairs, *flags)
+    sent = shutil.copytree(trained / "export", tmp_path / "sent")  # by somebody else
+    meta = json.loads((sent / "prefix.json").read_text(encoding="utf-8"))
+    meta["base_model"]["name_or_path"] = "somebody/model"
+    (sent / "prefix.json").write_text(json.dumps(meta), encoding="utf-8")
+    with pytest.raises(UserError, match=r"does not decide .* give --model_name_or_path somebody/m"):
+        decode(pairs, "--prefixModel_name_or_path", sent)
     with pytest.raises(UserError, match="holds none of"):
         decode(tmp_path, *prefix)
     weights = other_base / "model.safetensors"
