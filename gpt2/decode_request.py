@@ -116,11 +116,6 @@ class DecodeRequest(DecodeOptions):
         return TASKS[self.task_mode]
 
     @property
-    def file(self) -> Path:
-        """The file to decode."""
-        return Path(self.data_file or self.task.files[self.eval_dataset])
-
-    @property
     def data(self) -> str | Path:
         """The file to decode, or the name of a data set."""
         return self.data_file or self.task.files[self.eval_dataset]

@@ -59,14 +59,8 @@ def request_of(args: GenArguments, options: DecodeOptions) -> DecodeRequest:
     """
     from gpt2.tuning import folders
 
-    found = folders.describe(Path(args.checkpoint))
-    if found.kind == "nothing":
-        raise UserError(f"CHECKPOINT {args.checkpoint} holds neither a prefix nor a model")
-    base: str = args.checkpoint
-    part: str | None = None
-    if found.needs_base:
-        base = args.model_name_or_path or folders.base_name(found, options.cache_dir)
-        part = args.checkpoint
+    found = folders.describe_run(args.checkpoint, "CHECKPOINT")
+    base, part = folders.models(found, args.model_name_or_path, options.cache_dir)
     return DecodeRequest(
         **vars(options),
         task_mode=args.mode,

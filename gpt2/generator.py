@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpt2.data import Format
-from gpt2.decode_request import DecodeRequest, Search
+from gpt2.decode_request import DecodeRequest
 from gpt2.decoding import decode, decode_samples, no_prefix
 from gpt2.readers import Record
 from gpt2.tuning import folders
-from harness.decode import Identity, decode_resumably
+from harness.decode import Identity
 from harness.models import load_causal_lm, tokenizer_for
 from harness.precision import resolve_for_decoding
 from prefix_tuning import checkpoint
@@ -93,72 +92,45 @@ class TextGenerator:
             self.trained_task.get("source_prefix"),
         )
 
-    def identity(self, request: DecodeRequest, records: Sequence[Record]) -> Identity:
-        """What makes the texts.
+    def prompts(self, request: DecodeRequest, records: Sequence[Record]) -> list[list[int]]:
+        """The token ids that decoding starts from.
 
         Raises:
             UserError: a record does not fit into the model's positions, naming its line.
         """
-        search = request.how()
-        prompts = self._prompts(request, records)
-        self._check_lengths(records, prompts, search)
+        prompts = self.format(request).encode_records(records)
+        limit, n_new = room(self.model.config), request.how().max_new_tokens
+        for record, prompt in zip(records, prompts, strict=True):
+            if limit is not None and self.n_slot + len(prompt) + n_new > limit:
+                raise UserError(
+                    f"{record.where}: prefix, {len(prompt)} prompt tokens and {n_new} new ones "
+                    f"exceed the model's {limit} positions; shorten the text or lower --length"
+                )
+        return prompts
+
+    def identity(
+        self, request: DecodeRequest, records: Sequence[Record], prompts: Sequence[list[int]]
+    ) -> Identity:
+        """What makes the texts of these records."""
         return Identity(
             request.folder,
             prompts,
-            vars(search),
+            vars(request.how()),
             str(self.model.dtype),
-            {"data_file": str(request.file), "model": request.model_name_or_path},
+            {"data_file": str(Path(request.data)), "model": request.model_name_or_path},
             [record.targets for record in records],
         )
 
-    def _prompts(self, request: DecodeRequest, records: Sequence[Record]) -> list[list[int]]:
-        return self.format(request).encode_records(records)
-
-    def generate(
-        self, request: DecodeRequest, records: Sequence[Record], unfinished: Path
-    ) -> list[str]:
-        """One text for every record, or as many as are to be drawn.
+    def texts(
+        self, request: DecodeRequest, prompts: Sequence[list[int]], skip: Sequence[int] = ()
+    ) -> Iterator[tuple[int, str]]:
+        """Index and text of every prompt, not in order; of every sample where some are drawn.
 
         Args:
-            unfinished: the file that grows with every text, so that a stopped decode goes on.
-
-        Raises:
-            UserError: a record does not fit into the model's positions, naming its line.
+            skip: indices to leave out.
         """
-        search, identity = request.how(), self.identity(request, records)
-        n_text = len(records) * max(1, search.n_sample)
-        prompts = self._prompts(request, records)
-        run = partial(self._texts, prompts, search, request.batch_size)
-        return decode_resumably(unfinished, identity.settings(), n_text, run)
-
-    def write(self, request: DecodeRequest, records: Sequence[Record]) -> list[str]:
-        """:meth:`generate` without a file."""
-        search, prompts = request.how(), self._prompts(request, records)
-        self._check_lengths(records, prompts, search)
-        texts = dict(self._texts(prompts, search, request.batch_size, ()))
-        return [texts[i] for i in range(len(texts))]
-
-    def _texts(
-        self,
-        prompts: Sequence[list[int]],
-        search: Search,
-        batch_size: int,
-        skip: Sequence[int],
-    ) -> Iterator[tuple[int, str]]:
+        search = request.how()
         what = (self.model, self.tokenizer, self.prefix, prompts, search)
         if search.n_sample:
             return decode_samples(*what, skip)
-        return decode(*what, batch_size, skip)
-
-    def _check_lengths(
-        self, records: Sequence[Record], prompts: Sequence[list[int]], search: Search
-    ) -> None:
-        limit = room(self.model.config)
-        for record, prompt in zip(records, prompts, strict=True):
-            need = self.n_slot + len(prompt) + search.max_new_tokens
-            if limit is not None and need > limit:
-                raise UserError(
-                    f"{record.where}: prefix, {len(prompt)} prompt tokens and "
-                    f"{search.max_new_tokens} new ones exceed the model's {limit} positions; "
-                    "shorten the text or lower --length"
-                )
+        return decode(*what, request.batch_size, skip)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from gpt2.readers import Record
 from gpt2.records import group_by_source, one_line
 from gpt2.tasks import Task, read_records
 from harness import flags
-from harness.decode import claim, publish
+from harness.decode import claim, decode_resumably, publish
 from prefix_tuning.errors import run_command
 from prefix_tuning.files import write_text
 
@@ -56,14 +57,18 @@ def decode(request: DecodeRequest, generator: TextGenerator | None = None) -> No
     search = request.how()
     stem = Path(request.gen_dir) / f"{request.folder.name}_{request.eval_dataset}"
     stem.parent.mkdir(parents=True, exist_ok=True)
-    owner = generator.identity(request, records).owner()
+    prompts = generator.prompts(request, records)
+    identity = generator.identity(request, records, prompts)
+    owner = identity.owner()
     stem = claim(stem, search.name, owner, request.overwrite_results)
     unfinished = stem.with_name(f"{stem.name}_{search.name}.partial")
-    texts = generator.generate(request, records, unfinished)
+    n_text = len(records) * max(1, search.n_sample)
+    run = partial(generator.texts, request, prompts)
+    texts = decode_resumably(unfinished, identity.settings(), n_text, run)
     text_format = generator.format(request)
-    prompts = [text_format.prompt_of(record) for record in records]
+    starts = [text_format.prompt_of(record) for record in records]
     publish(stem.with_name(f"{stem.name}_{search.name}"), owner)
-    output = write_results(stem, search.name, request.task, records, prompts, texts)
+    output = write_results(stem, search.name, request.task, records, starts, texts)
     unfinished.unlink()
     print(f"{len(texts)} texts in {output}")
     show_some(records, texts, search.n_sample)

@@ -65,15 +65,11 @@ def write(args: WriteArguments, options: DecodeOptions) -> None:
     from gpt2.generator import TextGenerator
     from gpt2.tuning import folders
 
-    found = folders.describe(Path(args.run))
-    if found.kind == "nothing":
-        raise UserError(f"RUN {args.run} holds neither a prefix nor a model")
+    found = folders.describe_run(args.run, "RUN")
     mode = found.task.get("task_mode", "data2text")
     if mode not in TASKS:
         raise UserError(f"RUN {args.run}: trained for {mode}; only {', '.join(TASKS)} so far")
-    base, part = args.run, None
-    if found.needs_base:
-        base, part = args.model_name_or_path or folders.base_name(found), args.run
+    base, part = folders.models(found, args.model_name_or_path, options.cache_dir)
     asked = {**vars(options), "data_file": options.data_file or args.run}
     request = DecodeRequest(
         **asked, task_mode=mode, model_name_or_path=base, prefixModel_name_or_path=part
@@ -92,9 +88,10 @@ def _show(generator: TextGenerator, request: DecodeRequest, prompts: list[tuple[
         Record(text, (), where, chat=(("user", text),) if is_chat else ())
         for text, where in prompts
     ]
-    texts = generator.write(request, records)
+    texts = dict(generator.texts(request, generator.prompts(request, records)))
     per_record = max(1, request.how().n_sample)
     for i, (prompt, _) in enumerate(prompts):
         if len(prompts) > 1:
             print(f"{prompt}\n  ", end="")
-        print("\n  ".join(texts[i * per_record : (i + 1) * per_record]), flush=True)
+        numbers = range(i * per_record, (i + 1) * per_record)
+        print("\n  ".join(texts[number] for number in numbers), flush=True)

@@ -27,17 +27,41 @@ def describe(folder: Path) -> Trained:
     return trained.describe(folder, _of_manifest, _original_adapters)
 
 
-def base_name(found: Trained, cache_dir: str | None = None) -> str:
-    """The base model of a part: beside it, recorded, or guessed as the original guesses it.
+def describe_run(folder: str, called: str) -> Trained:
+    """:func:`describe` a folder that texts are to be written with.
+
+    Args:
+        called: what the command line calls it, for the message.
+
+    Raises:
+        UserError: it holds nothing that writes texts, or as :func:`describe`.
+    """
+    found = describe(Path(folder))
+    if found.kind == "nothing":
+        raise UserError(f"{called} {folder} holds neither a prefix nor a model")
+    return found
+
+
+def models(found: Trained, base: str | None, cache_dir: str | None) -> tuple[str, str | None]:
+    """The model to load, and the folder of the part that belongs into it, if it is one.
+
+    Args:
+        base: the base model of a part, where that is given. Otherwise it is the one beside the
+            part, the recorded one, or the one that the original would guess.
 
     Raises:
         UserError: it would have to be fetched. What is fetched is the user's decision, not that of
             a folder that may come from somebody else.
     """
-    if (found.folder / MODEL_FOLDER / "config.json").is_file():
-        return str(found.folder / MODEL_FOLDER)
-    guess = "gpt2-large" if "large" in found.folder.name else "gpt2-medium"
-    return at_hand(found.base_model or guess, found.folder, cache_dir)
+    if not found.needs_base:
+        return str(found.folder), None
+    beside = found.folder / MODEL_FOLDER
+    if base is None and (beside / "config.json").is_file():
+        base = str(beside)
+    if base is None:
+        guess = "gpt2-large" if "large" in found.folder.name else "gpt2-medium"
+        base = at_hand(found.base_model or guess, found.folder, cache_dir)
+    return base, str(found.folder)
 
 
 def load_into(model: PreTrainedModel, found: Trained) -> PreTrainedModel:

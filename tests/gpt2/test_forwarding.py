@@ -11,7 +11,7 @@ import torch
 from conftest import tiny_model
 from transformers import PreTrainedTokenizerFast
 
-from gpt2 import decoding, generator
+from gpt2 import decoding
 from gpt2.decode_request import DecodeRequest, Search
 from gpt2.decoding import decode_batch, decode_samples, newline_ids, no_prefix
 from gpt2.generator import TextGenerator
@@ -143,15 +143,8 @@ def test_every_flag_of_the_search_reaches_it(name: str) -> None:
 
 
 def test_a_decode_is_identified_by_all_that_decides_its_texts(
-    tiny_folder: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    seen: list[Any] = []
-
-    def keep(path: Path, settings: Any, n_text: int, run: Any) -> list[str]:
-        seen.append(settings)
-        return []
-
-    monkeypatch.setattr(generator, "decode_resumably", keep)
     model = enable_prefix(tiny_model("gpt2"))
     records = [Record("a b", (), "line 1"), Record("c", (), "line 2")]
     plain = {"model_name_or_path": str(tiny_folder), "data_file": "d", "length": 8}
@@ -161,8 +154,7 @@ def test_a_decode_is_identified_by_all_that_decides_its_texts(
     ) -> Any:
         request = DecodeRequest(**{**plain, **flags})
         writer = TextGenerator(model, tokenizer, no_prefix(model), 0, task or {})
-        writer.generate(request, records, Path("x.partial"))
-        return seen[-1]
+        return writer.identity(request, records, writer.prompts(request, records)).settings()
 
     first = identity()
     assert identity() == first
