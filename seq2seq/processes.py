@@ -27,6 +27,11 @@ def check_started(devices: int, environment: Mapping[str, str] = os.environ) -> 
         )
 
 
+def is_lost_process(error: Exception) -> bool:
+    """Whether an error of this process says that another one is gone."""
+    return isinstance(error, distributed.DistError) or "gloo" in str(error)
+
+
 class Processes:
     """The processes that train together; mostly there is one."""
 

@@ -38,7 +38,7 @@ from seq2seq.callbacks import (
 from seq2seq.data import read_split
 from seq2seq.lightning_base import BaseTransformer, PrefixTransformer
 from seq2seq.modules import MODULES
-from seq2seq.processes import check_started
+from seq2seq.processes import check_started, is_lost_process
 from seq2seq.utils import git_info
 
 
@@ -130,6 +130,10 @@ def _fit(trainer: pl.Trainer, model: BaseTransformer, resume_from: Path | None) 
         number = model.together.signal or model.together.stop.signal
         raise (Terminated if number == signal.SIGTERM else KeyboardInterrupt) from stop
     except (RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        if trainer.world_size > 1 and is_lost_process(error):
+            raise UserError(
+                "another process of this run has ended; start the same command again to continue"
+            ) from error
         if resume_from is None or model.has_begun or isinstance(error, UserError):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

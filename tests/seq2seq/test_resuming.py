@@ -219,27 +219,56 @@ def test_kill_9_with_workers_and_settings_that_changed(
     assert results(tmp_path / "m") == results(whole)
 
 
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from prefix_tuning.errors import run_command
+from seq2seq import finetune
+from seq2seq.callbacks import OurModelCheckPoint
+save = OurModelCheckPoint._save_to_resume
+def kill(self, trainer, *args):
+    save(self, trainer, *args)
+    trainer.strategy.barrier()
+    if trainer.global_rank == 1 and not os.path.exists({mark!r}):
+        open({mark!r}, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+OurModelCheckPoint._save_to_resume = kill
+run_command(finetune.main)
+"""
+
+
 def test_two_processes_train_as_one_with_their_batches(
     bart_folder: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    """Targets cut to one length, no dropout: the mean of two means is that of all."""
-    more = ("--dropout", "0", "--attention_dropout", "0", "--prefix_dropout", "0")
-    more += ("--max_target_length", "6", "--max_steps", "2", "--n_val", "5")
+    """17 examples: the last batch of an epoch is one example, which the first process has.
+
+    One process is killed behind its first checkpoint; the same command goes on.
+    """
+    more = ("--dropout", "0", "--attention_dropout", "0", "--prefix_dropout", "0", "--n_train")
+    more += ("17", "--max_target_length", "60", "--logging_steps", "1", "--n_val", "5")
     two = command(bart_folder, pairs, tmp_path / "two", *more, "--devices", "2")
-    process = subprocess.run(
-        [sys.executable, "finetune.py", *two, "--strategy", "ddp"],
-        cwd=ROOT / "seq2seq",  # without installation, from inside the folder
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED.format(root=str(ROOT), mark=str(tmp_path / "mark")))
+    for n_start in (1, 2):
+        process = subprocess.run(
+            [sys.executable, str(script), *two, "--strategy", "ddp"],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (process.returncode == 0) == (n_start == 2), process.stderr
+    assert "going on from" in process.stdout
     one = command(bart_folder, pairs, tmp_path / "one", *more)
     one[one.index("--train_batch_size") + 1] = "8"
     finetune.main(one)
-    found, wanted = (load_file(tmp_path / n / "model.safetensors") for n in ("two", "one"))
-    for name, value in wanted.items():
-        assert torch.allclose(found[name], value, atol=1e-5, rtol=0), name
-    scores = [results(tmp_path / n)["metrics"][-1]["val_avg_rouge1"] for n in ("two", "one")]
-    assert scores[0] == pytest.approx(scores[1])
+    found, wanted = (results(tmp_path / name) for name in ("two", "one"))
+    assert len(wanted["history"]) == 8
+    for log, other in zip(found["history"], wanted["history"], strict=True):
+        assert log == pytest.approx(other, rel=1e-5)
+    for name, value in wanted["weights"].items():
+        ours = torch.tensor(found["weights"][name])
+        assert torch.allclose(ours, torch.tensor(value), atol=1e-5, rtol=0), name
+    for score in ("val_avg_rouge1", "val_avg_loss", "val_avg_gen_len"):
+        values = [result["metrics"][-1][score] for result in (found, wanted)]
+        assert values[0] == pytest.approx(values[1])
