@@ -1,4 +1,4 @@
-"""What all modules share: model, optimiser, schedule, data loaders, checkpoints.
+"""What all modules share: model, data loaders, checkpoints.
 
 Two things about Lightning that matter here. It leaves a model in the mode it comes in, and
 transformers' models come in eval mode: :meth:`BaseTransformer.on_train_start` switches the whole
@@ -9,7 +9,7 @@ what was trained on, and every batch starts from a random state of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
-from transformers import (
-    Adafactor,
-    PreTrainedModel,
-    get_cosine_schedule_with_warmup,
-    get_cosine_with_hard_restarts_schedule_with_warmup,
-    get_linear_schedule_with_warmup,
-    get_polynomial_decay_schedule_with_warmup,
-)
+from transformers import PreTrainedModel
 
 from prefix_tuning import checkpoint, fingerprint
 from prefix_tuning.attention import KeyValues, enable_prefix
@@ -34,6 +26,7 @@ from seq2seq import arguments, loading, run_folder
 from seq2seq.arguments import Arguments
 from seq2seq.data import Seq2SeqDataset
 from seq2seq.files import Record
+from seq2seq.optimization import make_optimizer, make_schedule
 from seq2seq.prefixTuning import PrefixTuning
 from seq2seq.processes import Processes
 from seq2seq.samplers import (
@@ -43,13 +36,6 @@ from seq2seq.samplers import (
     TokenBatchSampler,
 )
 from seq2seq.utils import assert_all_frozen
-
-SCHEDULES: dict[str, Callable[..., LRScheduler]] = {
-    "linear": get_linear_schedule_with_warmup,
-    "cosine": get_cosine_schedule_with_warmup,
-    "cosine_w_restarts": get_cosine_with_hard_restarts_schedule_with_warmup,
-    "polynomial": get_polynomial_decay_schedule_with_warmup,
-}
 
 
 class BaseTransformer(pl.LightningModule):
@@ -155,32 +141,9 @@ class BaseTransformer(pl.LightningModule):
         return n_batch / args.gradient_accumulation_steps * args.num_train_epochs
 
     def configure_optimizers(self) -> Any:
-        args = self.args
-        groups: list[dict[str, Any]] = [
-            {"params": [], "weight_decay": args.weight_decay},
-            {"params": [], "weight_decay": 0.0},
-        ]
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                # The original's names, of which BART's own layer norms have neither.
-                spared = "bias" in name or "LayerNorm.weight" in name
-                groups[spared]["params"].append(parameter)
-        groups = [group for group in groups if group["params"]]
-        optimizer: torch.optim.Optimizer
-        if args.adafactor:
-            optimizer = Adafactor(
-                groups, lr=args.learning_rate, scale_parameter=False, relative_step=False
-            )
-        else:
-            fused = True if self.device.type == "cuda" else None  # None: as torch chooses
-            optimizer = torch.optim.AdamW(
-                groups, lr=args.learning_rate, eps=args.adam_epsilon, fused=fused
-            )
-        schedule = SCHEDULES[args.lr_scheduler](
-            optimizer,
-            num_warmup_steps=args.warmup_steps,
-            num_training_steps=self.total_steps(),
-        )
+        trained = ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
+        optimizer = make_optimizer(self.args, trained)
+        schedule = make_schedule(self.args, optimizer, self.total_steps())
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     # Data.

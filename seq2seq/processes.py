@@ -58,9 +58,8 @@ class Processes:
         told = torch.stack([n_token.float(), bad, n_token.new_tensor(asked, dtype=torch.float32)])
         every = [torch.empty_like(told) for _ in range(distributed.get_world_size())]
         distributed.all_gather(every, told)
-        counts, diverged, signals = torch.stack(every).unbind(
-            1
-        )  # [processes, 3] -> 3 x [processes]
+        table = torch.stack(every)  # [processes, 3]
+        counts, diverged, signals = table.unbind(1)
         self.signal, self.has_diverged = int(signals.max()), bool(diverged.any())
         return n_token / counts.sum()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -93,6 +94,11 @@ class TextData(TaskData[TextRow, Examples[TextRow]]):
             )
         fixed = self.max_seq_length if data_args.pad_to_max_length else None
         self.data_collator = Collator(tokenizer, fixed, self.multiple_of)
+        self.set_labels()
+
+    @abstractmethod
+    def set_labels(self) -> None:
+        """Set ``label_list``, ``num_labels`` and what else follows from the data set's name."""
 
     def load(self) -> Self:
         super().load()

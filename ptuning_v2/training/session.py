@@ -91,9 +91,8 @@ def train(args: Arguments) -> Session:
         session = load(args)
         folder.check_base(session.trainer.meta["base_model"])
         check_batches(args.training_args, len(session.trainer.train_dataset))  # type: ignore[arg-type]
-        if (
-            state.kind == "new" and is_first()
-        ):  # only now: what was there stays if the data cannot be read
+        # Only now: what was there stays if the data cannot be read.
+        if state.kind == "new" and is_first():
             folder.create()
         if state.checkpoint:
             print(f"going on from {state.checkpoint}", flush=True)

@@ -7,11 +7,8 @@ from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase, TrainingArguments
-
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import numbered_lines, write_lines
-from ptuning_v2.arguments import DataTrainingArguments
 from ptuning_v2.tasks.base import Outputs, locate, read_hub
 from ptuning_v2.tasks.text import TextData, TextRow
 
@@ -164,13 +161,7 @@ def read_glue_hub(name: str, split: str) -> list[TextRow]:
 class GlueDataset(TextData):
     """A task of GLUE, with its metric and its submission file."""
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        data_args: DataTrainingArguments,
-        training_args: TrainingArguments,
-    ) -> None:
-        super().__init__(tokenizer, data_args, training_args)
+    def set_labels(self) -> None:
         self.task = GLUE_TASKS[self.name]
         labels = self.task.names or self.task.labels
         self.label_list = list(labels) if labels else None

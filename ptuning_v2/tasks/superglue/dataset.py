@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import EvalPrediction
 
 from evaluation import qa
 from prefix_tuning.files import write_lines
-from ptuning_v2.arguments import DataTrainingArguments
 from ptuning_v2.tasks.base import Outputs, defined, first_output, locate
 from ptuning_v2.tasks.superglue.records import (
     FOLDERS,
@@ -36,13 +34,7 @@ SUBMITTED: dict[str, tuple[Any, ...]] = {
 class SuperGlueDataset(TextData):
     """A task of SuperGLUE, with its metrics and its submission file."""
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        data_args: DataTrainingArguments,
-        training_args: TrainingArguments,
-    ) -> None:
-        super().__init__(tokenizer, data_args, training_args)
+    def set_labels(self) -> None:
         name = self.name
         self.label_list = list(LABELS[name]) if name in LABELS else None
         # COPA's head gives each choice one score.
