@@ -70,3 +70,16 @@ def test_a_finished_run_decodes_the_same_summaries(system: str) -> None:
     finetune.main(command("finished"))
     texts = Path("finished/checkpoint-curr_best/test_beam_0.8").read_bytes()
     assert texts == Path("decoded.txt").read_bytes()
+
+
+@pytest.mark.parametrize("system", ["ptuning_v2"], indirect=True)
+def test_a_finished_run_predicts_and_scores_the_same(system: str) -> None:
+    predictions, scores = Path("finished/SST-2.tsv"), Path("finished/eval_results.json")
+    texts, wanted = predictions.read_bytes(), json.loads(scores.read_text(encoding="utf-8"))
+    predictions.unlink()
+    scores.unlink()
+    ptuning_run.main(command("finished"))
+    assert predictions.read_bytes() == texts
+    found = json.loads(scores.read_text(encoding="utf-8"))
+    for name in ("eval_accuracy", "eval_loss"):  # the predictions are all one class
+        assert found[name] == pytest.approx(wanted[name], rel=1e-6)

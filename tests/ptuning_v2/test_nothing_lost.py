@@ -99,6 +99,21 @@ def test_stopped_damaged_and_gone_on_is_uninterrupted(
     assert not (tmp_path / "m" / "least-loss").exists()
 
 
+def test_the_same_bits_twice_with_any_number_of_workers(command: Any, tmp_path: Path) -> None:
+    def bits(name: str, *more: str) -> Any:
+        run.main(command(name, "--num_train_epochs", "2", "--logging_steps", "1", *more))
+        state = json.loads((tmp_path / name / "trainer_state.json").read_text())
+        losses = [log["loss"] for log in state["log_history"] if "loss" in log]
+        weights = (tmp_path / name / "export" / "prefix.safetensors").read_bytes()
+        return losses, weights
+
+    one = bits("one")
+    assert bits("two") == one
+    assert bits("workers", "--dataloader_num_workers", "2") == one
+    other_seed, _ = bits("other", "--seed", "3")
+    assert other_seed != one[0]
+
+
 def test_nothing_is_left_to_go_on_from(command: Any, tmp_path: Path) -> None:
     stopped(command("m", "--save_total_limit", "1"), 5)
     (tmp_path / "m" / "checkpoint-4" / "optimizer.pt").unlink()
