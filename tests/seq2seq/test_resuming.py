@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -219,22 +220,22 @@ def test_kill_9_with_workers_and_settings_that_changed(
     assert results(tmp_path / "m") == results(whole)
 
 
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, {root!r})
-from prefix_tuning.errors import run_command
-from seq2seq import finetune
-from seq2seq.callbacks import OurModelCheckPoint
-save = OurModelCheckPoint._save_to_resume
-def kill(self, trainer, *args):
-    save(self, trainer, *args)
-    trainer.strategy.barrier()
-    if trainer.global_rank == 1 and not os.path.exists({mark!r}):
-        open({mark!r}, "w").close()
-        os.kill(os.getpid(), signal.SIGKILL)
-OurModelCheckPoint._save_to_resume = kill
-run_command(finetune.main)
-"""
+def one_of_two(rank: int, port: int, arguments: list[str]) -> None:
+    """A process of a run whose second one is killed behind the first checkpoint."""
+    os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    original = OurModelCheckPoint._save_to_resume
+
+    def kill(self: Any, trainer: Any, *args: Any) -> None:
+        original(self, trainer, *args)
+        trainer.strategy.barrier()
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    OurModelCheckPoint._save_to_resume = kill
+    try:
+        finetune.main(arguments)
+    except UserError as error:
+        os._exit(7 if "another process of this run has ended" in str(error) else 1)
 
 
 def test_two_processes_train_as_one_with_their_batches(
@@ -247,18 +248,26 @@ def test_two_processes_train_as_one_with_their_batches(
     more = ("--dropout", "0", "--attention_dropout", "0", "--prefix_dropout", "0", "--n_train")
     more += ("17", "--max_target_length", "60", "--logging_steps", "1", "--n_val", "5")
     two = command(bart_folder, pairs, tmp_path / "two", *more, "--devices", "2")
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED.format(root=str(ROOT), mark=str(tmp_path / "mark")))
-    for n_start in (1, 2):
-        process = subprocess.run(
-            [sys.executable, str(script), *two, "--strategy", "ddp"],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (process.returncode == 0) == (n_start == 2), process.stderr
-    assert "going on from" in process.stdout
+    two += ["--strategy", "ddp"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    started = [fork.Process(target=one_of_two, args=(rank, port, two)) for rank in (0, 1)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [7, -signal.SIGKILL]
+    again = subprocess.run(
+        [sys.executable, "finetune.py", *two],
+        cwd=ROOT / "seq2seq",  # without installation, from inside the folder
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 0, again.stderr
+    assert "going on from" in again.stdout
     one = command(bart_folder, pairs, tmp_path / "one", *more)
     one[one.index("--train_batch_size") + 1] = "8"
     finetune.main(one)
