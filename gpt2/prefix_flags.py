@@ -52,180 +52,177 @@ class PrefixFlags:
         if self.objective_mode not in range(5):
             raise UserError(f"--objective_mode {self.objective_mode}: use 0, 1, 2, 3 or 4")
 
+    @property
+    def variant(self) -> str:
+        """The variant that the flags name, or that the original's flags amount to."""
+        if self.parametrization is not None:
+            return self.parametrization
+        if self.prefix_mode == "embedding":
+            return "embedding"
+        if self.format_mode == "infix":
+            return "infix"
+        return "flat" if self.init_shallow == "yes" else "mlp"
 
-def parametrization(args: PrefixFlags) -> str:
-    """The variant that the flags name, or that the original's flags amount to."""
-    if args.parametrization is not None:
-        return args.parametrization
-    if args.prefix_mode == "embedding":
-        return "embedding"
-    if args.format_mode == "infix":
-        return "infix"
-    return "flat" if args.init_shallow == "yes" else "mlp"
+    @property
+    def reads_source(self) -> bool:
+        """Whether the prefix stands between source and target, which batches then keep apart."""
+        from prefix_tuning.parametrizations import PARAMETRIZATIONS
 
+        return PARAMETRIZATIONS[self.variant].reads_source
 
-def reads_source(args: PrefixFlags) -> bool:
-    """Whether the prefix stands between source and target, which batches then keep apart."""
-    from prefix_tuning.parametrizations import PARAMETRIZATIONS
+    @property
+    def can_start(self) -> bool:
+        """Whether the prefix can start from chosen keys and values; others start random."""
+        from prefix_tuning.parametrizations import PARAMETRIZATIONS
 
-    return PARAMETRIZATIONS[parametrization(args)].reads_source
+        return PARAMETRIZATIONS[self.variant].can_start
 
+    @property
+    def starts_from(self) -> str:
+        """What the prefix starts from, one of :data:`INITS`."""
+        from_word = self.init_shallow == "yes" and self.init_shallow_word != "no"
+        return self.init or ("text" if from_word else "random")
 
-def can_start(args: PrefixFlags) -> bool:
-    """Whether the prefix can start from chosen keys and values; others start random."""
-    from prefix_tuning.parametrizations import PARAMETRIZATIONS
+    def check(self) -> None:
+        """Refuse what is impossible, before anything is loaded.
 
-    return PARAMETRIZATIONS[parametrization(args)].can_start
+        Raises:
+            UserError: naming the flags.
+        """
+        from prefix_tuning.choice import parse_options
+        from prefix_tuning.parametrizations import PARAMETRIZATIONS
 
+        if self.optim_prefix != "yes":
+            raise UserError("--optim_prefix no leaves this --tuning_mode without a prefix: use yes")
+        one_of(("activation", "embedding"), prefix_mode=self.prefix_mode)
+        one_of(("cat", "peek", "nopeek", "infix"), format_mode=self.format_mode)
+        one_of(("MLP", "Emb"), parametrize_emb=self.parametrize_emb)
+        one_of(PARAMETRIZATIONS, parametrization=self.parametrization)
+        parse_options(self.variant, self.prefix_options)
+        one_of(INITS, init=self.init)
+        if self.format_mode == "nopeek":
+            raise UserError("--format_mode nopeek: the model would never see the source; use cat")
+        self._check_variant()
+        self._check_init()
 
-def init(args: PrefixFlags) -> str:
-    """What the prefix starts from, one of :data:`INITS`."""
-    from_word = args.init_shallow == "yes" and args.init_shallow_word != "no"
-    return args.init or ("text" if from_word else "random")
+    def _check_variant(self) -> None:
+        flags = {
+            "--prefix_mode embedding": self.prefix_mode == "embedding",
+            "--format_mode infix": self.format_mode == "infix",
+            "--init_shallow yes": self.init_shallow == "yes",
+            "--deep yes": self.deep == "yes" and self.format_mode != "infix",
+        }
+        given = [flag for flag, is_given in flags.items() if is_given]
+        if len(given) > 1:
+            raise UserError(f"{given[0]} and {given[1]} exclude each other: they are two variants")
+        if self.parametrization is not None and given:
+            raise UserError(f"--parametrization {self.parametrization} and {given[0]}: give one")
 
+    def _check_init(self) -> None:
+        start, variant = self.starts_from, self.variant
+        if self.init is not None and self.init_shallow_word != "no":
+            raise UserError(
+                f"--init {self.init} and --init_shallow_word exclude each other: give one"
+            )
+        if self.init_shallow_word != "no" and self.init_shallow != "yes":
+            raise UserError("--init_shallow_word: only with --init_shallow yes; use --init text")
+        if start != "random" and not self.can_start:
+            raise UserError(
+                f"--init {start}: a prefix of the variant {variant} can only start random"
+            )
+        texts = [name for name in ("init_text", "init_file") if getattr(self, name) is not None]
+        if texts and self.init != "text":
+            raise UserError(f"--{texts[0]}: only with --init text")
+        if self.init == "text" and len(texts) != 1:
+            raise UserError("--init text: give either --init_text or --init_file")
+        if self.init_file is not None and not Path(self.init_file).is_file():
+            raise UserError(f"--init_file {self.init_file}: there is no such file")
+        if self.init_shallow_word != "no" and self.prefix_dropout:
+            raise UserError(
+                f"--prefix_dropout {self.prefix_dropout}: the original has none in a prefix "
+                "started from --init_shallow_word; with --init text there can be"
+            )
+        if self.preseqlen < 1 and start != "text":
+            raise UserError(f"--preseqlen {self.preseqlen}: a prefix needs at least one slot")
 
-def check(args: PrefixFlags) -> None:
-    """Refuse what is impossible, before anything is loaded.
+    def word_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """The tokens whose keys and values the prefix starts from; none with other starts.
 
-    Raises:
-        UserError: naming the flags.
-    """
-    from prefix_tuning.choice import parse_options
-    from prefix_tuning.parametrizations import PARAMETRIZATIONS
+        As in the original, a space stands in front and no special token.
 
-    if args.optim_prefix != "yes":
-        raise UserError("--optim_prefix no leaves this --tuning_mode without a prefix: use yes")
-    one_of(("activation", "embedding"), prefix_mode=args.prefix_mode)
-    one_of(("cat", "peek", "nopeek", "infix"), format_mode=args.format_mode)
-    one_of(("MLP", "Emb"), parametrize_emb=args.parametrize_emb)
-    one_of(PARAMETRIZATIONS, parametrization=args.parametrization)
-    parse_options(parametrization(args), args.prefix_options)
-    one_of(INITS, init=args.init)
-    if args.format_mode == "nopeek":
-        raise UserError("--format_mode nopeek: the model would never see the source; use cat")
-    _check_variant(args)
-    _check_init(args)
+        Raises:
+            UserError: the text is empty.
+        """
+        if self.starts_from != "text":
+            return []
+        text, given = self.init_text, "--init_text"
+        if self.init_file is not None:
+            given = f"--init_file {self.init_file}"
+            try:
+                text = Path(self.init_file).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"{given} cannot be read as UTF-8 text ({error})") from error
+        elif self.init is None:
+            text, given = self.init_shallow_word, "--init_shallow_word"
+        if not text or not text.strip():
+            raise UserError(f"{given}: the text to start from is empty")
+        return tokenizer(f" {text.strip()}", add_special_tokens=False).input_ids
 
+    def slots(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        """The prefix length ``P``.
 
-def _check_variant(args: PrefixFlags) -> None:
-    flags = {
-        "--prefix_mode embedding": args.prefix_mode == "embedding",
-        "--format_mode infix": args.format_mode == "infix",
-        "--init_shallow yes": args.init_shallow == "yes",
-        "--deep yes": args.deep == "yes" and args.format_mode != "infix",
-    }
-    given = [flag for flag, is_given in flags.items() if is_given]
-    if len(given) > 1:
-        raise UserError(f"{given[0]} and {given[1]} exclude each other: they are two variants")
-    if args.parametrization is not None and given:
-        raise UserError(f"--parametrization {args.parametrization} and {given[0]}: give one")
+        ``--preseqlen`` if given; otherwise as many slots as the text has tokens. The number of
+        tokens of ``--init_shallow_word`` always replaces ``--preseqlen``, as in the original.
+        """
+        words = self.word_ids(tokenizer)
+        if words and (self.init is None or not self.preseqlen):
+            return len(words)
+        return self.preseqlen
 
+    def make_prefix(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> PrefixTuning:
+        """Make the prefix that the flags describe, with random parameters."""
+        from gpt2.train_control import PrefixTuning
+        from prefix_tuning.choice import parse_options
 
-def _check_init(args: PrefixFlags) -> None:
-    start, variant = init(args), parametrization(args)
-    if args.init is not None and args.init_shallow_word != "no":
-        raise UserError(f"--init {args.init} and --init_shallow_word exclude each other: give one")
-    if args.init_shallow_word != "no" and args.init_shallow != "yes":
-        raise UserError("--init_shallow_word: only with --init_shallow yes; use --init text")
-    if start != "random" and not can_start(args):
-        raise UserError(f"--init {start}: a prefix of the variant {variant} can only start random")
-    texts = [name for name in ("init_text", "init_file") if getattr(args, name) is not None]
-    if texts and args.init != "text":
-        raise UserError(f"--{texts[0]}: only with --init text")
-    if args.init == "text" and len(texts) != 1:
-        raise UserError("--init text: give either --init_text or --init_file")
-    if args.init_file is not None and not Path(args.init_file).is_file():
-        raise UserError(f"--init_file {args.init_file}: there is no such file")
-    if args.init_shallow_word != "no" and args.prefix_dropout:
-        raise UserError(
-            f"--prefix_dropout {args.prefix_dropout}: the original has none in a prefix started "
-            "from --init_shallow_word; with --init text there can be"
+        name = self.variant
+        return PrefixTuning(
+            model.config,
+            preseqlen=self.slots(tokenizer),
+            deep_param=self.deep == "yes",
+            mid_dim=self.mid_dim,
+            prefix_dropout=self.prefix_dropout,
+            objective_mode=self.objective_mode,
+            end_id=tokenizer.eos_token_id,
+            parametrization=name,
+            parametrize_emb=self.parametrize_emb,
+            prefix_options=parse_options(name, self.prefix_options),
         )
-    if args.preseqlen < 1 and start != "text":
-        raise UserError(f"--preseqlen {args.preseqlen}: a prefix needs at least one slot")
 
+    def initialise(
+        self,
+        prefix: PrefixTuning,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        """Bring a new prefix to where the flags let it start.
 
-def word_ids(args: PrefixFlags, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens whose keys and values the prefix starts from; none with other starts.
+        Args:
+            model: after ``enable_prefix``, on the prefix's device.
+        """
+        import torch
 
-    As in the original, a space stands in front and no special token.
+        from prefix_tuning.initialization import activations, resize
 
-    Raises:
-        UserError: the text is empty.
-    """
-    if init(args) != "text":
-        return []
-    text, given = args.init_text, "--init_text"
-    if args.init_file is not None:
-        given = f"--init_file {args.init_file}"
-        try:
-            text = Path(args.init_file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{given} cannot be read as UTF-8 text ({error})") from error
-    elif args.init is None:
-        text, given = args.init_shallow_word, "--init_shallow_word"
-    if not text or not text.strip():
-        raise UserError(f"{given}: the text to start from is empty")
-    return tokenizer(f" {text.strip()}", add_special_tokens=False).input_ids
-
-
-def slot_count(args: PrefixFlags, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The prefix length ``P``.
-
-    ``--preseqlen`` if given; otherwise as many slots as the text has tokens. The number of tokens
-    of ``--init_shallow_word`` always replaces ``--preseqlen``, as in the original.
-    """
-    words = word_ids(args, tokenizer)
-    if words and (args.init is None or not args.preseqlen):
-        return len(words)
-    return args.preseqlen
-
-
-def build(
-    args: PrefixFlags, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> PrefixTuning:
-    """Make the prefix that the flags describe, with random parameters."""
-    from gpt2.train_control import PrefixTuning
-    from prefix_tuning.choice import parse_options
-
-    name = parametrization(args)
-    return PrefixTuning(
-        model.config,
-        preseqlen=slot_count(args, tokenizer),
-        deep_param=args.deep == "yes",
-        mid_dim=args.mid_dim,
-        prefix_dropout=args.prefix_dropout,
-        objective_mode=args.objective_mode,
-        end_id=tokenizer.eos_token_id,
-        parametrization=name,
-        parametrize_emb=args.parametrize_emb,
-        prefix_options=parse_options(name, args.prefix_options),
-    )
-
-
-def initialise(
-    args: PrefixFlags,
-    prefix: PrefixTuning,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-) -> None:
-    """Bring a new prefix to where the flags let it start.
-
-    Args:
-        model: after ``enable_prefix``, on the prefix's device.
-    """
-    import torch
-
-    from prefix_tuning.initialization import activations, resize
-
-    if init(args) == "zero":
-        prefix.start_at_zero()
-    words, n_slot = word_ids(args, tokenizer), prefix.length
-    if not words:
-        return
-    how = ""
-    if n_slot != len(words):
-        how = ": the first ones" if n_slot < len(words) else ": again from the first"
-    print(f"the prefix of {n_slot} slots starts from a text of {len(words)} tokens{how}")
-    ids = torch.tensor([words[:n_slot]], device=model.device)
-    prefix.start(resize(activations(model, ids), n_slot))
+        if self.starts_from == "zero":
+            prefix.start_at_zero()
+        words, n_slot = self.word_ids(tokenizer), prefix.length
+        if not words:
+            return
+        how = ""
+        if n_slot != len(words):
+            how = ": the first ones" if n_slot < len(words) else ": again from the first"
+        print(f"the prefix of {n_slot} slots starts from a text of {len(words)} tokens{how}")
+        ids = torch.tensor([words[:n_slot]], device=model.device)
+        prefix.start(resize(activations(model, ids), n_slot))

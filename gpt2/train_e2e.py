@@ -16,7 +16,6 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 
 from gpt2.arguments import TRAINER
 from gpt2.launch_flags import Launch, LaunchFlags, read
-from gpt2.prefix_flags import can_start, parametrization
 from gpt2.run_names import flag_length, folder_name, run_name, schedule, subset
 from gpt2.tasks import TASKS, is_own
 from gpt2.train_request import parse
@@ -52,11 +51,10 @@ def _from_word(tuning: WithPrefix, word: str) -> WithPrefix:
     and has as many slots as the word has tokens."""
     if tuning.init or tuning.init_shallow == "yes":
         return tuning
-    if not can_start(tuning):
-        variant = parametrization(tuning)
+    if not tuning.can_start:
         raise UserError(
-            f"--lowdata_token {word}: a prefix of the variant {variant} cannot start from a word; "
-            "add --use_lowdata_token no"
+            f"--lowdata_token {word}: a prefix of the variant {tuning.variant} cannot start from a "
+            "word; add --use_lowdata_token no"
         )
     return replace(tuning, init="text", init_text=word, preseqlen=0)
 

@@ -67,15 +67,9 @@ class MLPPrefix(Prefix):
         mlp = self.get_submodule(parameter_name("control_trans", site))
         return mlp(embedding.weight)  # equation 3: P = MLP(P'), [P, D] -> [P, 2LHd]
 
-    def start(
-        self,
-        slots: Mapping[str, Tensor],
-        steps: int = 500,
-        learning_rate: float = 1e-4,
-        train_embedding: bool = False,
-    ) -> None:
-        """Fit the MLPs to the given keys and values."""
-        fit(self, slots, steps, learning_rate, train_embedding)
+    def start(self, slots: Mapping[str, Tensor], **fitting: Any) -> None:
+        """Fit the MLPs to the given keys and values, as :func:`prefix_tuning.fitting.fit` says."""
+        fit(self, slots, **fitting)
 
     @torch.no_grad()
     def start_at_zero(self) -> None:

@@ -143,20 +143,14 @@ class Prefix(nn.Module):
         }
         return FlatPrefix(self.shape, self.length, sites=self.sites, values=values)
 
-    def start(
-        self,
-        slots: Mapping[str, Tensor],
-        steps: int = 500,
-        learning_rate: float = 1e-4,
-        train_embedding: bool = False,
-    ) -> None:
+    def start(self, slots: Mapping[str, Tensor], **fitting: Any) -> None:
         """Start from given keys and values (section 7.4 of the paper).
 
         Args:
             slots: per site ``[P, 2LHd]``, as :func:`prefix_tuning.initialization.activations`
                 returns them.
-            steps, learning_rate, train_embedding: of a parametrisation that has to be fitted
-                (:func:`prefix_tuning.fitting.fit`); the others ignore them.
+            fitting: further arguments of :func:`prefix_tuning.fitting.fit`, where parameters have
+                to be fitted; other parametrisations ignore them.
 
         Raises:
             ValueError: the frozen model takes part in computing its keys and values.
@@ -210,13 +204,7 @@ class FlatPrefix(Prefix):
         return self.get_parameter(parameter_name("control_trans", site)).view(self.length, -1)
 
     @torch.no_grad()
-    def start(
-        self,
-        slots: Mapping[str, Tensor],
-        steps: int = 500,
-        learning_rate: float = 1e-4,
-        train_embedding: bool = False,
-    ) -> None:
+    def start(self, slots: Mapping[str, Tensor], **fitting: Any) -> None:
         """Take the given keys and values as they are."""
         for site in self.sites:
             self.slots(site).copy_(slots[site])

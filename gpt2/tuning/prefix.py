@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from gpt2 import prefix_flags
 from gpt2.prefix_flags import PrefixFlags
 from gpt2.tuning.base import Built, Setting, TuningMode
 from harness.flags import flag, yes_no
 from prefix_tuning.errors import UserError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from prefix_tuning.prefix import Prefix
 
@@ -26,19 +25,6 @@ POSITIONS = ("target", "all")
 @dataclass(frozen=True)
 class WithPrefix(PrefixFlags, TuningMode):
     """Tuning modes that optimise a prefix."""
-
-    def check(self) -> None:
-        """Refuse what no prefix can be."""
-        prefix_flags.check(self)
-
-    def slots(self, tokenizer: PreTrainedTokenizerBase) -> int:
-        """The length of the prefix."""
-        return prefix_flags.slot_count(self, tokenizer)
-
-    @property
-    def reads_source(self) -> bool:
-        """Whether the prefix stands between source and target (an infix)."""
-        return prefix_flags.reads_source(self)
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
         """Freeze the model: all that is trained stands in front of it."""
@@ -73,7 +59,7 @@ class WithPrefix(PrefixFlags, TuningMode):
 
         model, tokenizer = setting.model, setting.tokenizer
         enable_prefix(self.prepare(model))
-        prefix = prefix_flags.build(self, model, tokenizer)
+        prefix = self.make_prefix(model, tokenizer)
         meta = checkpoint.metadata(prefix, model, setting.model_name, task=setting.task)
         config = {
             **model.config.to_dict(),
@@ -102,7 +88,7 @@ class WithPrefix(PrefixFlags, TuningMode):
         print("\n".join(sizes.lines()), flush=True)
         if prefix.reads_source:
             print("an infix depends on the source, so nothing is exported: the checkpoint serves")
-        start = partial(prefix_flags.initialise, self, trainer.prefix, model, tokenizer)
+        start = partial(self.initialise, trainer.prefix, model, tokenizer)
         return Built(trainer, save, sizes, start)
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import GPT2Tokenizer
 
-from gpt2 import gen, prefix_flags, train_e2e, training
+from gpt2 import gen, train_e2e, training
 from gpt2.data import collate_infix
 from gpt2.decoding import Search, decode, decode_batch, decode_samples
 from gpt2.train_control import PrefixEmbTuning, PrefixTuning
@@ -211,7 +211,7 @@ def test_words_are_encoded_as_in_the_original(text: str, ids: list[int], tmp_pat
         pytest.skip("GPT-2's vocabulary is not here: scripts/test.sh fetches it")
     base = ["--train_data_file", "x", "--output_dir", str(tmp_path), "--optim_prefix", "yes"]
     base += ["--tuning_mode", "prefixtune", "--init", "text", "--init_text", text]
-    assert prefix_flags.word_ids(parse(base).tuning, GPT2Tokenizer.from_pretrained(BPE)) == ids
+    assert parse(base).tuning.word_ids(GPT2Tokenizer.from_pretrained(BPE)) == ids
 
 
 def test_zero(tiny_folder: Path, tmp_path: Path) -> None:
@@ -427,4 +427,4 @@ def test_an_empty_text(tmp_path: Path, tokenizer: Any) -> None:
     for name, message in (("empty", "is empty"), ("binary", "cannot be read as UTF-8")):
         args = parse([*base, str(tmp_path / f"{name}.txt")]).tuning
         with pytest.raises(UserError, match=message):
-            prefix_flags.word_ids(args, tokenizer)
+            args.word_ids(tokenizer)
