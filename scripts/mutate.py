@@ -3,7 +3,7 @@
     python scripts/mutate.py prefix_tuning harness evaluation --number 200
 
 First every test that may matter runs once, which tells the statements it reaches (kept in
-``.cache/mutate`` until the test file changes). Then every mutant is run with the tests that reach
+``.cache/mutate`` until the tests or the code change). Then every mutant is run with the tests that reach
 its line, the fastest first, in a copy of the working tree. Each run is a fork of this process,
 which has imported torch and transformers once. Meant for minutes or hours, not for CI.
 
@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -104,8 +104,8 @@ def _record(copy: Path, file: str, result: Path) -> int:
     return 0
 
 
-def reached(copy: Path, places: Sequence[str], seconds: float) -> Reached:
-    """What every passing test at some places reaches."""
+def reached(copy: Path, places: Sequence[str], code: Iterable[Path], seconds: float) -> Reached:
+    """What every passing test at some places reaches; ``code`` is what shall be mutated."""
     files = sorted(
         {
             str(file.relative_to(ROOT))
@@ -120,8 +120,9 @@ def reached(copy: Path, places: Sequence[str], seconds: float) -> Reached:
     plain = {file: file.read_text(encoding="utf-8") for file in sources}
     for source, text in plain.items():
         source.write_text(recording(str(source.relative_to(copy)), text), encoding="utf-8")
+    now = b"".join(path.read_bytes() for path in sorted(code))  # lines move when it is edited
     for file in files:
-        digest = hashlib.sha256((ROOT / file).read_bytes()).hexdigest()[:12]
+        digest = hashlib.sha256((ROOT / file).read_bytes() + now).hexdigest()[:12]
         result = CACHE / f"{Path(file).stem}-{digest}.json"
         if not result.is_file():
             print(f"recording {file}", flush=True)
@@ -251,7 +252,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     places = args.tests or sorted({place for folder in folders for place in TESTS[folder]})
     with copies(args.jobs) as queue, ThreadPoolExecutor(args.jobs) as pool:
         first = queue.get()
-        tests = reached(first, places, args.record_seconds)
+        code = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+        tests = reached(first, places, code, args.record_seconds)
         queue.put(first)
 
         def run(mutant: Mutant) -> tuple[Mutant, str, int]:

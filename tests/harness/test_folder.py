@@ -35,7 +35,7 @@ def checkpoint(run: Path, step: int, complete: bool = True) -> Path:
 
 
 def test_a_run_from_its_start_to_its_end(tmp_path: Path) -> None:
-    run = folder(tmp_path / "m")
+    run = folder(tmp_path / "of all runs" / "m")
     assert run.state() == NEW
     assert not run.path.exists()  # looking changes nothing
     run.create()
