@@ -3,9 +3,9 @@
     python scripts/mutate.py prefix_tuning harness evaluation --number 200
 
 First every test that may matter runs once, which tells the statements it reaches (kept in
-``.cache/mutate`` until the tests or the code change). Then every mutant is run with the tests that reach
-its line, the fastest first, in a copy of the working tree. Each run is a fork of this process,
-which has imported torch and transformers once. Meant for minutes or hours, not for CI.
+``.cache/mutate`` until the tests or the code change). Then every mutant is run with the tests that
+reach its line, the fastest first, in a copy of the working tree. Each run is a fork of this
+process, which has imported torch and transformers once. Meant for minutes or hours, not for CI.
 
 Mutants that no test could kill, since they compute the same, stand with their reasons in
 ``scripts/mutants_equivalent.txt``; they are counted apart.

@@ -156,3 +156,9 @@ def test_outputs_belong_to_what_made_them(tmp_path: Path) -> None:
     assert decode(owner(tmp_path / "two"), overwrite=True) == "export_test_beam"
     (tmp_path / "export-5_test_beam").write_text("of an older version", encoding="utf-8")
     assert decode(owner(tmp_path / "one", ("d",))) == "export-6_test_beam"
+
+
+@pytest.mark.parametrize("n_text", [1, 3])
+def test_a_batch_has_as_many_texts_as_indices(n_text: int) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        [*decode_by_length([4, 4], 2, [], lambda batch: ["x"] * n_text)]

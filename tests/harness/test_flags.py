@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import subprocess
 import sys
@@ -186,3 +187,12 @@ def test_arguments_are_utf8() -> None:
         with pytest.raises(UserError, match=r"the argument .*\\ud.* is not UTF-8 text"):
             flags.parse(Flags, ["--text", text])
     assert flags.parse(Flags, ["--text", "\U0001f600"]).text == "\U0001f600"
+
+
+@pytest.mark.parametrize("text", ["yes true 1 y t", "no false 0 n f"])
+def test_every_word_for_yes_and_no_in_any_case(text: str) -> None:
+    for word in text.split():
+        for written in (word, word.upper(), word.title()):
+            assert flags._boolean(written) is text.startswith("yes")
+    with pytest.raises(argparse.ArgumentTypeError, match="neither yes nor no"):
+        flags._boolean("maybe")

@@ -140,3 +140,19 @@ def test_data_are_known_by_their_content(tmp_path: Path) -> None:
         changed.write_text(before, encoding="utf-8")
     with pytest.raises(UserError, match=r"was started with --train .*train\.txt, now it is .*gone"):
         started(tmp_path / "gone", parts).state()
+
+
+def test_a_run_whose_checkpoints_were_all_set_aside_starts_again_only_when_asked(
+    tmp_path: Path,
+) -> None:
+    run = folder(tmp_path / "m")
+    with run.held() as state:
+        assert state == NEW
+        run.create()
+    with run.held() as state:  # killed before its first checkpoint
+        assert state == NEW
+    manifest.set_aside(checkpoint(run.path, 4))
+    with pytest.raises(UserError, match="no checkpoint but set-aside-checkpoint-4"), run.held():
+        pass
+    with folder(run.path, overwrite=True).held() as state:
+        assert state == NEW

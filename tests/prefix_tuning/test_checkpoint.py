@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
+from prefix_tuning.fingerprint import fingerprint
 from prefix_tuning.parametrizations import FlatPrefix, MLPPrefix
 from prefix_tuning.shape import PrefixShape
 
@@ -150,3 +151,45 @@ def test_pickles_that_run_code_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="damaged"):
         checkpoint.load(tmp_path)
     assert not (tmp_path / "owned").exists()
+
+
+def test_folders_are_made_and_written_again(tmp_path: Path) -> None:
+    model = tiny_model("gpt2")
+    for _ in range(2):
+        prefix = FlatPrefix(PrefixShape.from_config(model.config), 3)
+        meta = checkpoint.metadata(prefix, model, "")
+        checkpoint.save(tmp_path / "a" / "b", prefix, model.config.to_dict(), meta)
+        checkpoint.export(tmp_path / "c" / "d", prefix, meta)
+        for folder in ("a/b", "c/d"):
+            found = checkpoint.load(tmp_path / folder, model)[0].slots()
+            assert torch.equal(found, prefix.slots())
+
+
+@pytest.mark.parametrize("change", ["shape", "name"])
+def test_an_export_whose_tables_are_not_what_it_says(tmp_path: Path, change: str) -> None:
+    model = tiny_model("gpt2")
+    prefix = FlatPrefix(PrefixShape.from_config(model.config), 4)
+    checkpoint.export(tmp_path, prefix, checkpoint.metadata(prefix, model, ""))
+    path = tmp_path / "prefix.safetensors"
+    table = load_file(path)["past_key_values"]
+    # As many numbers, in another order: only the shape tells.
+    changed = {"shape": {"past_key_values": table.mT}, "name": {"past": table}}
+    checkpoint.write_tensors(path, changed[change])
+    with pytest.raises(
+        UserError, match=r"past_key_values .*, but prefix\.json says \[3, 2, 4, 4, 8"
+    ):
+        checkpoint.load(tmp_path)
+
+
+def test_a_fingerprint_is_of_matrices_of_the_layers() -> None:
+    """By hand: first and last number of each; no embedding, no norm, no bias."""
+    model = tiny_model("gpt2")
+    found = fingerprint(model)
+    assert 0 < len(found) <= 8
+    for name, numbers in found.items():
+        assert name.startswith("h.")
+        matrix = model.transformer.get_parameter(name)
+        assert matrix.ndim == 2
+        assert len(numbers) == 8
+        assert numbers[0] == matrix[0, 0].item()
+        assert numbers[-1] == matrix[-1, -1].item()

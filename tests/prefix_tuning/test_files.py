@@ -151,7 +151,8 @@ def test_a_line_end_within_a_cell_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_what_is_written_has_one_kind_of_line_end(tmp_path: Path) -> None:
-    path = files.write_lines(tmp_path / "deep" / "a.txt", ["é", "b\u2028c"])
+    for lines in (["old"], ["é", "b\u2028c"]):
+        path = files.write_lines(tmp_path / "very" / "deep" / "a.txt", lines)
     assert path.read_bytes() == "é\nb\u2028c\n".encode()
 
 

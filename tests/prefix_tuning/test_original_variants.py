@@ -33,6 +33,7 @@ def original(folder: Path, state: dict[str, Tensor], **config: Any) -> Path:
     [
         ("mlp", {"mid_dim": 6}),
         ("mlp", {"mid_dim": 6, "deep": True}),
+        ("mlp", {"mid_dim": SHAPE.width, "deep": True}),  # wide as an embedding
         ("infix", {"mid_dim": 6}),
         ("infix", {"mid_dim": 6, "deep": True}),
         ("embedding", {"mid_dim": 6}),
