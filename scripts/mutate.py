@@ -191,6 +191,8 @@ def survives(mutant: Mutant, copy: Path, tests: Sequence[str], seconds: float) -
         os.utime(path, (moment, moment))
         if text is not mutant.source:
             status = _in_fork(lambda: _pytest(copy, tests), seconds)
+    if status not in (0, 1, 2, None):  # passed, failed, not even collected, endless
+        raise UserError(f"pytest ends with status {status} for {mutant.path}: {' '.join(tests)}")
     return status == 0
 
 
@@ -254,6 +256,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         first = queue.get()
         code = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
         tests = reached(first, places, code, args.record_seconds)
+        chosen = {name for mutant in mutants for name in relevant(mutant, tests, args.seconds)}
+        if chosen and _in_fork(lambda: _pytest(first, sorted(chosen)), 3600) != 0:
+            raise UserError("the tests fail without a mutant: mend them, or name others by --tests")
         queue.put(first)
 
         def run(mutant: Mutant) -> tuple[Mutant, str, int]:
