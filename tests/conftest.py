@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import os
 from pathlib import Path
@@ -40,6 +41,13 @@ BPE = ROOT / ".cache" / "gpt2-bpe"
 settings.register_profile("same every time", derandomize=True)
 settings.load_profile("same every time")
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
+
+
+def pytest_collection_finish() -> None:
+    """Trainer collects garbage in every run: what was imported need not be looked through again."""
+    gc.collect()
+    gc.freeze()
+
 
 _COMMON = {
     "vocab_size": 50,
@@ -82,9 +90,29 @@ def tiny_model(family: str | PretrainedConfig, attention: str = "sdpa", seed: in
     return model.eval()
 
 
+VECTORS = (SHARED / "vectors" / "original", ROOT / "tests" / "vectors")
+"""Where the original's numbers lie: the first may be absent, the second holds some of them."""
+
+
+def vector_cases(start: str, *without: str) -> list[str]:
+    """What follows ``start`` in the names of all cases that begin so: new ones are looked at, too.
+
+    Args:
+        without: what must not follow.
+    """
+    names = {path.stem for folder in VECTORS for path in folder.glob(f"{start}*.safetensors")}
+    found = sorted(name.removeprefix(start) for name in names)
+    return [name for name in found if not name.startswith(without)]
+
+
+def official_files(start: str) -> list[str]:
+    """The names of all files of official scores that begin so."""
+    return sorted(path.stem for path in (SHARED / "vectors" / "metrics").glob(f"{start}*.json"))
+
+
 def vector_folder(name: str) -> Path:
     """Where a case of the original's numbers lies; skips the test if it is nowhere."""
-    for folder in (SHARED / "vectors" / "original", ROOT / "tests" / "vectors"):
+    for folder in VECTORS:
         if (folder / name).is_file():
             return folder
     pytest.skip(f"{name}: not in tests/vectors, and no shared folder")
@@ -105,9 +133,8 @@ def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tenso
 def gpt2_of_vectors(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> GPT2LMHeadModel:
     """The frozen model of a case."""
     keys = ("vocab_size", "n_layer", "n_head", "n_embd", "n_positions", "activation_function")
-    model = GPT2LMHeadModel(
-        GPT2Config(**{k: config[k] for k in keys}, bos_token_id=0, eos_token_id=0)
-    )
+    sizes = {k: config[k] for k in (*keys, "layer_norm_epsilon")}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
     model.load_state_dict(part(tensors, "base."))
     return model.eval().requires_grad_(False)
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 
 import pytest
+from conftest import official_files
 
 from evaluation import dart, e2e, ter, triples, webnlg
 
 
-def test_official_scores_of_e2e(vectors, needs_java):
-    file = vectors("e2e_empty_hyp")
+@pytest.mark.parametrize("name", official_files("e2e_empty_hyp"))
+def test_official_scores_of_e2e(vectors, needs_java, name):
+    file = vectors(name)
     scores = e2e.score(file["refs"], file["hyps"])
     official = file["official"]["corpus"]
     for column in ("METEOR", "ROUGE_L", "CIDEr"):
         assert scores[column] == pytest.approx(official[column], abs=1e-9)
-    for column, name in (("BLEU", "BLEU_perl_mteval_4dp"), ("NIST", "NIST_perl_mteval_4dp")):
-        assert scores[column] == pytest.approx(official[name], abs=5e-5)
+    for column, key in (("BLEU", "BLEU_perl_mteval_4dp"), ("NIST", "NIST_perl_mteval_4dp")):
+        assert scores[column] == pytest.approx(official[key], abs=5e-5)
     assert scores["BLEU -p"] == pytest.approx(official["BLEU_pymteval(-p)"], abs=1e-9)
-    assert scores.note.startswith("1 of 2 outputs are empty")
+    empty = sum(not hyp.strip() for hyp in file["hyps"])
+    assert scores.note.startswith(f"{empty} of {len(file['hyps'])} outputs are empty")
 
 
 def test_multi_bleu_by_hand():

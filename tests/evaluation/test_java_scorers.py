@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import official_files
 
 from evaluation import e2e, java
 from evaluation.report import Unavailable
 
-E2E_FILES = [
-    *("e2e_edge_cases", "e2e_empty_hyp", "e2e_multiref_slug", "e2e_multiref_tgen"),
-    *("e2e_multiref_zhaw1", "e2e_no_4gram_match", "e2e_prefixtuning_protocol", "e2e_singleref"),
-]
+E2E_FILES = official_files("e2e_")
 WEBNLG_PARTS = ["all", "seen", "unseen"]
-EDGE_CASES = range(13)
+EDGE_CASES = "ter_bleu_meteor_edge_cases"
 
 REFERENCES = [
     ["the old mill serves cheap fish", "cheap fish is served at the old mill"],
@@ -36,9 +34,9 @@ def files(shared: Path | None) -> dict[str, Any]:
     return {path.stem: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
 
 
-def _official_corpora(files: dict[str, Any]) -> dict[str, list[Segment]]:
-    """The corpora with an official METEOR, as METEOR sees them."""
-    corpora = {}
+def _official_corpora(files: dict[str, Any]) -> dict[Any, list[Segment]]:
+    """The corpora with an official METEOR, as METEOR sees them: by file, or by file and part."""
+    corpora: dict[Any, list[Segment]] = {}
     for name in E2E_FILES:
         file = files[name]
         flat = [*file["hyps"], *(ref for refs in file["refs"] for ref in refs)]
@@ -48,25 +46,27 @@ def _official_corpora(files: dict[str, Any]) -> dict[str, list[Segment]]:
         stored = file["ptb_tokenised_nopunct"]
         assert (hyps, refs) == (stored["hyps"], stored["refs"])
         corpora[name] = list(zip(refs, hyps, strict=True))
-    file = files["webnlg2017_bartlarge"]
-    refs = [[ref for ref in group if ref] for group in file["refs_normalised"]]
-    segments = list(zip(refs, file["hyps_normalised"], file["seen_unseen"], strict=True))
-    for part in WEBNLG_PARTS:
-        corpora[part] = [(r, hyp) for r, hyp, where in segments if part in ("all", where)]
-    file = files["dart_bartlarge"]
-    corpora["dart"] = list(zip(file["refs"], file["hyps"], strict=True))
-    items = files["ter_bleu_meteor_edge_cases"]["items"]
-    corpora["edge cases"] = [(item["refs"], item["hyp"]) for item in items]
-    return corpora | {f"edge case {i}": corpora["edge cases"][i : i + 1] for i in EDGE_CASES}
+    for name in official_files("webnlg"):
+        file = files[name]
+        refs = [[ref for ref in group if ref] for group in file["refs_normalised"]]
+        segments = list(zip(refs, file["hyps_normalised"], file["seen_unseen"], strict=True))
+        for part in WEBNLG_PARTS:
+            corpora[name, part] = [(r, hyp) for r, hyp, where in segments if part in ("all", where)]
+    for name in official_files("dart"):
+        corpora[name] = list(zip(files[name]["refs"], files[name]["hyps"], strict=True))
+    for name in official_files(EDGE_CASES):
+        corpora[name] = [(item["refs"], item["hyp"]) for item in files[name]["items"]]
+        corpora |= {(name, i): [item] for i, item in enumerate(corpora[name])}
+    return corpora
 
 
 @pytest.fixture(scope="module")
-def meteor(files: dict[str, Any]) -> dict[str, tuple[float, list[float]]]:
+def meteor(files: dict[str, Any]) -> dict[Any, tuple[float, list[float]]]:
     """METEOR of own texts in three orders, and of the official corpora where they are at hand."""
     if shutil.which("java") is None:
         pytest.skip("needs Java")
     own: list[Segment] = list(zip(REFERENCES, HYPOTHESES, strict=True))
-    corpora: dict[str, list[Segment]] = {
+    corpora: dict[Any, list[Segment]] = {
         "own": own,
         "segments reversed": own[::-1],
         "references reversed": [(refs[::-1], hyp) for refs, hyp in own],
@@ -102,27 +102,27 @@ def test_meteor_of_equal_texts_is_1(meteor):
 
 @pytest.mark.parametrize("name", E2E_FILES)
 def test_official_e2e_scores(meteor, files, name):
-    if not files:
-        pytest.skip("needs the official numbers: set PREFIX_TUNING_SHARED")
     official = files[name]["official"]
     corpus, segments = meteor[name]
     assert corpus == official["corpus"]["METEOR"]
     assert segments == [segment["METEOR"] for segment in official["segments"]]
 
 
-@pytest.mark.parametrize("part", [*WEBNLG_PARTS, "dart", "edge cases"])
-def test_official_meteor_without_tokenisation(meteor, files, part):
-    if not files:
-        pytest.skip("needs the official numbers: set PREFIX_TUNING_SHARED")
-    if part in WEBNLG_PARTS:
-        official = files["webnlg2017_bartlarge"]["official"][part]
-    elif part == "dart":
-        official = files["dart_bartlarge"]["official"]
-    else:
-        official = files["ter_bleu_meteor_edge_cases"]["corpus_official"]
-        for number, item in enumerate(files["ter_bleu_meteor_edge_cases"]["items"]):
-            assert meteor[f"edge case {number}"][0] == item["official"]["METEOR"]
-    assert meteor[part] == (official["METEOR"], official["METEOR_segments"])
+@pytest.mark.parametrize("name", [*official_files("webnlg"), *official_files("dart")])
+def test_official_meteor_without_tokenisation(meteor, files, name):
+    official = files[name]["official"]
+    parts = {None: official} if "METEOR" in official else official
+    for part, wanted in parts.items():
+        found = meteor[name if part is None else (name, part)]
+        assert found == (wanted["METEOR"], wanted["METEOR_segments"])
+
+
+@pytest.mark.parametrize("name", official_files(EDGE_CASES))
+def test_official_meteor_of_edge_cases(meteor, files, name):
+    official = files[name]["corpus_official"]
+    assert meteor[name] == (official["METEOR"], official["METEOR_segments"])
+    for number, item in enumerate(files[name]["items"]):
+        assert meteor[name, number][0] == item["official"]["METEOR"]
 
 
 @pytest.mark.parametrize("name", E2E_FILES)

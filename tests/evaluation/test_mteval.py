@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from conftest import official_files
 from hypothesis import given
 from hypothesis import strategies as st
 from nltk.translate.nist_score import corpus_nist
@@ -16,10 +17,7 @@ WORDS = st.sampled_from(["the", "Mill", "is", "a", "cheap", "pub", ",", "£20-25
 TEXT = st.lists(WORDS, min_size=5, max_size=12).map(" ".join)
 CORPUS = st.lists(st.tuples(TEXT, st.lists(TEXT, min_size=1, max_size=4)), min_size=1, max_size=6)
 
-OFFICIAL_FILES = [
-    *("e2e_edge_cases", "e2e_empty_hyp", "e2e_multiref_slug", "e2e_multiref_tgen"),
-    *("e2e_multiref_zhaw1", "e2e_no_4gram_match", "e2e_prefixtuning_protocol", "e2e_singleref"),
-]
+OFFICIAL_FILES = official_files("e2e_")
 
 
 @pytest.mark.parametrize("name", OFFICIAL_FILES)

@@ -6,14 +6,16 @@ import sys
 import types
 
 import pytest
+from conftest import official_files
 
 from evaluation import neural
 from evaluation.report import Unavailable
 
 
-def test_official_bertscore(vectors, shared):
+@pytest.mark.parametrize("name", official_files("bertscore_tiny"))
+def test_official_bertscore(vectors, shared, name):
     pytest.importorskip("bert_score")
-    file = vectors("bertscore_tiny")
+    file = vectors(name)
     model = str(shared / "vectors/metrics/tiny_bert")
     for run in file["runs"]:
         if not run["idf"]:

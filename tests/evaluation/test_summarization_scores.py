@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import official_files
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,17 +18,17 @@ TEXT = st.lists(st.sampled_from(["cats", "sat", "the", "runs", "£5", "x."]), mi
 
 
 @pytest.mark.parametrize("stemmer", [True, False])
-@pytest.mark.parametrize("kind", ["xsum_single_sentence", "cnndm_multi_sentence", "edge_cases"])
-def test_official_scores(vectors, kind, stemmer):
-    file = vectors(f"rouge_{kind}")
+@pytest.mark.parametrize("name", official_files("rouge_"))
+def test_official_scores(vectors, name, stemmer):
+    file = vectors(name)
     refs, hyps = (
         ["<n>".join(item[f"{side}_sentences"]) for item in file["items"]] for side in ("ref", "hyp")
     )
     scores = score(refs, hyps, "<n>", use_stemmer=stemmer, segments=True)
     scorer = f"rouge_score_0.1.2_{'stem' if stemmer else 'nostem'}"
-    for name, column in COLUMNS.items():
-        assert scores[column] == pytest.approx(100 * file["mean_F"][scorer][name], abs=1e-9)
-        official = [100 * item[scorer][name]["F"] for item in file["items"]]
+    for measure, column in COLUMNS.items():
+        assert scores[column] == pytest.approx(100 * file["mean_F"][scorer][measure], abs=1e-9)
+        official = [100 * item[scorer][measure]["F"] for item in file["items"]]
         assert scores.segments[column] == pytest.approx(official, abs=1e-9)
     if not stemmer:  # the Perl program prints five digits
         perl = file["mean_F"]["ROUGE-1.5.5_nostem"]

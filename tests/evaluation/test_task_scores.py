@@ -6,6 +6,7 @@ import json
 import math
 
 import pytest
+from conftest import official_files
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,9 +14,9 @@ from evaluation import classification, qa, tagging
 from prefix_tuning.errors import UserError
 
 
-@pytest.fixture
-def official(vectors):
-    return vectors("classification_qa_ner")
+@pytest.fixture(params=official_files("classification_qa_ner"))
+def official(vectors, request):
+    return vectors(request.param)
 
 
 # Classification

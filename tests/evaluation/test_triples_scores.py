@@ -6,6 +6,7 @@ import json
 import random
 
 import pytest
+from conftest import official_files
 from hypothesis import given
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
@@ -43,8 +44,9 @@ def test_webnlg_normalisation(text, hypothesis, reference):
     assert webnlg.normalize_reference(text) == reference
 
 
-def test_official_webnlg_normalisation(vectors):
-    file = vectors("webnlg2017_bartlarge")
+@pytest.mark.parametrize("name", official_files("webnlg"))
+def test_official_webnlg_normalisation(vectors, name):
+    file = vectors(name)
     assert list(map(webnlg.normalize_hypothesis, file["hyps_raw"])) == file["hyps_normalised"]
     refs = [list(map(webnlg.normalize_reference, group[:3])) for group in file["refs_raw"]]
     assert refs == file["refs_normalised"]
@@ -69,10 +71,8 @@ def test_dart_references_are_the_normalised_texts(data):
 @pytest.mark.parametrize(
     ("name", "part", "lowercase"),
     [
-        ("webnlg2017_bartlarge", "all", True),
-        ("webnlg2017_bartlarge", "seen", True),
-        ("webnlg2017_bartlarge", "unseen", True),
-        ("dart_bartlarge", None, False),
+        *((n, part, True) for n in official_files("webnlg") for part in ("all", "seen", "unseen")),
+        *((n, None, False) for n in official_files("dart")),
     ],
 )
 def test_official_bleu_and_ter(vectors, name, part, lowercase):
@@ -90,8 +90,9 @@ def test_official_bleu_and_ter(vectors, name, part, lowercase):
     assert corpus_ter(refs, hyps) == pytest.approx(official["TER"], abs=0.002)
 
 
-def test_official_edge_cases(vectors):
-    file = vectors("ter_bleu_meteor_edge_cases")
+@pytest.mark.parametrize("name", official_files("ter_bleu_meteor_edge_cases"))
+def test_official_edge_cases(vectors, name):
+    file = vectors(name)
     refs, hyps = [i["refs"] for i in file["items"]], [i["hyp"] for i in file["items"]]
     for official, part in [
         (file["corpus_official"], range(len(hyps))),

@@ -24,9 +24,7 @@ LINES = "name : A | food : {i}||A serves {i} .\n"
 Change = Callable[[Path], object]
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
+def write_files(folder: Path) -> Path:
     folder.mkdir()
     for split, n in (("train", 12), ("valid", 3)):
         text = "".join(LINES.format(i=i) for i in range(n))
@@ -34,19 +32,33 @@ def files(tmp_path: Path) -> Path:
     return folder
 
 
+def command_of(base: Path, files: Path, output: Path, *more: str) -> list[str]:
+    """Six steps, a checkpoint at every second."""
+    given = ["--output_dir", str(output), "--model_name_or_path", str(base)]
+    given += ["--train_file", str(files / "train.txt"), "--eval_file", str(files / "valid.txt")]
+    given += "--bsz 4 --epoch 2 --preseqlen 2 --mid_dim 8 --dropout 0.1 --use_cpu".split()
+    given += "--report_to none --generate no --score no --logging_steps 3 --seed 7".split()
+    given += "--learning_rate 0.01 --save_steps 2 --eval_steps 3 --save_total_limit 2".split()
+    return [*given, *more]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    return write_files(tmp_path / "data")
+
+
 @pytest.fixture
 def command(tiny_folder: Path, files: Path, tmp_path: Path) -> Callable[..., list[str]]:
-    """``command(name, *more)``: six steps, a checkpoint at every second."""
+    """``command(name, *more)``"""
+    return lambda name, *more: command_of(tiny_folder, files, tmp_path / name, *more)
 
-    def make(name: str, *more: str) -> list[str]:
-        given = ["--output_dir", str(tmp_path / name), "--model_name_or_path", str(tiny_folder)]
-        given += ["--train_file", str(files / "train.txt"), "--eval_file", str(files / "valid.txt")]
-        given += "--bsz 4 --epoch 2 --preseqlen 2 --mid_dim 8 --dropout 0.1 --use_cpu".split()
-        given += "--report_to none --generate no --score no --logging_steps 3 --seed 7".split()
-        given += "--learning_rate 0.01 --save_steps 2 --eval_steps 3 --save_total_limit 2".split()
-        return [*given, *more]
 
-    return make
+@pytest.fixture(scope="module")
+def whole(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing stops."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    train_e2e.main(command_of(tiny_folder, write_files(folder / "data"), folder / "whole"))
+    return folder / "whole"
 
 
 def stop_at(step: int, error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,12 +88,6 @@ def same(one: Path, other: Path) -> None:
     a, b = (load_file(folder / "model.safetensors") for folder in (one, other))
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
-
-
-@pytest.fixture
-def whole(command: Any, tmp_path: Path) -> Path:
-    train_e2e.main(command("whole"))
-    return tmp_path / "whole"
 
 
 def flip(path: Path) -> None:

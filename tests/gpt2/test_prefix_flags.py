@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BPE, ROOT, gpt2_of_vectors, load_vectors, part, tiny_model
+from conftest import (
+    BPE,
+    ROOT,
+    gpt2_of_vectors,
+    load_vectors,
+    part,
+    tiny_model,
+    vector_cases,
+)
 from low_rank import LowRankPrefix
 from safetensors.torch import load_file
 from torch import Tensor
@@ -219,7 +227,7 @@ def test_zero(tiny_folder: Path, tmp_path: Path) -> None:
     assert start_table(folder).abs().max() < 1e-20
 
 
-@pytest.mark.parametrize("name", ["1word", "6words"])
+@pytest.mark.parametrize("name", vector_cases("gpt2_lowdata_init_"))
 def test_words_of_the_originals_configuration(name: str) -> None:
     """The constructor fits, with the numbers of the original's start, only if it has the model."""
     case, tensors = load_vectors(f"gpt2_lowdata_init_{name}")
@@ -237,8 +245,9 @@ def test_words_of_the_originals_configuration(name: str) -> None:
     assert (after - target).square().mean() < 0.9 * (before - target).square().mean()
 
 
-def test_shallow_words_of_the_originals_configuration() -> None:
-    case, tensors = load_vectors("gpt2_shallow_words")
+@pytest.mark.parametrize("name", vector_cases("gpt2_shallow_words"))
+def test_shallow_words_of_the_originals_configuration(name: str) -> None:
+    case, tensors = load_vectors(f"gpt2_shallow_words{name}")
     model = enable_prefix(gpt2_of_vectors(case["config"], tensors))
     config = model.config
     config.init_shallow, config.init_shallow_word = "yes", [case["config"]["word_ids"]]

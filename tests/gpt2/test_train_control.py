@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import gpt2_of_vectors, load_vectors, part, prefix_of_vectors, tiny_model
+from conftest import (
+    gpt2_of_vectors,
+    load_vectors,
+    part,
+    prefix_of_vectors,
+    tiny_model,
+    vector_cases,
+)
 
 from gpt2.train_control import PrefixTuning, add_pad_row
 from prefix_tuning.attention import enable_prefix
 
-CASES = "mlp mlp_p1 full_vocabulary deep shallow_random shallow_words emb emb_mlp infix".split()
 
-
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", vector_cases("gpt2_", "beam", "lowdata"))
 @pytest.mark.parametrize("targets_only", [True, False])
 def test_the_originals_numbers(name: str, targets_only: bool) -> None:
     case, tensors = load_vectors(f"gpt2_{name}")
@@ -23,7 +28,7 @@ def test_the_originals_numbers(name: str, targets_only: bool) -> None:
     ids, labels = tensors["in.input_ids"], tensors["in.labels"]
     source, mask = tensors.get("in.src"), tensors.get("in.src_attn")
     inputs = {"src": source, "src_attn": mask, "targets_only": targets_only}
-    if name == "infix":
+    if case["variant"] == "infix":
         inputs["attention_mask"] = tensors["in.tgt_attn"].long()
 
     past = torch.stack(prefix.get_prompt(len(ids), model, source, mask))

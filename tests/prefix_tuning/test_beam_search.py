@@ -15,6 +15,7 @@ from conftest import (
     gpt2_of_vectors,
     prefix_of_vectors,
     tiny_model,
+    vector_cases,
     vector_folder,
 )
 from hypothesis import given, settings
@@ -45,7 +46,7 @@ def beam_case(name: str) -> tuple[dict[str, Any], Any, PrefixTuning]:
     return case, model, prefix_of_vectors(case, tensors, model).eval()
 
 
-@pytest.mark.parametrize("name", ["mlp", "deep", "shallow_random", "emb_mlp", "infix"])
+@pytest.mark.parametrize("name", vector_cases("gpt2_beam_"))
 @pytest.mark.parametrize("batched", [True, False])
 @pytest.mark.parametrize(("num_beams", "key"), [(5, "output"), (1, "greedy_output")])
 def test_the_originals_outputs(name: str, batched: bool, num_beams: int, key: str) -> None:
@@ -58,7 +59,11 @@ def test_the_originals_outputs(name: str, batched: bool, num_beams: int, key: st
         groups = [*by_length.values()]
     for group in groups:
         prompts = [example["prompt"] for example in group]
-        source = torch.tensor([example["source"] for example in group]) if name == "infix" else None
+        source = (
+            torch.tensor([example["source"] for example in group])
+            if case["variant"] == "infix"
+            else None
+        )
         ids, mask = left_padded(prompts)
         found = beam_search(
             model,

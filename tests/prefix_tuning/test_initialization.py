@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import gpt2_of_vectors, load_vectors, part, tiny_model
+from conftest import gpt2_of_vectors, load_vectors, part, tiny_model, vector_cases
 from torch import Tensor
 from transformers import BartConfig, BartForConditionalGeneration
 
@@ -16,9 +16,9 @@ from prefix_tuning.parametrizations import FlatPrefix, MLPPrefix
 from prefix_tuning.shape import PrefixShape
 
 
-@pytest.mark.parametrize("name", ["gpt2_lowdata_init_1word", "gpt2_lowdata_init_6words"])
+@pytest.mark.parametrize("name", vector_cases("gpt2_lowdata_init_"))
 def test_the_originals_fit_to_words(name: str) -> None:
-    case, tensors = load_vectors(name)
+    case, tensors = load_vectors(f"gpt2_lowdata_init_{name}")
     tolerance = case["reproduction"]["recommended_tolerance"]
     model = enable_prefix(gpt2_of_vectors(case["config"], tensors))
     shape = PrefixShape.from_config(model.config)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import load_vectors, part, tiny_model
+from conftest import load_vectors, part, tiny_model, vector_cases
 
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
@@ -159,32 +159,33 @@ def test_round_trip_of_checkpoint_and_export(tmp_path: Path, variant: str) -> No
     assert torch.allclose(model(TARGET, prefix=flat.prompt()).logits, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "config", "kind"),
-    [
-        ("mlp", {}, MLPPrefix),
-        ("deep", {}, MLPPrefix),
-        ("shallow_random", {"init_shallow": "yes", "init_shallow_word": None}, FlatPrefix),
-        ("shallow_words", {"init_shallow": "yes", "init_shallow_word": [[17, 3, 42]]}, FlatPrefix),
-        ("emb", {"parametrize_emb": "Emb"}, EmbeddingPrefix),
-        ("emb_mlp", {"parametrize_emb": "MLP"}, EmbeddingPrefix),
-        ("infix", {"use_infix": True}, InfixPrefix),
-        ("lowdata_init_6words", {"lowdata": True, "lowdata_token": [[1] * 6]}, MLPPrefix),
-    ],
-)
-def test_original_folders_of_every_variant_load(
-    tmp_path: Path, name: str, config: dict[str, Any], kind: type[Prefix]
-) -> None:
+ORIGINALS: dict[str, tuple[dict[str, Any], type[Prefix]]] = {
+    "mlp": ({}, MLPPrefix),
+    "deep": ({}, MLPPrefix),
+    "shallow_random": ({"init_shallow": "yes", "init_shallow_word": None}, FlatPrefix),
+    "shallow_words": ({"init_shallow": "yes", "init_shallow_word": "WORDS"}, FlatPrefix),
+    "emb": ({"parametrize_emb": "Emb"}, EmbeddingPrefix),
+    "emb_mlp": ({"parametrize_emb": "MLP"}, EmbeddingPrefix),
+    "infix": ({"use_infix": True}, InfixPrefix),
+    "lowdata_init": ({"lowdata": True, "lowdata_token": "WORDS"}, MLPPrefix),
+}
+
+
+@pytest.mark.parametrize("name", vector_cases("gpt2_", "beam"))
+def test_original_folders_of_every_variant_load(tmp_path: Path, name: str) -> None:
     """``preseqlen`` is what the command line said, even where words replaced it."""
     case, tensors = load_vectors(f"gpt2_{name}")
-    config = {"model_type": "gpt2", "prefix_dropout": 0.2, **case["config"], **config}
+    more, kind = ORIGINALS[case["variant"]]
+    words = [case["config"].get("word_ids")]
+    more = {key: words if value == "WORDS" else value for key, value in more.items()}
+    config = {"model_type": "gpt2", "prefix_dropout": 0.2, **case["config"], **more}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    state = part(tensors, "prefix_after." if "lowdata" in name else "prefix.")
+    state = part(tensors, "prefix_after.") or part(tensors, "prefix.")
     torch.save(state, tmp_path / "pytorch_model.bin")
     prefix, _ = checkpoint.load(tmp_path)
     assert type(prefix) is kind
     assert prefix.length == case["prefix_length"]
-    assert prefix.dropout.p == (0.0 if name == "shallow_words" else 0.2)
+    assert prefix.dropout.p == (0.0 if case["variant"] == "shallow_words" else 0.2)
     for key, value in prefix.from_original(state).items():
         assert torch.equal(prefix.get_parameter(key), value)
 

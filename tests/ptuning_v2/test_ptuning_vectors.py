@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import load_vectors, part
+from conftest import load_vectors, part, vector_cases
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoModel
 
@@ -21,18 +21,6 @@ TASKS = {
     "question_answering": TaskType.QUESTION_ANSWERING,
     "multiple_choice": TaskType.MULTIPLE_CHOICE,
 }
-FOUR_TASKS = ("sequence", "token", "qa", "choice")
-CASES = [
-    *(
-        f"{family}_{task}_{kind}"
-        for family in ("bert", "roberta", "deberta")
-        for task in FOUR_TASKS
-        for kind in ("plain", "mlp")
-    ),
-    *(f"{family}_prompt_{t}" for family in ("bert", "roberta") for t in ("sequence", "choice")),
-    *(f"deberta_v2_{conv}token_{kind}" for conv in ("", "conv_") for kind in ("plain", "mlp")),
-    "bert_sequence_regression_plain",
-]
 
 
 def model_of(description: dict[str, Any], tensors: dict[str, Tensor]) -> PromptedEncoder:
@@ -59,7 +47,7 @@ def model_of(description: dict[str, Any], tensors: dict[str, Tensor]) -> Prompte
     return model.eval()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", vector_cases("ptuning_"))
 def test_the_originals_numbers(case: str) -> None:
     description, tensors = load_vectors(f"ptuning_{case}")
     model = model_of(description, tensors)

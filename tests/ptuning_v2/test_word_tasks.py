@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import official_files
 from hypothesis import given
 from hypothesis import strategies as st
 from seqeval import metrics
@@ -289,27 +290,35 @@ def test_metrics_equal_seqeval(ner_data, gold, random):
 
 
 @pytest.fixture(scope="module")
-def ner_data(bert_tokenizer, tmp_path_factory):
+def ner_data_of(bert_tokenizer, tmp_path_factory):
     from ptuning_v2.arguments import get_args
 
     folder = tmp_path_factory.mktemp("ner")
     (folder / "valid.txt").write_text(CONLL2003, encoding="utf-8")
     flags = f"--task_name ner --dataset_name conll2003 --data_dir {folder} --do_eval"
     arguments = get_args([*flags.split(), "--model_name_or_path", "m", "--output_dir", "o"])
-    return NERDataset(bert_tokenizer, *arguments[1:3]).load()
+    return lambda labels=None: NERDataset(bert_tokenizer, *arguments[1:3], label_list=labels)
 
 
-def test_official_ner_numbers(shared, ner_data):
-    path = shared / "vectors" / "metrics" / "classification_qa_ner.json"
+@pytest.fixture(scope="module")
+def ner_data(ner_data_of):
+    return ner_data_of().load()
+
+
+@pytest.mark.parametrize("name", official_files("classification_qa_ner"))
+def test_official_ner_numbers(shared, ner_data_of, name):
+    """Whatever the labels are."""
+    path = shared / "vectors" / "metrics" / f"{name}.json"
     official = json.loads(path.read_text(encoding="utf-8"))["ner"]
+    tags = sorted({t for side in ("preds", "labels") for row in official[side] for t in row})
     width = max(map(len, official["labels"]))
 
     def padded(sentences):
-        rows = [[ner_data.label_list.index(tag) for tag in tags] for tags in sentences]
+        rows = [[tags.index(tag) for tag in row] for row in sentences]
         return np.array([row + [-100] * (width - len(row)) for row in rows])
 
     p = EvalPrediction(padded(official["preds"]), padded(official["labels"]))
-    assert ner_data.compute_metrics(p, ()) == pytest.approx(official["seqeval"])
+    assert ner_data_of(tags).compute_metrics(p, ()) == pytest.approx(official["seqeval"])
 
 
 def test_best_labels_of_a_batch():

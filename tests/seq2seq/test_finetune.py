@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import load_vectors, part
+from conftest import load_vectors, part, vector_cases
 from packaging.version import parse
 from safetensors.torch import load_file
 from transformers import (
@@ -79,7 +79,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 # Losses and what is trained.
 
 
-@pytest.mark.parametrize("name", ["mlp", "deep", "fewer_encoder_layers"])
+@pytest.mark.parametrize("name", vector_cases("bart_"))
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_originals_losses_and_gradients(
     name: str,

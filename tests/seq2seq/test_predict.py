@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import load_vectors, part
+from conftest import load_vectors, part, vector_cases
 from rouge_score.rouge_scorer import RougeScorer
 from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
@@ -44,7 +44,7 @@ def decode_beside(data: Path, *more: str) -> None:
     finetune.main(["--do_predict", "--data_dir", str(data), *SHORT, *map(str, more)])
 
 
-@pytest.mark.parametrize("name", ["mlp", "fewer_encoder_layers"])
+@pytest.mark.parametrize("name", vector_cases("bart_"))
 def test_a_folder_of_the_original_decodes_to_its_texts(
     name: str, bart_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
@@ -64,8 +64,14 @@ def test_a_folder_of_the_original_decodes_to_its_texts(
     def text(ids: list[int]) -> str:
         return bart_tokenizer.decode(ids, skip_special_tokens=True)
 
-    batch = case["generation_batches"][0]
-    sources = [text(ids) for ids in batch["input_ids"]]
+    def real(ids: list[int]) -> list[int]:
+        return [token for token in ids if token != bart_tokenizer.pad_token_id]
+
+    inputs = case["generation_batches"][0]["input_ids"]
+    said = [i for i, ids in enumerate(inputs) if bart_tokenizer(text(ids)).input_ids == real(ids)]
+    if not said:
+        pytest.skip("no source is a text of this tokenizer")
+    sources = [text(inputs[i]) for i in said]
     (tmp_path / "test.source").write_text("".join(f"{s}\n" for s in sources), encoding="utf-8")
     compared = 0
     for run in case["generation"]:
@@ -86,7 +92,7 @@ def test_a_folder_of_the_original_decodes_to_its_texts(
             flags += [f"--{flag}", str(run[key])]
         finetune.main(flags)
         found = lines(folder / f"test_beam_{run['length_penalty']}")
-        assert found == [text(ids) for ids in run["output"]]
+        assert found == [text(run["output"][i]) for i in said]
         compared += 1
     assert compared
 

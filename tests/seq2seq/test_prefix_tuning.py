@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import load_vectors, part
+from conftest import load_vectors, part, vector_cases
 from torch.nn.functional import cross_entropy
 from transformers import BartConfig, BartForConditionalGeneration
 
@@ -15,7 +15,7 @@ from prefix_tuning.attention import KeyValues, enable_prefix
 from seq2seq.decoding import Search, generate
 from seq2seq.prefixTuning import PrefixTuning
 
-CASES = ["mlp", "deep", "deep_long_prefix", "fewer_encoder_layers", "p1"]
+CASES = vector_cases("bart_")
 
 
 def bart_of_vectors(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
