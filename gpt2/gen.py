@@ -90,15 +90,12 @@ def is_short(words: Sequence[str]) -> bool:
     return bool(words) and words[0] not in TASKS and Path(words[0]).is_dir()
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Decode what ``argv`` names."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if is_short(words):
-        parser = Parser(WriteArguments, DecodeOptions, description=SHORT)
-        write(*parser.read(words))
-        return
-    parser = Parser(GenArguments, DecodeOptions, description=LONG)
-    args, options = parser.read(argv)
+def decode(args: GenArguments, options: DecodeOptions) -> None:
+    """Decode a split with what a folder holds, or only show the command.
+
+    Raises:
+        UserError: the folder holds nothing that writes texts, or data or model are not as needed.
+    """
     request = request_of(args, options)
     if args.submit == "print":
         print("run_generation.py", *command(request))
@@ -107,6 +104,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     library_logging.set_verbosity_error()
     run_generation.decode(request)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Decode what ``argv`` names."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if is_short(words):
+        parser = Parser(WriteArguments, DecodeOptions, description=SHORT)
+        write(*parser.read(words))
+        return
+    parser = Parser(GenArguments, DecodeOptions, description=LONG)
+    decode(*parser.read(argv))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gpt2.arguments import DataArguments, ModelArguments, choose, mode_classes
 from gpt2.recipe import Recipe
@@ -119,22 +120,29 @@ class Launch:
     """For one's own data."""
 
 
-def read(argv: Sequence[str] | None, description: str | None = None) -> tuple[Launch, list[str]]:
+def read(
+    argv: Sequence[str] | None,
+    description: str | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> tuple[Launch, list[str]]:
     """What ``argv`` says, and its flags that are unknown here, which are the trainer's.
+
+    Args:
+        given: values of flags of both kinds that ``argv`` may replace, by name.
 
     Raises:
         UserError: it cannot be launched.
     """
+    argv, given = sys.argv[1:] if argv is None else argv, given or {}
     classes: tuple[type, ...] = (LaunchFlags, *mode_classes())
-    (args, *options), rest = Parser(
-        *classes, description=description, defaults=DEFAULTS
-    ).read_known(argv)
+    parser = Parser(*classes, description=description, defaults={**DEFAULTS, **given})
+    (args, *options), rest = parser.read_known(argv)
     args.check()
     recipe = _recipe(args)
     if recipe is not None:
-        defaults = {**DEFAULTS, **recipe.launcher()}
+        defaults = {**DEFAULTS, **recipe.launcher(), **given}
         (args, *options), rest = Parser(*classes, defaults=defaults).read_known(argv)
-        if any(text.split("=")[0] == "--epoch" for text in (sys.argv if argv is None else argv)):
+        if "epoch" in given or any(text.split("=")[0] == "--epoch" for text in argv):
             args = replace(args, max_steps=None)
     if args.use_custom_teacher_dropout == "yes":
         options = [
@@ -143,7 +151,7 @@ def read(argv: Sequence[str] | None, description: str | None = None) -> tuple[La
         ]
     tuning = choose(args.tuning_mode, options)
     (prefix,) = (mode for mode in options if type(mode) is PrefixTune)
-    return Launch(args, tuning, prefix, tuple(options), recipe), rest
+    return Launch(args, tuning, prefix, tuple(options), recipe), [*parser.others(given), *rest]
 
 
 def _recipe(args: LaunchFlags) -> Recipe | None:

@@ -22,7 +22,7 @@ from gpt2.train_request import parse
 from gpt2.tuning import TuningMode
 from gpt2.tuning.prefix import WithPrefix
 from harness import flags
-from harness.launch import launch as start
+from harness.launch import launch as show_and_run
 from prefix_tuning.errors import UserError, run_command
 
 SCRIPT = Path(__file__).with_name("run_language_modeling.py")
@@ -128,13 +128,21 @@ def output_dir_of(launch: Launch) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Launch what ``argv`` describes."""
-    launch, rest = read(argv, HELP)
+    start(*read(argv, HELP))
+
+
+def start(launch: Launch, rest: Sequence[str] = ()) -> None:
+    """Launch a run.
+
+    Args:
+        rest: further arguments of ``run_language_modeling.py``.
+    """
     output_dir = output_dir_of(launch)
     values = values_of(launch, output_dir)
     command = [*flags.command(values), *rest]
     from gpt2 import run_language_modeling
 
-    start(
+    show_and_run(
         SCRIPT,
         command,
         output_dir,

@@ -88,8 +88,11 @@ class Parser(argparse.ArgumentParser):
         classes: each makes a group of the help, titled by its docstring; so does every base class
             with fields of its own. What several have is one flag: that of the first.
         description: the first lines of the help.
-        defaults: instead of those of the fields, by name; a field that is required is not where it
-            has one.
+        defaults: instead of those of the fields, by name, read as their texts would be; a field
+            that is required is not where it has one.
+
+    Raises:
+        UserError: a default is not what its flag takes.
     """
 
     def __init__(
@@ -140,6 +143,11 @@ class Parser(argparse.ArgumentParser):
         """All flags."""
         return [text for action in self._actions for text in action.option_strings]
 
+    def others(self, values: Mapping[str, Any]) -> list[str]:
+        """The arguments of those values, by name, that no class has."""
+        known = self.known()
+        return command({k: v for k, v in values.items() if f"--{k}" not in known})
+
     def refuse_unknown(self, rest: Sequence[str]) -> NoReturn:
         """Name the first unknown argument and the flag that it resembles."""
         name = rest[0].split("=")[0]
@@ -168,6 +176,16 @@ def parse(cls: type[T], argv: Sequence[str] | None, description: str | None = No
     return typing.cast(T, Parser(cls, description=description).read(argv)[0])
 
 
+def made(cls: type[T], values: Mapping[str, Any]) -> T:
+    """An instance of a dataclass from the values of its flags by name, checked as a command line is.
+
+    Raises:
+        UserError: there is a name that it does not have, or a value is not what its flag takes.
+    """
+    parser = Parser(cls, defaults=values)
+    return typing.cast(T, parser.read(parser.others(values))[0])
+
+
 def _add_fields(parser: Parser, cls: type, defaults: Mapping[str, Any]) -> None:
     hints = typing.get_type_hints(cls)
     owners: dict[str, type] = {}
@@ -182,14 +200,18 @@ def _add_fields(parser: Parser, cls: type, defaults: Mapping[str, Any]) -> None:
         if owner not in groups:
             title = (owner.__doc__ or owner.__name__).split("\n")[0].rstrip(".")
             groups[owner] = parser.add_argument_group(title[:1].lower() + title[1:])
-        default = defaults.get(field.name, field.default)
-        _add_field(groups[owner], field, hints[field.name], default)
+        _add_field(groups[owner], field, hints[field.name], defaults)
 
 
-def _add_field(group: Any, field: dataclasses.Field[Any], hint: Any, default: Any) -> None:
+def _add_field(
+    group: Any, field: dataclasses.Field[Any], hint: Any, defaults: Mapping[str, Any]
+) -> None:
     more = {k: v for k, v in field.metadata.items() if k != WITHIN}
     names = [f"--{field.name}", *more.pop("aliases", ())]
     more |= _of_type(hint, more)
+    default = field.default
+    if field.name in defaults:
+        default = _read_default(field.name, defaults[field.name], more)
     is_required = default is dataclasses.MISSING
     if more.pop("positional", False):
         names = [field.name]
@@ -221,6 +243,20 @@ def _of_type(hint: Any, more: Mapping[str, Any]) -> dict[str, Any]:
     return {} if hint is str else {"type": hint}
 
 
+def _read_default(name: str, value: Any, more: Mapping[str, Any]) -> Any:
+    """A value as its flag reads it; None is no value."""
+    if value is None:
+        return None
+    if isinstance(value, list | tuple):
+        return tuple(_read_default(name, part, more) for part in value)
+    try:
+        read = more.get("type", str)(str(value))
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise UserError(f"--{name} {value}: {error}") from error
+    one_of(more.get("choices") or [read], **{name: read})
+    return read
+
+
 def _boolean(text: str) -> bool:
     if text.lower() in ("yes", "true", "1", "y", "t"):
         return True
@@ -236,49 +272,6 @@ def command(values: Mapping[str, object]) -> list[str]:
         for name, value in values.items()
         if value is not None and value is not False
     ]
-
-
-# Checks take flags as keywords, at_least_one(bsz=args.bsz, epoch=args.epoch), and pass over None.
-
-
-def at_least_one(**flags: float | None) -> None:
-    """Raise :class:`UserError` for a count below 1."""
-    _check(ranges.COUNT, flags)
-
-
-def not_negative(**flags: float | None) -> None:
-    """Raise :class:`UserError` for a number below 0, or an infinite one."""
-    _check(ranges.NOT_NEGATIVE, flags)
-
-
-def positive(**flags: float | None) -> None:
-    """Raise :class:`UserError` for a number that is not above 0, or is infinite."""
-    _check(ranges.POSITIVE, flags)
-
-
-def finite(**flags: float | None) -> None:
-    """Raise :class:`UserError` for an infinity, or what is not a number."""
-    _check(ranges.FINITE, flags)
-
-
-def probability(**flags: float | None) -> None:
-    """Raise :class:`UserError` for a number outside (0, 1]."""
-    _check(ranges.PROBABILITY, flags)
-
-
-def fraction(**flags: float | None) -> None:
-    """Raise :class:`UserError` for a number outside [0, 1), such as a dropout of everything."""
-    _check(ranges.FRACTION, flags)
-
-
-def seed(**flags: int | None) -> None:
-    """Raise :class:`UserError` for a seed that NumPy would refuse."""
-    _check(ranges.SEED, flags)
-
-
-def _check(allowed: Range, flags: Mapping[str, float | None]) -> None:
-    for name, value in flags.items():
-        allowed.check(name, value)
 
 
 def one_of(known: Collection[object] | Iterable[object], **flags: object) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness import flags
+from harness.ranges import COUNT, SEED
 from prefix_tuning.errors import UserError
 from seq2seq.files import Record
 
 
 def _random(seed: int) -> np.random.RandomState:
-    flags.seed(seed=seed)
+    SEED.check("seed", seed)
     return np.random.RandomState(seed)
 
 
@@ -47,6 +47,6 @@ def random_subset(records: Sequence[Record], count: int, seed: int) -> list[Reco
     Raises:
         UserError: ``count`` is below 1, or no such seed.
     """
-    flags.at_least_one(max_test=count)
+    COUNT.check("max_test", count)
     kept = _random(seed).choice(len(records), min(count, len(records)), replace=False)
     return [records[i] for i in sorted(kept)]

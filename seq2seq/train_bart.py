@@ -7,7 +7,7 @@ repeated, and runs it in this process. Flags unknown here are passed on.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,8 +145,20 @@ class LaunchArguments:
         return subset_note(self.notes, "lowdata", "size")
 
 
-def _parser() -> Parser:
-    return Parser(LaunchArguments, description=__doc__)
+def read(
+    argv: Sequence[str] | None, given: Mapping[str, Any] | None = None
+) -> tuple[LaunchArguments, list[str]]:
+    """What ``argv`` says, and its flags that are unknown here, which are those of ``finetune.py``.
+
+    Args:
+        given: values of flags of both kinds that ``argv`` may replace, by name.
+
+    Raises:
+        UserError: it cannot be launched.
+    """
+    parser = Parser(LaunchArguments, description=__doc__, defaults=given)
+    (args,), rest = parser.read_known(argv)
+    return args, [*parser.others(given or {}), *rest]
 
 
 def run_name(args: LaunchArguments) -> str:
@@ -250,7 +262,15 @@ def build_command(args: LaunchArguments, output_dir: Path) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Launch what ``argv`` describes."""
-    (args,), rest = _parser().read_known(argv)
+    start(*read(argv))
+
+
+def start(args: LaunchArguments, rest: Sequence[str] = ()) -> None:
+    """Launch a run.
+
+    Args:
+        rest: further arguments of ``finetune.py``.
+    """
     output_dir = _named(Path(args.output_dir or _run_folder(args)))
     given = training_flags(args, output_dir)
     launch(

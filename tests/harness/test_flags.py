@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -118,10 +119,10 @@ def test_wrong_values_end_in_one_line(capsys: pytest.CaptureFixture[str]) -> Non
 
 @given(st.floats() | st.integers(-(2**33), 2**33) | st.none())
 def test_checks_accept_their_interval(value: float | None) -> None:
-    def passes(check: Callable[..., None]) -> bool:
+    def passes(allowed: ranges.Range) -> bool:
         message = ""
         try:
-            check(some_flag=value)
+            allowed.check("some_flag", value)
         except UserError as error:
             message = str(error)
         assert not message or message.startswith(f"--some_flag {value}: ")
@@ -129,13 +130,13 @@ def test_checks_accept_their_interval(value: float | None) -> None:
 
     number = math.nan if value is None else value
     given_one = value is not None
-    assert passes(flags.at_least_one) == (not given_one or 1 <= number < 2**31)
-    assert passes(flags.positive) == (not given_one or 0 < number < math.inf)
-    assert passes(flags.not_negative) == (not given_one or 0 <= number < math.inf)
-    assert passes(flags.finite) == (not given_one or math.isfinite(number))
-    assert passes(flags.probability) == (not given_one or 0 < number <= 1)
-    assert passes(flags.fraction) == (not given_one or 0 <= number < 1)
-    assert passes(flags.seed) == (not given_one or 0 <= number <= 4294967295)
+    assert passes(ranges.COUNT) == (not given_one or 1 <= number < 2**31)
+    assert passes(ranges.POSITIVE) == (not given_one or 0 < number < math.inf)
+    assert passes(ranges.NOT_NEGATIVE) == (not given_one or 0 <= number < math.inf)
+    assert passes(ranges.FINITE) == (not given_one or math.isfinite(number))
+    assert passes(ranges.PROBABILITY) == (not given_one or 0 < number <= 1)
+    assert passes(ranges.FRACTION) == (not given_one or 0 <= number < 1)
+    assert passes(ranges.SEED) == (not given_one or 0 <= number <= 4294967295)
 
 
 def test_a_range_stands_beside_its_flag() -> None:
@@ -156,6 +157,34 @@ def test_a_range_stands_beside_its_flag() -> None:
         with pytest.raises(UserError, match=says):
             flags.parse(Sizes, [given_one])
     assert flags.ranges_of(Sizes)["rate"] is ranges.POSITIVE
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept."""
+
+    kind: str = flags.flag("a", "a kind", choices=("a", "b"))
+    size: str = flags.flag("all", "a size, or all")
+    rate: float = flags.flag(0.5, "a rate")
+    keep: bool = flags.flag(False, "keep it")
+    files: tuple[str, ...] = flags.flag((), "files")
+
+
+def test_values_by_name_are_read_as_a_command_line_is() -> None:
+    values = {"kind": "b", "size": 5, "rate": 1, "keep": True, "files": ["x", Path("y")]}
+    read = flags.made(Kept, values)
+    assert read == Kept("b", "5", 1.0, True, ("x", "y"))
+    assert isinstance(read.rate, float)
+    assert read == flags.parse(Kept, "--kind b --size 5 --rate 1 --keep --files x y".split())
+    assert flags.made(Kept, {"rate": None}).rate is None
+    for wrong, message in (
+        ({"kind": "c"}, "--kind c: use one of a, b"),
+        ({"rate": "fast"}, "--rate fast: could not convert"),
+        ({"keep": "perhaps"}, "--keep perhaps: 'perhaps' is neither yes nor no"),
+        ({"sice": 3}, "--sice: there is no such flag; did you mean --size?"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            flags.made(Kept, wrong)
 
 
 def test_choices_and_exclusions() -> None:
