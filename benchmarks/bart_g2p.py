@@ -22,17 +22,36 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+SITES = ("encoder", "self", "encoder_decoder", "encoder,self,encoder_decoder")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("folder", type=Path, help="holds us_bart.safetensors, us_bart_config.json, gb_gold.json")
+    add("--output_dir", type=Path, default=Path("g2p"), help="everything is written here")
+    add("--steps", type=int, default=1500, help="training steps of 128 words")
+    add("--preseqlen", type=int, default=16, help="prefix length")
+    add("--beams", type=int, default=5, help="beams of the search")
+    add("--words", type=int, default=1000, help="decoded, of the 1,000 that are held out")
+    add("--learning_rate", type=float, default=3e-3, help="peak learning rate")
+    add("--sites", nargs="+", default=list(SITES), help="attentions with a prefix, as comma lists")
+    return parser
+
+
+if __name__ == "__main__":
+    _parser().parse_args()  # --help ends here, before the imports that take seconds
+
 from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
 from prefix_tuning.errors import UserError, run_command
-from seq2seq import finetune
+from seq2seq import arguments, finetune
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
 AMERICAN = str.maketrans({"a": "æ", "Q": "O", "ɒ": "ʔ", "ː": None})
 """British sounds in the symbols that the American network has for them."""
-SITES = ("encoder", "self", "encoder_decoder", "encoder,self,encoder_decoder")
 
 
 def spell(text: str, alphabet: str) -> str | None:
@@ -95,47 +114,28 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     Returns:
         the shares of exact pronunciations.
     """
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    add = parser.add_argument
-    add("folder", type=Path, help="holds us_bart.safetensors, us_bart_config.json, gb_gold.json")
-    add("--output_dir", type=Path, default=Path("g2p"))
-    add("--steps", type=int, default=1500)
-    add("--preseqlen", type=int, default=16)
-    add("--beams", type=int, default=5)
-    add("--words", type=int, default=1000, help="decoded, of the 1,000 that are held out")
-    add("--learning_rate", type=float, default=3e-3)
-    add("--sites", nargs="+", default=list(SITES), help="comma lists")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     for name in ("us_bart.safetensors", "us_bart_config.json", "gb_gold.json"):
         if not (args.folder / name).is_file():
             raise UserError(f"{args.folder} holds no {name}")
     work = args.output_dir
     write_data(args.folder, work / "data", write_model(args.folder, work / "us"))
-    common = [
-        "--data_dir",
-        str(work / "data"),
-        "--num_workers",
-        "0",
-        "--eval_beams",
-        str(args.beams),
-    ]
-    common += ["--max_source_length", "40", "--max_target_length", "40", "--length_penalty", "1"]
-    common += ["--val_max_target_length", "40", "--test_max_target_length", "40"]
-    common += ["--eval_min_gen_length", "0", "--eval_max_gen_length", "40"]
-    common += ["--no_repeat_ngram_size", "0", "--decode_batch_size", "100"]
-    common += ["--limit", str(args.words), "--overwrite_results"]
-    base = ["--model_name_or_path", str(work / "us")]
-    finetune.main(["--do_predict", "--tuning_mode", "finetune", *base, *common])
+    base: dict[str, object] = {"model_name_or_path": work / "us", "data_dir": work / "data"}
+    base |= dict.fromkeys(("max_source_length", "max_target_length", "eval_max_gen_length"), 40)
+    base |= dict.fromkeys(("val_max_target_length", "test_max_target_length"), 40)
+    base |= {"eval_beams": args.beams, "length_penalty": 1, "eval_min_gen_length": 0}
+    base |= {"no_repeat_ngram_size": 0, "decode_batch_size": 100, "limit": args.words}
+    base |= {"do_predict": True, "num_workers": 0, "overwrite_results": True}
+    finetune.run(arguments.parse([], {**base, "tuning_mode": "finetune"}))
     shares = {"frozen, no prefix": exact(work, work / "us" / "test_beam_1.0")}
+    training: dict[str, object] = {"do_train": True, "seed": 0}
+    training |= {"preseqlen": args.preseqlen, "mid_dim": 128}
+    training |= {"max_steps": args.steps, "train_batch_size": 128, "val_metric": "loss"}
+    training |= {"learning_rate": args.learning_rate, "warmup_steps": 100}
     for sites in args.sites:
         run = work / sites.replace(",", "-")
-        finetune.main(
-            ["--do_train", "--do_predict", *base, *common, "--output_dir", str(run)]
-            + ["--preseqlen", str(args.preseqlen), "--mid_dim", "128", "--prefix_sites", sites]
-            + ["--max_steps", str(args.steps), "--train_batch_size", "128", "--seed", "0"]
-            + ["--val_metric", "loss"]
-            + ["--learning_rate", str(args.learning_rate), "--warmup_steps", "100"]
-        )
+        chosen = {"output_dir": run, "prefix_sites": sites}
+        finetune.run(arguments.parse([], {**base, **training, **chosen}))
         shares[sites] = exact(work, run / "checkpoint-curr_best" / "test_beam_1.0")
     print(f"\nexact pronunciations, P={args.preseqlen}, {args.steps} steps of 128 words")
     for name, share in shares.items():

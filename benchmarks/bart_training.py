@@ -8,13 +8,34 @@ one process in turn. A step is forward, backward and AdamW, with BART's dropout 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.shapes import BART, XSUM_LENGTHS
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--shape", default="bart-large", choices=list(BART), help="size of the model"
+    )
+    parser.add_argument("--layers", type=int, help="layers of each stack, if not the shape's")
+    parser.add_argument("--preseqlen", type=int, default=200, help="prefix length")
+    parser.add_argument("--mid_dim", type=int, default=800, help="width of the prefixes' MLPs")
+    parser.add_argument("--batch_size", type=int, default=8, help="rows of a batch")
+    parser.add_argument("--rounds", type=int, default=3, help="steps of each way")
+    parser.add_argument(
+        "--dtype", default="float32", choices=["float32", "bfloat16"], help="precision of the model"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    _parser().parse_args()  # --help ends here, before the imports that take seconds
 
 import torch
 from torch import Tensor
@@ -28,11 +49,6 @@ from prefix_tuning.objectives import target_logits
 from prefix_tuning.prefix import parameter_name
 from seq2seq.prefixTuning import PrefixTuning
 
-SHAPES = {"bart-large": (12, 16, 1024, 4096), "bart-base": (6, 12, 768, 3072)}
-LENGTHS: list[list[int]] = json.loads(
-    Path(__file__).with_name("xsum_lengths.json").read_text(encoding="utf-8")
-)
-"""Tokens of source and target of 240 random XSUM test pairs, in BART's vocabulary."""
 Loss = Callable[[dict[str, Tensor]], Tensor]
 
 
@@ -50,7 +66,7 @@ class OriginalsWay(PrefixTuning):
 
 def make_model(args: argparse.Namespace) -> Any:
     """A BART of the shape with random weights."""
-    n_layer, n_head, width, ffn = SHAPES[args.shape]
+    n_layer, n_head, width, ffn = BART[args.shape]
     n_layer = args.layers or n_layer
     torch.manual_seed(0)
     config = BartConfig(
@@ -68,8 +84,8 @@ def make_model(args: argparse.Namespace) -> Any:
 def make_batches(args: argparse.Namespace) -> list[dict[str, Tensor]]:
     """Random tokens with XSUM's lengths, sources cut at 512 tokens and targets at 60."""
     batches = []
-    for start in range(0, len(LENGTHS) - args.batch_size + 1, args.batch_size):
-        lengths = torch.tensor(LENGTHS[start : start + args.batch_size])
+    for start in range(0, len(XSUM_LENGTHS) - args.batch_size + 1, args.batch_size):
+        lengths = torch.tensor(XSUM_LENGTHS[start : start + args.batch_size])
         batch = {}
         for name, own in (("", lengths[:, 0]), ("decoder_", lengths[:, 1])):
             width = int(own.max())
@@ -137,15 +153,7 @@ def make_step(args: argparse.Namespace, way: str) -> Step:
 
 def main() -> None:
     """Print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", default="bart-large", choices=list(SHAPES))
-    parser.add_argument("--layers", type=int, help="layers of each stack, if not the shape's")
-    parser.add_argument("--preseqlen", type=int, default=200)
-    parser.add_argument("--mid_dim", type=int, default=800)
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    args = parser.parse_args()
+    args = _parser().parse_args()
     args.dtype = getattr(torch, args.dtype)
 
     steps = {way: make_step(args, way) for way in WAYS}
@@ -155,7 +163,7 @@ def main() -> None:
         for way, step in steps.items()
     }
     memory = {way: peak_memory(step) for way, step in steps.items()}
-    layers = args.layers or SHAPES[args.shape][0]
+    layers = args.layers or BART[args.shape][0]
     print(f"\n{args.shape}, {layers} layers a stack, P={args.preseqlen}, mid {args.mid_dim},")
     print(f"batch {args.batch_size}, {args.dtype}, {device()}")
     first = WAYS[0]

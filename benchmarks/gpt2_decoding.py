@@ -14,11 +14,33 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.shapes import E2E_LENGTHS, GPT2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", default="gpt2", choices=list(GPT2), help="size of the model")
+    parser.add_argument("--preseqlen", type=int, default=10, help="prefix length")
+    parser.add_argument("--batch_size", type=int, default=32, help="prompts decoded together")
+    parser.add_argument("--prompts", type=int, default=32, help="prompts of a pass")
+    parser.add_argument(
+        "--new_tokens", type=int, default=28, help="tokens of a text; 28: E2E's average target"
+    )
+    parser.add_argument("--rounds", type=int, default=1, help="passes of each way over the prompts")
+    parser.add_argument(
+        "--dtype", default="float32", choices=["float32", "bfloat16"], help="precision of the model"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    _parser().parse_args()  # --help ends here, before the imports that take seconds
+
 import peft
 import torch
 
-from benchmarks.gpt2_training import PAD, SHAPES, make_model
-from benchmarks.measure import LENGTHS, Step, alternate, device, peak_memory
+from benchmarks.gpt2_training import PAD, make_model
+from benchmarks.measure import Step, alternate, device, peak_memory
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.beam_search import beam_search
 from prefix_tuning.parametrizations import MLPPrefix
@@ -31,7 +53,7 @@ NEVER = 50255
 def make_prompts(count: int, batch_size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Left-padded batches of prompts, sorted by length as decoding sorts them."""
     generator = torch.Generator().manual_seed(0)
-    lengths = sorted((prompt for prompt, _ in LENGTHS[:count]), reverse=True)
+    lengths = sorted((prompt for prompt, _ in E2E_LENGTHS[:count]), reverse=True)
     batches = []
     for start in range(0, count, batch_size):
         chosen = lengths[start : start + batch_size]
@@ -67,7 +89,7 @@ def our_step(args: argparse.Namespace, batch_size: int) -> Step:
 
 def peft_step(args: argparse.Namespace, batch_size: int) -> Step:
     """Decode all prompts with PEFT and the library's generate."""
-    n_layer, n_head, n_embd = SHAPES[args.shape]
+    n_layer, n_head, n_embd = GPT2[args.shape]
     config = peft.PrefixTuningConfig(
         task_type="CAUSAL_LM",
         num_virtual_tokens=args.preseqlen,
@@ -94,15 +116,7 @@ def peft_step(args: argparse.Namespace, batch_size: int) -> Step:
 
 def main() -> None:
     """Print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", default="gpt2", choices=list(SHAPES))
-    parser.add_argument("--preseqlen", type=int, default=10)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--prompts", type=int, default=32)
-    parser.add_argument("--new_tokens", type=int, default=28, help="28: E2E's average target")
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    args = parser.parse_args()
+    args = _parser().parse_args()
     args.dtype = getattr(torch, args.dtype)
 
     ways = {

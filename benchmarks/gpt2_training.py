@@ -15,24 +15,41 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.shapes import E2E_LENGTHS, GPT2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", default="gpt2", choices=list(GPT2), help="size of the model")
+    parser.add_argument("--preseqlen", type=int, default=10, help="prefix length")
+    parser.add_argument("--batch_size", type=int, default=10, help="rows of a batch")
+    parser.add_argument("--rounds", type=int, default=30, help="steps of each way; 30 are an epoch")
+    parser.add_argument(
+        "--dtype", default="float32", choices=["float32", "bfloat16"], help="precision of the model"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    _parser().parse_args()  # --help ends here, before the imports that take seconds
+
 import peft
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from benchmarks.measure import LENGTHS, Step, alternate, device, peak_memory
+from benchmarks.measure import Step, alternate, device, peak_memory
 from gpt2.data import collate, with_targets
 from gpt2.train_control import PrefixTuning
 from harness.samplers import LengthGroupedSampler
 from prefix_tuning.activation import fuse_activations
 from prefix_tuning.attention import enable_prefix
 
-SHAPES = {"gpt2": (12, 12, 768), "gpt2-medium": (24, 16, 1024), "tiny": (2, 2, 64)}
 PAD = 50256
 
 
 def make_model(shape: str, dtype: torch.dtype) -> GPT2LMHeadModel:
     """A GPT-2 of the shape with random weights, frozen."""
-    n_layer, n_head, n_embd = SHAPES[shape]
+    n_layer, n_head, n_embd = GPT2[shape]
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(n_layer=n_layer, n_head=n_head, n_embd=n_embd))
     return model.to(device(), dtype).eval().requires_grad_(False)
@@ -42,7 +59,7 @@ def make_batches(order: list[int], batch_size: int) -> list[dict[str, torch.Tens
     """Batches of random tokens with E2E's lengths, in the given order of examples."""
     generator = torch.Generator().manual_seed(0)
     examples = []
-    for prompt, target in LENGTHS:
+    for prompt, target in E2E_LENGTHS:
         ids = torch.randint(0, 50_000, (prompt + target,), generator=generator).tolist()
         examples.append({"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]})
     batches = []
@@ -71,7 +88,7 @@ def our_step(args: argparse.Namespace, batches: list[dict[str, torch.Tensor]]) -
 
 def peft_step(args: argparse.Namespace, batches: list[dict[str, torch.Tensor]]) -> Step:
     """One update of PEFT's."""
-    n_layer, n_head, n_embd = SHAPES[args.shape]
+    n_layer, n_head, n_embd = GPT2[args.shape]
     config = peft.PrefixTuningConfig(
         task_type="CAUSAL_LM",
         num_virtual_tokens=args.preseqlen,
@@ -108,18 +125,12 @@ def peak_of_second(step: Step) -> float:
 
 def main() -> None:
     """Print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", default="gpt2", choices=list(SHAPES))
-    parser.add_argument("--preseqlen", type=int, default=10)
-    parser.add_argument("--batch_size", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=30, help="30 is an epoch")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    args = parser.parse_args()
+    args = _parser().parse_args()
     args.dtype = getattr(torch, args.dtype)
 
-    shuffled = torch.randperm(len(LENGTHS), generator=torch.Generator().manual_seed(0)).tolist()
+    shuffled = torch.randperm(len(E2E_LENGTHS), generator=torch.Generator().manual_seed(0)).tolist()
     random_batches = make_batches(shuffled, args.batch_size)
-    lengths = [prompt + target for prompt, target in LENGTHS]
+    lengths = [prompt + target for prompt, target in E2E_LENGTHS]
     grouped = make_batches([*LengthGroupedSampler(lengths, args.batch_size, 0)], args.batch_size)
     ways = {
         "PEFT": peft_step(args, random_batches),

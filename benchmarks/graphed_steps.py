@@ -15,17 +15,39 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.shapes import E2E_LENGTHS
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", default="gpt2-medium", help="whose steps are timed")
+    parser.add_argument(
+        "--dtype",
+        default="bfloat16",
+        choices=["float32", "bfloat16"],
+        help="precision of the timed steps",
+    )
+    parser.add_argument("--batch_size", type=int, default=10, help="rows of a batch")
+    parser.add_argument("--batches", type=int, default=8, help="different batches")
+    parser.add_argument("--steps", type=int, default=100, help="timed steps of each way")
+    return parser
+
+
+if __name__ == "__main__":
+    _parser().parse_args()  # --help ends here, before the imports that take seconds
+
+import torch
+
+from benchmarks.gpt2_training import PAD, make_model
+from gpt2.data import Rounding, collate, with_targets
+from gpt2.train_control import PrefixTuning
+from harness.graphs import CudaRecorder, GraphedStep
+from prefix_tuning.activation import fuse_activations
+from prefix_tuning.attention import enable_prefix
+
 
 def _setting(shape: str, dtype: str, batch_size: int, n_batch: int) -> tuple[Any, Any, Any]:
     """A prefix, its loss of a batch, and batches of few widths."""
-    import torch
-
-    from benchmarks.gpt2_training import LENGTHS, PAD, make_model
-    from gpt2.data import Rounding, collate, with_targets
-    from gpt2.train_control import PrefixTuning
-    from prefix_tuning.activation import fuse_activations
-    from prefix_tuning.attention import enable_prefix
-
     model = enable_prefix(fuse_activations(make_model(shape, getattr(torch, dtype))))
     torch.manual_seed(0)
     prefix = PrefixTuning(model.config, preseqlen=5, objective_mode=0).to(model.device)
@@ -33,7 +55,7 @@ def _setting(shape: str, dtype: str, batch_size: int, n_batch: int) -> tuple[Any
     rounding, batches = Rounding(16, 1000, targets=64), []
     for i in range(n_batch):
         rows = []
-        for prompt, target in LENGTHS[i * batch_size : (i + 1) * batch_size]:
+        for prompt, target in E2E_LENGTHS[i * batch_size : (i + 1) * batch_size]:
             ids = torch.randint(0, 50_000, (prompt + target,), generator=generator).tolist()
             rows.append({"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]})
         batch = with_targets(lambda rows, rounding: collate(rows, PAD, rounding), rounding)(rows)
@@ -47,10 +69,6 @@ def _setting(shape: str, dtype: str, batch_size: int, n_batch: int) -> tuple[Any
 
 def _run(way: str, args: argparse.Namespace, shape: str, dtype: str, steps: int) -> tuple[Any, Any]:
     """Losses of ``steps`` steps and the seconds of each, after every shape has been met."""
-    import torch
-
-    from harness.graphs import CudaRecorder, GraphedStep
-
     prefix, compute, batches = _setting(shape, dtype, args.batch_size, args.batches)
     parameters = [*prefix.parameters()]
     on_gpu = parameters[0].is_cuda
@@ -84,15 +102,7 @@ def _run(way: str, args: argparse.Namespace, shape: str, dtype: str, steps: int)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Compare, and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", default="gpt2-medium", help="whose steps are timed")
-    parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
-    parser.add_argument("--batch_size", type=int, default=10)
-    parser.add_argument("--batches", type=int, default=8, help="different batches")
-    parser.add_argument("--steps", type=int, default=100)
-    args = parser.parse_args(argv)
-    import torch
-
+    args = _parser().parse_args(argv)
     # Tiny and in fp32, where nothing but a wrong recording can make a difference.
     exact = {way: _run(way, args, "tiny", "float32", args.steps)[0] for way in ("eager", "graphed")}
     difference = float((exact["eager"] - exact["graphed"]).abs().max())

@@ -12,10 +12,6 @@ import torch
 from tqdm import tqdm
 
 Step = Callable[[int], None]
-LENGTHS: list[list[int]] = json.loads(
-    Path(__file__).with_name("e2e_lengths.json").read_text(encoding="utf-8")
-)
-"""Tokens of prompt and target of 300 random E2E training pairs, in GPT-2's vocabulary."""
 
 
 def _wait() -> None:

@@ -18,9 +18,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.shapes import SERVED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", default="small", choices=list(SERVED), help="size of the model")
+    parser.add_argument("--requests", type=int, default=1000, help="requests of each load")
+    parser.add_argument("--prefixes", type=int, default=20, help="number of prefixes")
+    parser.add_argument("--at_a_time", type=int, default=32, help="requests together")
+    parser.add_argument("--blocks", type=int, default=5, help="turns that the loads take")
+    parser.add_argument("--fault_requests", type=int, default=200, help="0 skips the faults")
+    return parser
+
+
+if __name__ == "__main__":
+    _parser().parse_args()  # --help ends here, before the imports that take seconds
+
 from benchmarks.serving_faults import faults
 from benchmarks.serving_load import (
-    SHAPES,
     Load,
     make_load,
     make_model,
@@ -62,14 +78,7 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print throughput, latencies and what the faults came to."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", default="small", choices=list(SHAPES))
-    parser.add_argument("--requests", type=int, default=1000)
-    parser.add_argument("--prefixes", type=int, default=20)
-    parser.add_argument("--at_a_time", type=int, default=32)
-    parser.add_argument("--blocks", type=int, default=5, help="turns that the loads take")
-    parser.add_argument("--fault_requests", type=int, default=200, help="0 skips the faults")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         measure(Path(folder) / "load", args)
         if args.fault_requests:

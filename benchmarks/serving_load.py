@@ -22,12 +22,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from benchmarks.shapes import SERVED
 from prefix_tuning import checkpoint
 from prefix_tuning.parametrizations import FlatPrefix
 
 ROOT = Path(__file__).resolve().parents[1]
-SHAPES = {"toy": (2, 2, 32), "small": (6, 6, 384), "gpt2": (12, 12, 768)}
-"""Layers, heads, width."""
 Body = dict[str, Any]
 Texts = tuple[str, ...]
 
@@ -42,7 +41,7 @@ def make_model(folder: Path, shape: str) -> GPT2LMHeadModel:
     end = "<|endoftext|>"
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end).save_pretrained(folder)
     torch.manual_seed(0)
-    n_layer, n_head, width = SHAPES[shape]
+    n_layer, n_head, width = SERVED[shape]
     config = GPT2Config(
         vocab_size=len(tokens),
         n_positions=512,
