@@ -9,9 +9,10 @@ length) is read from the checkpoint itself. ``gen.py RUN --prompt TEXT`` (or ``-
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -90,6 +91,21 @@ def is_short(words: Sequence[str]) -> bool:
     return bool(words) and words[0] not in TASKS and Path(words[0]).is_dir()
 
 
+def read(
+    argv: Sequence[str] | None, given: Mapping[str, Any] | None = None
+) -> tuple[GenArguments, DecodeOptions]:
+    """What ``argv`` says of a split to decode.
+
+    Args:
+        given: values of flags that ``argv`` may replace, by name.
+
+    Raises:
+        UserError: it cannot be decoded, or there is no such flag.
+    """
+    args, options = Parser(GenArguments, DecodeOptions, description=LONG, given=given).read(argv)
+    return args, options
+
+
 def decode(args: GenArguments, options: DecodeOptions) -> None:
     """Decode a split with what a folder holds, or only show the command.
 
@@ -100,9 +116,6 @@ def decode(args: GenArguments, options: DecodeOptions) -> None:
     if args.submit == "print":
         print("run_generation.py", *command(request))
         return
-    from transformers.utils import logging as library_logging
-
-    library_logging.set_verbosity_error()
     run_generation.decode(request)
 
 
@@ -113,8 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser = Parser(WriteArguments, DecodeOptions, description=SHORT)
         write(*parser.read(words))
         return
-    parser = Parser(GenArguments, DecodeOptions, description=LONG)
-    decode(*parser.read(argv))
+    decode(*read(argv))
 
 
 if __name__ == "__main__":

@@ -122,8 +122,8 @@ class Launch:
 
 def read(
     argv: Sequence[str] | None,
-    description: str | None = None,
     given: Mapping[str, Any] | None = None,
+    description: str | None = None,
 ) -> tuple[Launch, list[str]]:
     """What ``argv`` says, and its flags that are unknown here, which are the trainer's.
 
@@ -135,13 +135,13 @@ def read(
     """
     argv, given = sys.argv[1:] if argv is None else argv, given or {}
     classes: tuple[type, ...] = (LaunchFlags, *mode_classes())
-    parser = Parser(*classes, description=description, defaults={**DEFAULTS, **given})
+    parser = Parser(*classes, description=description, defaults=DEFAULTS, given=given)
     (args, *options), rest = parser.read_known(argv)
     args.check()
     recipe = _recipe(args)
     if recipe is not None:
-        defaults = {**DEFAULTS, **recipe.launcher(), **given}
-        (args, *options), rest = Parser(*classes, defaults=defaults).read_known(argv)
+        defaults = {**DEFAULTS, **recipe.launcher()}
+        (args, *options), rest = Parser(*classes, defaults=defaults, given=given).read_known(argv)
         if "epoch" in given or any(text.split("=")[0] == "--epoch" for text in argv):
             args = replace(args, max_steps=None)
     if args.use_custom_teacher_dropout == "yes":
@@ -151,7 +151,7 @@ def read(
         ]
     tuning = choose(args.tuning_mode, options)
     (prefix,) = (mode for mode in options if type(mode) is PrefixTune)
-    return Launch(args, tuning, prefix, tuple(options), recipe), [*parser.others(given), *rest]
+    return Launch(args, tuning, prefix, tuple(options), recipe), rest
 
 
 def _recipe(args: LaunchFlags) -> Recipe | None:

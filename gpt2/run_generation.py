@@ -41,6 +41,9 @@ def decode(request: DecodeRequest, generator: TextGenerator | None = None) -> No
     Raises:
         UserError: a file, a line or a model is not what the request needs.
     """
+    from transformers.utils import logging as library_logging
+
+    library_logging.set_verbosity_error()
     entries = read_records(
         request.task_mode,
         request.data,
@@ -128,11 +131,7 @@ def write_results(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Decode as ``argv`` says."""
-    request = flags.parse(DecodeRequest, argv, "Decode a data file with a trained prefix or model.")
-    from transformers.utils import logging as library_logging
-
-    library_logging.set_verbosity_error()
-    decode(request)
+    decode(flags.parse(DecodeRequest, argv, "Decode a data file with a trained prefix or model."))
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def output_dir_of(launch: Launch) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Launch what ``argv`` describes."""
-    start(*read(argv, HELP))
+    start(*read(argv, description=HELP))
 
 
 def start(launch: Launch, rest: Sequence[str] = ()) -> None:

@@ -90,9 +90,11 @@ class Parser(argparse.ArgumentParser):
         description: the first lines of the help.
         defaults: instead of those of the fields, by name, read as their texts would be; a field
             that is required is not where it has one.
+        given: values that a command line may replace, by name; None is not given, and what no
+            class has is unknown, as an argument would be.
 
     Raises:
-        UserError: a default is not what its flag takes.
+        UserError: a value is not what its flag takes.
     """
 
     def __init__(
@@ -100,11 +102,15 @@ class Parser(argparse.ArgumentParser):
         *classes: type,
         description: str | None = None,
         defaults: Mapping[str, Any] | None = None,
+        given: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(description=description, formatter_class=_Help, allow_abbrev=False)
         self.classes = classes
+        given = {name: value for name, value in (given or {}).items() if value is not None}
         for cls in classes:
-            _add_fields(self, cls, defaults or {})
+            _add_fields(self, cls, {**(defaults or {}), **given})
+        fields = {action.dest for action in self._actions}
+        self.others = command({k: v for k, v in given.items() if k not in fields})
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}\n")
@@ -115,7 +121,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: a number is outside the range of its flag, or an argument is not UTF-8.
         """
-        argv = sys.argv[1:] if argv is None else argv
+        argv = [*self.others, *(sys.argv[1:] if argv is None else argv)]
         _check_utf8(argv)
         values, rest = self.parse_known_args(argv)
         made = []
@@ -143,11 +149,6 @@ class Parser(argparse.ArgumentParser):
         """All flags."""
         return [text for action in self._actions for text in action.option_strings]
 
-    def others(self, values: Mapping[str, Any]) -> list[str]:
-        """The arguments of those values, by name, that no class has."""
-        known = self.known()
-        return command({k: v for k, v in values.items() if f"--{k}" not in known})
-
     def refuse_unknown(self, rest: Sequence[str]) -> NoReturn:
         """Name the first unknown argument and the flag that it resembles."""
         name = rest[0].split("=")[0]
@@ -174,16 +175,6 @@ def parse(cls: type[T], argv: Sequence[str] | None, description: str | None = No
         UserError: there is a flag that it does not have.
     """
     return typing.cast(T, Parser(cls, description=description).read(argv)[0])
-
-
-def made(cls: type[T], values: Mapping[str, Any]) -> T:
-    """An instance of a dataclass from the values of its flags by name, checked as a command line is.
-
-    Raises:
-        UserError: there is a name that it does not have, or a value is not what its flag takes.
-    """
-    parser = Parser(cls, defaults=values)
-    return typing.cast(T, parser.read(parser.others(values))[0])
 
 
 def _add_fields(parser: Parser, cls: type, defaults: Mapping[str, Any]) -> None:
@@ -244,9 +235,7 @@ def _of_type(hint: Any, more: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_default(name: str, value: Any, more: Mapping[str, Any]) -> Any:
-    """A value as its flag reads it; None is no value."""
-    if value is None:
-        return None
+    """A value as its flag reads it."""
     if isinstance(value, list | tuple):
         return tuple(_read_default(name, part, more) for part in value)
     try:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -182,23 +181,19 @@ class Arguments(NamedTuple):
 
 
 def get_args(
-    argv: Sequence[str] | None = None, defaults: Mapping[str, object] | None = None
+    argv: Sequence[str] | None = None, given: Mapping[str, object] | None = None
 ) -> Arguments:
     """Parse and check the command line, before anything is loaded.
 
     Args:
-        defaults: by flag, instead of the usual ones.
+        given: values of flags that ``argv`` may replace, by name.
 
     Raises:
         UserError: a flag is missing or makes no sense, naming it.
     """
     classes = (ModelArguments, DataTrainingArguments, RunFlags, QuestionAnwseringArguments)
-    ours = {field.name for cls in classes for field in fields(cls)}
-    parser = flags.Parser(*classes, description=DESCRIPTION, defaults=defaults)
-    (model_args, data_args, run_flags, qa_args), rest = parser.read_known(
-        sys.argv[1:] if argv is None else argv
-    )
-    theirs = {name: value for name, value in (defaults or {}).items() if name not in ours}
+    parser = flags.Parser(*classes, description=DESCRIPTION, given=given)
+    (model_args, data_args, run_flags, qa_args), rest = parser.read_known(argv)
     check(model_args, data_args, run_flags, qa_args)
     data_args = replace(
         data_args,
@@ -208,9 +203,7 @@ def get_args(
     )
     from ptuning_v2.training.arguments import training_arguments
 
-    known = [f"--{name}" for name in sorted(ours)]
-    rest = [*flags.command(theirs), *rest]
-    training_args = training_arguments(run_flags, rest, known, data_args.task_name)
+    training_args = training_arguments(run_flags, rest, parser.known(), data_args.task_name)
     return Arguments(model_args, data_args, training_args, qa_args)
 
 

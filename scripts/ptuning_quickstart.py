@@ -15,7 +15,8 @@ sys.path.insert(0, str(ROOT))
 from experiments.small_models import find_minilm
 from prefix_tuning.errors import UserError, run_command
 
-KINDS = {"head alone": ["--freeze_backbone"], "prefix and head": ["--prefix"]}
+KINDS = {"head alone": "freeze_backbone", "prefix and head": "prefix"}
+"""What is trained -> the flag that says so."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,22 +44,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in ("train.tsv", "dev.tsv"):
         if not (args.data_dir / name).is_file():
             raise UserError(f"--data_dir {args.data_dir} holds no {name}")
-    from ptuning_v2 import run
+    from ptuning_v2.arguments import get_args
+    from ptuning_v2.run import run
     from ptuning_v2.tasks.glue.dataset import read_glue
 
     base = args.model_name_or_path or find_minilm()
-    common = ["--task_name", "glue", "--dataset_name", "sst2", "--data_dir", str(args.data_dir)]
-    common += ["--model_name_or_path", base, "--no_pad_to_max_length", "--learning_rate", "1e-2"]
-    common += ["--per_device_train_batch_size", "16", "--num_train_epochs", str(args.epochs)]
-    common += ["--eval_strategy", "epoch", "--predict_split", "validation", "--seed", "11"]
-    common += ["--do_train", "--do_eval", "--do_predict", "--per_device_eval_batch_size", "50"]
-    common += ["--pre_seq_len", str(args.pre_seq_len)]
+    common: dict[str, object] = {"task_name": "glue", "dataset_name": "sst2"}
+    common |= {"model_name_or_path": base, "data_dir": args.data_dir}
+    common |= {"pad_to_max_length": False, "learning_rate": 1e-2}
+    common |= {"per_device_train_batch_size": 16, "num_train_epochs": args.epochs}
+    common |= {"eval_strategy": "epoch", "predict_split": "validation", "seed": 11}
+    common |= {"do_train": True, "do_eval": True, "do_predict": True}
+    common |= {"per_device_eval_batch_size": 50, "pre_seq_len": args.pre_seq_len}
 
     scores, predictions = {}, {}
-    for kind, flags in KINDS.items():
+    for kind, flag in KINDS.items():
         print(f"\n== Training {kind}", flush=True)
         folder = args.output_dir / f"{kind.replace(' ', '-')}-{args.pre_seq_len}-{args.epochs}"
-        run.main([*common, *flags, "--output_dir", str(folder)])
+        run(get_args([], {**common, flag: True, "output_dir": folder}))
         results = json.loads((folder / "best_results.json").read_text(encoding="utf-8"))
         scores[kind] = results["best_eval_accuracy"]
         predictions[kind] = read_predictions(folder / "SST-2.tsv")

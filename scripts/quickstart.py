@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--data_dir {args.data_dir} holds no src1_{split}.txt")
     from experiments.inputs import pick_inputs, read_outputs, rouge_l
     from gpt2 import gen, run_generation, train_e2e
+    from gpt2.decode_request import DecodeOptions, DecodeRequest
 
     print("== 1. The base model", flush=True)
     base = args.model_name_or_path or find_base_model()
@@ -48,25 +49,31 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.data_dir / f"src1_{args.split}.txt", args.inputs, work / "data"
     )
     # Read below by their usual names: texts of other steps or inputs give way.
-    decode = ["--data_file", str(every), "--dtype", "auto", "--length", "60", "--overwrite_results"]
+    options = DecodeOptions(data_file=str(every), dtype="auto", length=60, overwrite_results=True)
 
     print(f"\n== 2. What {Path(base).name} writes without a prefix", flush=True)
-    run_generation.main(["--model_name_or_path", base, "--gen_dir", str(work / "without"), *decode])
+    run_generation.decode(
+        DecodeRequest(**vars(options), model_name_or_path=base, gen_dir=str(work / "without"))
+    )
     print(f"\n== 3. Training a prefix of {args.preseqlen} vectors a layer", flush=True)
     run = work / f"prefix-{args.preseqlen}-{args.steps}"
-    train_e2e.main(
-        ["--model_name_or_path", base, "--output_dir", str(run), "--dtype", "auto"]
-        + ["--train_file", str(args.data_dir / "src1_train.txt"), "--eval_file", str(first)]
-        + ["--preseqlen", str(args.preseqlen), "--max_steps", str(args.steps), "--bsz", "8"]
-        + ["--learning_rate", "1e-3", "--warmup_steps", "10", "--objective_mode", "0"]
-        + ["--length_groups", "yes", "--logging_steps", "10", "--eval_steps", "60"]
-        + ["--save_steps", "60", "--generate", "no"]
-    )
+    flags: dict[str, object] = {"model_name_or_path": base, "output_dir": run, "dtype": "auto"}
+    flags |= {"train_file": args.data_dir / "src1_train.txt", "eval_file": first}
+    flags |= {"preseqlen": args.preseqlen, "max_steps": args.steps, "bsz": 8}
+    flags |= {"learning_rate": 1e-3, "warmup_steps": 10, "objective_mode": 0}
+    flags |= {"length_groups": "yes", "logging_steps": 10, "eval_steps": 60}
+    flags |= {"save_steps": 60, "generate": "no"}
+    train_e2e.start(*train_e2e.read([], flags))
     print("\n== 4. What it writes with the prefix", flush=True)
-    gen.main(
-        ["data2text", "yes", args.split, str(run / "export"), "no", *decode]
-        + ["--model_name_or_path", base, "--results_dir", str(work / "with")]
+    what = gen.GenArguments(
+        "data2text",
+        "yes",
+        args.split,
+        str(run / "export"),
+        model_name_or_path=base,
+        results_dir=str(work / "with"),
     )
+    gen.decode(what, options)
     shutil.copyfile(run / "loss.png", args.output_dir / "loss.png")
 
     references = [record.targets for record in picked]

@@ -52,36 +52,45 @@ def make_data(folder: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-COMMON = ["--seed", "0", "--num_workers", "0", "--search", "paper", "--eval_min_gen_length", "3"]
-COMMON += ["--eval_max_gen_length", "40", "--no_repeat_ngram_size", "0", "--logging_steps", "20"]
+COMMON: dict[str, object] = {"seed": 0, "num_workers": 0, "search": "paper", "logging_steps": 20}
+COMMON |= {"eval_min_gen_length": 3, "eval_max_gen_length": 40, "no_repeat_ngram_size": 0}
+COMMON |= {"max_source_length": 200}
+"""Flags of training and decoding."""
+TRAINING = {**COMMON, "mode": "xsum", "bsz": 32, "n_val": 50}
+
+
+def train(**flags: object) -> None:
+    """Launch a training."""
+    from seq2seq import train_bart
+
+    train_bart.start(*train_bart.read([], {**TRAINING, **flags}))
 
 
 def train_base(work: Path, steps: int) -> str:
     """Make the tiny BART and teach it `who`; return its folder."""
     from experiments.toy_models import word_bart
-    from seq2seq import train_bart
 
     base, run = work / "tiny-bart", work / "base"
     if not (base / "config.json").is_file():
         word_bart(work / "data" / "when", base)
-    train_bart.main(
-        ["--mode", "xsum", "--tuning_mode", "finetune", "--model_name_or_path", str(base)]
-        + ["--data_dir", str(work / "data" / "who-and-copies"), "--output_dir", str(run)]
-        + ["--max_steps", str(steps), "--bsz", "32", "--learning_rate", "2e-3"]
-        + ["--max_source_length", "200", "--n_val", "50", *COMMON]
+    train(
+        tuning_mode="finetune",
+        model_name_or_path=base,
+        data_dir=work / "data" / "who-and-copies",
+        output_dir=run,
+        max_steps=steps,
+        learning_rate=2e-3,
     )
     return str(run)
 
 
-def decode(flags: Sequence[str], data: Path, output: Path) -> tuple[list[str], dict[str, float]]:
+def decode(data: Path, output: Path, **flags: object) -> tuple[list[str], dict[str, float]]:
     """Decode the test set; return texts and scores."""
-    from seq2seq import finetune
+    from seq2seq import arguments, finetune
 
-    finetune.main(
-        ["--do_predict", "--data_dir", str(data), "--max_source_length", "200"]
-        + ["--overwrite_results"]  # read below by their usual name
-        + ["--output_dir", str(output.parent), *COMMON, *flags]
-    )
+    own: dict[str, object] = {"data_dir": data, "output_dir": output.parent, "do_predict": True}
+    own["overwrite_results"] = True  # read below by their usual name
+    finetune.run(arguments.parse([], {**COMMON, **own, **flags}))
     scores = json.loads(output.with_name(output.name + "_eval.json").read_text("utf-8"))
     return output.read_text("utf-8").splitlines(), scores["scores"]
 
@@ -89,8 +98,6 @@ def decode(flags: Sequence[str], data: Path, output: Path) -> tuple[list[str], d
 def main(argv: Sequence[str] | None = None) -> None:
     """Make a base model, train prefixes, and compare."""
     args = _parser().parse_args(argv)
-    from seq2seq import train_bart
-
     start, work = time.monotonic(), args.output_dir
     make_data(work / "data")
     data = work / "data" / "when"
@@ -99,22 +106,23 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     print(f"\n== 2. Prefixes of {args.preseqlen} vectors on three attentions", flush=True)
     run = work / f"prefix-{args.preseqlen}-{args.steps}"
-    train_bart.main(
-        ["--mode", "xsum", "--model_name_or_path", base, "--data_dir", str(data)]
-        + ["--output_dir", str(run), "--preseqlen", str(args.preseqlen)]
-        + ["--max_steps", str(args.steps), "--bsz", "32", "--learning_rate", "3e-3"]
-        + ["--max_source_length", "200", "--n_val", "50", *COMMON]
+    train(
+        model_name_or_path=base,
+        data_dir=data,
+        output_dir=run,
+        preseqlen=args.preseqlen,
+        max_steps=args.steps,
+        learning_rate=3e-3,
     )
     print("\n== 3. The test set without and with the prefixes", flush=True)
     name = "test_beam_0.8"
     is_local = Path(base).is_dir()
     without = Path(base) / name if is_local else work / "without" / name
     export = run / "checkpoint-curr_best" / "export"
-    limit = ["--limit", str(args.inputs)]
-    frozen = ["--tuning_mode", "finetune", "--model_name_or_path", base, *limit]
+    frozen = {"tuning_mode": "finetune", "model_name_or_path": base}
     results = {
-        "without": decode(frozen, data, without),
-        "with": decode(["--prefixModel_name_or_path", str(export), *limit], data, export / name),
+        "without": decode(data, without, limit=args.inputs, **frozen),
+        "with": decode(data, export / name, limit=args.inputs, prefixModel_name_or_path=export),
     }
     shutil.copyfile(run / "loss.png", work / "loss.png")
 

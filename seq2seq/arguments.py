@@ -76,7 +76,7 @@ def parse(argv: Sequence[str] | None, given: Mapping[str, Any] | None = None) ->
     parser = Parser(
         Arguments,
         description="Train a prefix (or the model) on summaries; decode and score a test set.",
-        defaults=given,
+        given=given,
     )
     (args,) = parser.read(argv)
     return args

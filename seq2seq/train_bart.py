@@ -156,9 +156,9 @@ def read(
     Raises:
         UserError: it cannot be launched.
     """
-    parser = Parser(LaunchArguments, description=__doc__, defaults=given)
+    parser = Parser(LaunchArguments, description=__doc__, given=given)
     (args,), rest = parser.read_known(argv)
-    return args, [*parser.others(given or {}), *rest]
+    return args, rest
 
 
 def run_name(args: LaunchArguments) -> str:

@@ -1,7 +1,7 @@
 """What the launchers have in common for a table: their command lines, inputs, and scores.
 
-A run is a list of steps, each the ``main(argv)`` of a module; what a launcher leaves behind is read
-into the columns, and in the units, of the paper's table.
+A run is a list of steps, each a command that is called in Python; what a launcher leaves behind is
+read into the columns, and in the units, of the paper's table.
 """
 
 from __future__ import annotations
@@ -31,11 +31,17 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Step:
-    """``module.main(argv)``."""
+    """A command: its module, and what it is given by place and by name."""
 
     name: str
     module: str
-    argv: list[str]
+    flags: dict[str, Any]
+    words: tuple[str, ...] = ()
+
+    @property
+    def argv(self) -> list[str]:
+        """Its arguments as they would be typed."""
+        return [*self.words, *command(self.flags)]
 
 
 class Launcher(ABC):
@@ -140,11 +146,6 @@ class Launcher(ABC):
             split: ``test`` or ``valid``.
             folder: of the run.
         """
-
-
-def flags_of(flags: Mapping[str, Any]) -> list[str]:
-    """The command line of flags that YAML and a scale gave."""
-    return command(flags)
 
 
 def newest(folder: Path, pattern: str) -> dict[str, Any]:

@@ -9,16 +9,7 @@ from typing import Any
 
 from evaluation.scorers import SCORERS
 from experiments.inputs import evenly_spaced, pick_inputs
-from experiments.launchers.base import (
-    RUN,
-    SPLITS,
-    TEXTS,
-    Launcher,
-    Step,
-    Values,
-    flags_of,
-    newest,
-)
+from experiments.launchers.base import RUN, SPLITS, TEXTS, Launcher, Step, Values, newest
 from gpt2.readers import read_e2e
 from gpt2.records import group_by_source
 from gpt2.tasks import TASKS, read_records
@@ -72,19 +63,21 @@ class Gpt2(Launcher):
             from_whole = whole(data / TASKS[flags["mode"]].files["valid"].name)
             flags["eval_file"] = from_whole if drawn else one_reference(files["valid"])
         flags |= {"output_dir": run, "generate": "no"}
-        result = [Step("train", "gpt2.train_e2e", flags_of(flags))]
+        result = [Step("train", "gpt2.train_e2e", flags)]
         decoding = {k: v for k, v in settings["decoding"].items() if k != "split"}
         for split in job["splits"]:
             options = {"data_file": files.get(split), "results_dir": folder / TEXTS}
-            argv = [flags["mode"], "yes", split, str(run), "no"]
-            result.append(Step(split, "gpt2.gen", [*argv, *flags_of(decoding | options)]))
+            words = (flags["mode"], "yes", split, str(run), "no")
+            result.append(Step(split, "gpt2.gen", decoding | options, words))
         return result
 
     def run(self, step: Step) -> None:
         from gpt2 import gen, train_e2e
 
-        main = train_e2e.main if step.name == "train" else gen.main
-        main(step.argv)
+        if step.name == "train":
+            train_e2e.start(*train_e2e.read([], step.flags))
+        else:
+            gen.decode(*gen.read(step.words, step.flags))
 
     @staticmethod
     def _files(name: str, folder: Path) -> dict[str, Path]:

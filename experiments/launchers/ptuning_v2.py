@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.launchers.base import DATA, RUN, Launcher, Step, Values, flags_of
+from experiments.launchers.base import DATA, RUN, Launcher, Step, Values
 from prefix_tuning.files import read_json_object
 
 SCORES = {
@@ -42,12 +42,12 @@ class PtuningV2(Launcher):
         flags |= {"max_eval_samples": inputs, "max_predict_samples": inputs, "data_dir": data}
         flags |= {"do_train": True, "do_eval": True, "eval_strategy": "epoch"}
         flags["output_dir"] = Path(job["folder"], RUN)
-        return [Step("train", "ptuning_v2.run", flags_of(flags))]
+        return [Step("train", "ptuning_v2.run", flags)]
 
     def run(self, step: Step) -> None:
-        from ptuning_v2 import run
+        from ptuning_v2 import arguments, run
 
-        run.main(step.argv)
+        run.run(arguments.get_args([], step.flags))
 
     def data_folder(self, name: str, given: str | None) -> Path | None:
         if given is not None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.launchers.base import DATA, RUN, Launcher, Step, Values, flags_of, newest
+from experiments.launchers.base import DATA, RUN, Launcher, Step, Values, newest
 
 SUMMARIES = {"xsum": "xsum", "xsum_news": "xsum_news", "xsum_news_sport": "xsum_topic-news-sports"}
 """The modes of tables -> folder in ``data/``."""
@@ -33,12 +33,12 @@ class Seq2seq(Launcher):
         flags["predict_splits"] = ",".join(_SPLITS[split] for split in job["splits"])
         if flags.get("do_train") != "no":
             flags["do_predict"] = True
-        return [Step("train", "seq2seq.train_bart", flags_of(flags))]
+        return [Step("train", "seq2seq.train_bart", flags)]
 
     def run(self, step: Step) -> None:
         from seq2seq import train_bart
 
-        train_bart.main(step.argv)
+        train_bart.start(*train_bart.read([], step.flags))
 
     def data_folder(self, name: str, given: str | None) -> Path | None:
         if given is None:

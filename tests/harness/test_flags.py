@@ -163,7 +163,8 @@ def test_a_range_stands_beside_its_flag() -> None:
 class Kept:
     """What is kept."""
 
-    kind: str = flags.flag("a", "a kind", choices=("a", "b"))
+    kind: str = flags.flag("a", "a kind", choices=("a", "b"), aliases=("--ways",))
+    whole: bool = flags.flag(True, "all of it")
     size: str = flags.flag("all", "a size, or all")
     rate: float = flags.flag(0.5, "a rate")
     keep: bool = flags.flag(False, "keep it")
@@ -172,11 +173,19 @@ class Kept:
 
 def test_values_by_name_are_read_as_a_command_line_is() -> None:
     values = {"kind": "b", "size": 5, "rate": 1, "keep": True, "files": ["x", Path("y")]}
-    read = flags.made(Kept, values)
-    assert read == Kept("b", "5", 1.0, True, ("x", "y"))
+
+    def made(**values: object) -> Kept:
+        (kept,) = flags.Parser(Kept, given=values).read([])
+        return kept
+
+    read = made(**values)
+    assert read == Kept("b", True, "5", 1.0, True, ("x", "y"))
     assert isinstance(read.rate, float)
     assert read == flags.parse(Kept, "--kind b --size 5 --rate 1 --keep --files x y".split())
-    assert flags.made(Kept, {"rate": None}).rate is None
+    assert made(rate=None) == made()
+    assert made(ways="a") == made(kind="a")
+    assert not made(no_whole=True).whole
+    assert not made(whole=False).whole
     for wrong, message in (
         ({"kind": "c"}, "--kind c: use one of a, b"),
         ({"rate": "fast"}, "--rate fast: could not convert"),
@@ -184,7 +193,7 @@ def test_values_by_name_are_read_as_a_command_line_is() -> None:
         ({"sice": 3}, "--sice: there is no such flag; did you mean --size?"),
     ):
         with pytest.raises(UserError, match=re.escape(message)):
-            flags.made(Kept, wrong)
+            made(**wrong)
 
 
 def test_choices_and_exclusions() -> None:
