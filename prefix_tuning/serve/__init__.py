@@ -3,6 +3,7 @@
 ====================  ========================================================================
 ``rows.py``           keys and values of the running rows, which join and leave between steps
 ``generation.py``     the texts of one row (greedy or drawn) or of one beam search
+``sampling.py``       drawing the next token, whatever the rows beside it
 ``engine.py``         the queue and the thread that decodes
 ``protocol.py``       what a request may say, and what an error looks like
 ``service.py``        from the body of a request to its answer

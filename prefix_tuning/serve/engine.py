@@ -14,7 +14,7 @@ from prefix_tuning.beam_search import check_window
 from prefix_tuning.errors import NOT_FINITE, UserError
 from prefix_tuning.finite import usable_rows
 from prefix_tuning.positions import check_length
-from prefix_tuning.serve.generation import Beams, Generation, Text, Ticket, choose
+from prefix_tuning.serve.generation import Beams, Text, Ticket, choose
 from prefix_tuning.serve.rows import Rows
 
 
@@ -47,8 +47,8 @@ class Engine:
         self.tokens = 0
         """Tokens generated."""
         self._rows = Rows(bank.model)
-        self._running: list[Generation] = []
-        self._waiting: deque[Generation] = deque()
+        self._running: list[Text | Beams] = []
+        self._waiting: deque[Text | Beams] = deque()
         self._work = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._loop, name="decoding", daemon=True)
@@ -80,7 +80,7 @@ class Engine:
         with self._work:
             return sum(generation.width for generation in self._waiting)
 
-    def check(self, generation: Generation) -> None:
+    def check(self, generation: Text | Beams) -> None:
         """Raise where a generation could never run.
 
         Raises:
@@ -94,7 +94,7 @@ class Engine:
         if generation.width > self.max_rows:
             raise UserError(f"{generation.width} beams are more than the {self.max_rows} rows here")
 
-    def submit(self, generations: Sequence[Generation]) -> None:
+    def submit(self, generations: Sequence[Text | Beams]) -> None:
         """Put the parts of a request into the queue.
 
         Raises:
@@ -154,17 +154,21 @@ class Engine:
         texts = [generation for generation in running if isinstance(generation, Text)]
         at = [text.rows[0] for text in texts]
         chosen = iter(choose(logits[at], texts)) if texts else iter(())
-        going_on: list[tuple[Generation, list[int]]] = []
+        going_on: list[tuple[Text | Beams, list[int]]] = []
         for generation in running:
-            if isinstance(generation, Text) and generation.accept(next(chosen)):
-                going_on.append((generation, generation.rows))
-            elif isinstance(generation, Beams):
-                parents = generation.advance(logits[generation.rows])
-                if parents is not None:
-                    going_on.append((generation, [generation.rows[i] for i in parents]))
+            try:
+                if isinstance(generation, Text):
+                    parents = [0] if generation.accept(next(chosen)) else None
+                else:
+                    parents = generation.advance(logits[generation.rows])
+            except Exception as error:  # of this text: those beside it go on
+                generation.ticket.fail(error)
+                continue
+            if parents is not None:
+                going_on.append((generation, [generation.rows[i] for i in parents]))
         self._place(going_on)
 
-    def _place(self, going_on: Sequence[tuple[Generation, list[int]]]) -> None:
+    def _place(self, going_on: Sequence[tuple[Text | Beams, list[int]]]) -> None:
         """Give rows to what goes on, each from a row of now, and let the others leave.
 
         Rows stay where they are if they can: only what lies behind the new end, and beams that
@@ -191,9 +195,9 @@ class Engine:
         with self._work:
             self._waiting = deque(g for g in self._waiting if not _is_given_up(g.ticket))
 
-    def _join(self) -> list[Generation]:
+    def _join(self) -> list[Text | Beams]:
         """Take from the queue, in order, what there are rows for; their prefixes enter the rows."""
-        joined: list[Generation] = []
+        joined: list[Text | Beams] = []
         free = self.max_rows - self.n_running
         while True:
             with self._work:

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from prefix_tuning.beam_search import Hypotheses, Row, advance_rows, candidates
-from prefix_tuning.sampling import draw
+from prefix_tuning.serve.sampling import draw
 
 
 @dataclass(frozen=True)
@@ -87,22 +87,35 @@ class Generation(ABC):
         prompt: token ids, at least one.
         index: of its first text among the request's choices.
         ends: token ids that end a text.
+        tokenizer: makes texts of tokens.
     """
 
     width = 1
     """How many rows it runs in."""
 
     def __init__(
-        self, ticket: Ticket, prompt: list[int], index: int, search: Search, ends: Sequence[int]
+        self,
+        ticket: Ticket,
+        prompt: list[int],
+        index: int,
+        search: Search,
+        ends: Sequence[int],
+        tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         self.ticket, self.prompt, self.index = ticket, prompt, index
-        self.search, self.ends = search, ends
+        self.search, self.ends, self._tokenizer = search, ends, tokenizer
         self.rows: list[int] = []
         """Which rows it has now; a beam search begins in one."""
 
     @abstractmethod
     def last_tokens(self) -> list[list[int]]:
         """What each of its rows reads next, one token."""
+
+    def text_of(self, tokens: list[int]) -> tuple[str, bool]:
+        """The text of tokens up to the first stop string, and whether there is one."""
+        text = str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+        found = [at for stop in self.search.stop if (at := text.find(stop)) >= 0]
+        return (text[: min(found)], True) if found else (text, False)
 
 
 class Text(Generation):
@@ -118,10 +131,9 @@ class Text(Generation):
         tokenizer: PreTrainedTokenizerBase,
         seed: int,
     ) -> None:
-        super().__init__(ticket, prompt, index, search, ends)
+        super().__init__(ticket, prompt, index, search, ends, tokenizer)
         self.tokens: list[int] = []
         self.chance = random.Random(seed)
-        self._tokenizer = tokenizer
         self._sent = ""
 
     def last_tokens(self) -> list[list[int]]:
@@ -136,10 +148,8 @@ class Text(Generation):
                 reason = "length"
         if reason is None and not self.ticket.stream and not self.search.stop:
             return True
-        text = str(self._tokenizer.decode(self.tokens, skip_special_tokens=True))
-        found = [at for stop in self.search.stop if (at := text.find(stop)) >= 0]
-        if found:
-            text, reason = text[: min(found)], "stop"
+        text, is_stopped = self.text_of(self.tokens)
+        reason = "stop" if is_stopped else reason
         if reason is not None:
             rest = text[len(self._sent) :]
             self.ticket.listen(Piece(self.index, rest, reason, len(self.tokens)))
@@ -193,9 +203,8 @@ class Beams(Generation):
         tokenizer: PreTrainedTokenizerBase,
         n_text: int,
     ) -> None:
-        super().__init__(ticket, prompt, index, search, ends)
-        self.width = search.num_beams
-        self._tokenizer, self._n_text, self._step = tokenizer, n_text, 0
+        super().__init__(ticket, prompt, index, search, ends, tokenizer)
+        self.width, self._n_text, self._step = search.num_beams, n_text, 0
         finished = Hypotheses(self.width, search.length_penalty)
         self._row = Row(len(prompt), finished, [[]] * self.width)
         self._log_probs: Tensor | None = None  # [1, K]
@@ -241,8 +250,6 @@ class Beams(Generation):
         for i, tokens in enumerate(self._row.finished.tokens[: self._n_text]):
             ended = tokens[-1] == self.ends[0]
             tokens = tokens[:-1] if ended else tokens
-            text = str(self._tokenizer.decode(tokens, skip_special_tokens=True))
-            stops = [at for stop in self.search.stop if (at := text.find(stop)) >= 0]
-            text = text[: min(stops)] if stops else text
-            reason = "stop" if ended or stops else "length"
+            text, is_stopped = self.text_of(tokens)
+            reason = "stop" if ended or is_stopped else "length"
             self.ticket.listen(Piece(self.index + i, text, reason, len(tokens)))

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prefix_tuning.serve.generation import Search
 
+_COLDEST = 1e-5
+"""Below, a temperature is 0: the best token is as good as certain, and a division may overflow."""
+
 
 class ApiError(Exception):
     """An answer other than 200: one sentence, and OpenAI's type and code."""
@@ -53,7 +56,7 @@ class Decoding(_Strict):
     stream_options: StreamOptions | None = None
     user: str | None = None
     num_beams: int = Field(1, ge=1)
-    length_penalty: float = 1.0
+    length_penalty: float = Field(1.0, ge=-10, le=10)  # beyond, powers of lengths overflow
     early_stopping: bool = False
 
     def search(self, default_tokens: int) -> Search:
@@ -73,6 +76,8 @@ class Decoding(_Strict):
                 400, f"n: a search of {self.num_beams} beams has no {self.n} texts", param="n"
             )
         warm = 1.0 if self.temperature is None else self.temperature
+        if warm < _COLDEST:
+            warm = 0.0
         return Search(
             max_tokens=self.max_tokens or default_tokens,
             temperature=0.0 if self.num_beams > 1 else warm,

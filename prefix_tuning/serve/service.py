@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from prefix_tuning.bank import BrokenPrefix, UnknownPrefix
 from prefix_tuning.errors import UserError
 from prefix_tuning.serve.engine import Engine, Late, QueueFull, Stopping
-from prefix_tuning.serve.generation import Beams, Generation, Piece, Text, Ticket
+from prefix_tuning.serve.generation import Beams, Piece, Text, Ticket
 from prefix_tuning.serve.metrics import Metrics
 from prefix_tuning.serve.protocol import ApiError, ChatRequest, CompletionRequest, choice, usage
 
@@ -163,14 +163,18 @@ class Service:
 
     def prepare(
         self, asked: CompletionRequest | ChatRequest, ticket: Ticket
-    ) -> tuple[list[Generation], int, int]:
+    ) -> tuple[list[Text | Beams], int, int]:
         """The parts of a request, how many texts they give, and the tokens of its prompts."""
         search = asked.search(self.settings.default_tokens)
         if search.max_tokens > self.settings.max_tokens:
             limit = self.settings.max_tokens
             raise ApiError(400, f"max_tokens: at most {limit}", param="max_tokens")
         prompts = self.prompts(asked)
-        parts: list[Generation] = []
+        limit = self.engine.max_rows + self.engine.max_waiting
+        # Before any of them is made: a small body may ask for millions.
+        if len(prompts) * max(asked.n, search.num_beams) > limit:
+            raise ApiError(400, f"n: all texts of a request need more than {limit} rows", param="n")
+        parts: list[Text | Beams] = []
         seed = random.randrange(2**31) if asked.seed is None else asked.seed
         for i, prompt in enumerate(prompts):
             first = i * asked.n
@@ -182,9 +186,6 @@ class Service:
                 parts += [Text(ticket, prompt, j, *common, seed + j) for j in texts]
         for part in parts:
             self.engine.check(part)
-        limit = self.engine.max_rows + self.engine.max_waiting
-        if sum(part.width for part in parts) > limit:
-            raise ApiError(400, f"n: all texts of a request need more than {limit} rows", param="n")
         return parts, len(prompts) * asked.n, sum(map(len, prompts))
 
     async def ask(self, asked: CompletionRequest | ChatRequest) -> _Asked:

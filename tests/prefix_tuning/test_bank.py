@@ -20,7 +20,7 @@ from prefix_tuning.errors import UserError
 from prefix_tuning.names import SITES
 from prefix_tuning.parametrizations import FlatPrefix
 from prefix_tuning.prefix import PrefixShape
-from prefix_tuning.sampling import draw
+from prefix_tuning.serve.sampling import draw
 
 LENGTHS = {"a": 1, "b": 9, "c": 4, "d": 4, "e": 7, "f": 2}
 PAD, END = 2, 1

@@ -18,7 +18,7 @@ from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.objectives import IGNORE, objective, scatter_nll
 from prefix_tuning.observer import observe
 from prefix_tuning.parametrizations import PARAMETRIZATIONS, EmbeddingPrefix, FlatPrefix, MLPPrefix
-from prefix_tuning.sampling import draw
+from prefix_tuning.serve.sampling import draw
 from prefix_tuning.shape import PrefixShape
 
 SHAPE = PrefixShape.from_config(tiny_model("gpt2").config)

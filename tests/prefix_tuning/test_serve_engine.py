@@ -18,9 +18,9 @@ from prefix_tuning.bank import PrefixBank
 from prefix_tuning.beam_search import beam_search
 from prefix_tuning.errors import UserError
 from prefix_tuning.parametrizations import FlatPrefix
-from prefix_tuning.sampling import draw
 from prefix_tuning.serve.engine import Engine, Late, QueueFull, Stopping
 from prefix_tuning.serve.generation import Beams, Piece, Search, Text, Ticket
+from prefix_tuning.serve.sampling import draw
 
 END = 1
 NAMES = {"short": 2, "long": 7, "middle": 4}
@@ -170,6 +170,19 @@ def test_a_failure_of_the_model_ends_what_runs_and_nothing_else(tmp_path: Path) 
     client.ask(1)
     assert client.heard.get(timeout=20).finish_reason == "length"
     engine.stop()
+
+
+def test_a_failure_of_one_text_leaves_those_beside_it(tmp_path: Path) -> None:
+    engine = Engine(make_bank(tmp_path, "gpt2"))
+    client, heard = Client(engine), []
+    ticket = Ticket(heard.append, "long", 60)
+    search = Search(4, num_beams=2, length_penalty=1e6)  # no length to this power is a number
+    engine.submit([Beams(ticket, [5, 6], 0, search, [END], Numbers(), n_text=2)])
+    client.ask(8)
+    engine.start()
+    engine.stop()
+    assert [type(error) for error in heard] == [OverflowError]
+    assert [*client.heard.queue][-1].n_token == 8
 
 
 def test_what_can_never_run_is_refused(tmp_path: Path) -> None:

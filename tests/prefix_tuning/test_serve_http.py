@@ -147,6 +147,11 @@ def test_beams_and_n(running: Running) -> None:
     assert len(set(texts)) > 1
 
 
+def test_the_smallest_temperatures_are_greedy(running: Running) -> None:
+    greedy = running.post(max_tokens=12).json()["choices"]
+    assert running.post(max_tokens=12, temperature=1e-320).json()["choices"] == greedy
+
+
 def test_streams_join_to_the_same_text(running: Running) -> None:
     stream = running.client.completions.create(
         model="p3",
@@ -195,6 +200,8 @@ def test_chat_uses_the_template(running: Running) -> None:
         ({"num_beams": 100}, 400, "100 beams are more than"),
         ({"num_beams": 2, "n": 3}, 400, "has no 3 texts"),
         ({"top_p": 0}, 400, "top_p"),
+        ({"num_beams": 2, "length_penalty": 400}, 400, "length_penalty"),
+        ({"prompt": [[5]] * 400, "n": 128}, 400, "need more than 320 rows"),
         ({"stop": ["a", ""]}, 400, "stop"),
         ({"logprobs": 5}, 400, "logprobs: this service has no such field"),
         ({"prompt": "x" * 6000}, 413, "more than 5000 bytes"),
