@@ -16,6 +16,7 @@ from gpt2.tasks import TASKS, Task, files
 from gpt2.tuning import TuningMode
 from harness.models import load_causal_lm
 from prefix_tuning.files import read_json_lines
+from prefix_tuning.parametrizations import PARAMETRIZATIONS
 from prefix_tuning.prefix import Prefix
 from prefix_tuning.shape import PrefixShape
 
@@ -51,6 +52,8 @@ def test_a_parametrisation() -> None:
     exec(PARAMETRISATION, names)
     shape = PrefixShape(n_layer=2, n_head=3, head_dim=4, width=12)
     prefix = names["LowRankPrefix"](shape, 5, rank=2)
+    assert "low_rank" not in PARAMETRIZATIONS, "which only a line in the table adds"
+    assert [pair.shape for pair in prefix.key_values()] == [(2, 1, 3, 5, 4)] * 2
     slots = prefix.left_self @ prefix.right_self  # [P, 2LHd]
     by_hand = slots.view(5, 2, 2, 3, 4).permute(1, 2, 3, 0, 4)  # [L, 2, H, P, d]
     for layer, pair in enumerate(prefix.key_values()):

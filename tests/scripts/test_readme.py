@@ -9,14 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from conftest import ROOT
 
 from gpt2 import gen, train_e2e
 from prefix_tuning.errors import UserError
-from prefix_tuning.parametrizations import PARAMETRIZATIONS
-from prefix_tuning.prefix import Prefix
-from prefix_tuning.shape import PrefixShape
 from seq2seq import train_bart
 
 FILES = [
@@ -86,7 +82,7 @@ def test_ones_own_data(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
 def test_attaching_example(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    example, _, _ = EXAMPLES
+    example, _ = EXAMPLES
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(example.replace('"gpt2"', repr(str(tiny_folder))), names)
@@ -97,20 +93,11 @@ def test_attaching_example(
 
 
 def test_python_example(tiny_folder: Path) -> None:
-    _, example, _ = EXAMPLES
+    _, example = EXAMPLES
     names: dict[str, Any] = {}
     exec(example.replace('"gpt2"', repr(str(tiny_folder))), names)
     assert names["texts"].shape[0] == 1
     assert names["logits"].requires_grad
-
-
-def test_a_variant_of_ones_own() -> None:
-    _, _, example = EXAMPLES
-    names: dict[str, Any] = {"Prefix": Prefix, "nn": torch.nn, "torch": torch}
-    exec(example, names)
-    prefix = names["LowRankPrefix"](PrefixShape(n_layer=2, n_head=3, head_dim=4, width=12), 5)
-    assert [pair.shape for pair in prefix.key_values()] == [(2, 1, 3, 5, 4)] * 2
-    assert "low_rank" not in PARAMETRIZATIONS, "which only a line in the table adds"
 
 
 def test_every_long_command_says_what_to_expect() -> None:
