@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from experiments.scales import Scale
-from experiments.spec import Experiment
+from experiments.spec import AXES, Experiment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,13 +19,6 @@ Results = dict[str, list[dict[str, Any]]]
 Point = tuple[float, float, float]
 """x, mean and standard deviation of the scores there."""
 
-LABELS = {
-    "preseqlen": "prefix length",
-    "size": "training examples",
-    "level": "training data (%)",
-    "trained": "trained parameters",
-    "stored": "parameters kept for the task",
-}
 METHODS = {
     "prefixtune": "prefix-tuning",
     "finetune": "fine-tuning",
@@ -35,7 +28,7 @@ METHODS = {
 
 
 def x_of(axis: str, result: dict[str, Any]) -> float | None:
-    """Where a result stands on an axis of :data:`LABELS`; None if it does not say."""
+    """Where a result stands on one of :data:`AXES`; None if it does not say."""
     flags = result["settings"]["flags"]
     if axis == "size":
         found = re.fullmatch(r"lowdata_\d+_(\d+)", str(flags.get("notes")))
@@ -159,7 +152,7 @@ def draw(
         drawn |= DRAW[figure["kind"]](axes, figure, column, experiment.splits[0], results)
         axes.set_ylabel(column)
         if figure["x"]:
-            axes.set_xlabel(LABELS[figure["x"]])
+            axes.set_xlabel(AXES[figure["x"]])
     drawing.suptitle(f"{experiment.title}\n{scale.title}", fontsize=9)
     if drawn:
         drawing.savefig(path, dpi=120)

@@ -24,6 +24,7 @@ from experiments.estimate import Estimate
 from experiments.launchers.base import MODELS
 from experiments.pool import Job, Pool, slots
 from experiments.spec import Overrides
+from harness.ranges import COUNT
 from prefix_tuning.errors import UserError, run_command
 
 
@@ -56,9 +57,7 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
     """
     scale = scales.named(args.scale)
     for name in ("jobs", "steps", "inputs"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} {value}: must be at least 1")
+        COUNT.check(name, getattr(args, name))
     if args.data_dir is not None and not Path(args.data_dir).is_dir():
         raise UserError(f"--data_dir {args.data_dir}: there is no such folder")
     overrides = Overrides(

@@ -15,10 +15,16 @@ from experiments.launchers.base import SPLITS
 from experiments.scales import Scale
 from prefix_tuning.errors import UserError
 
-HERE = Path(__file__).resolve().parent
-FOLDER = HERE / "tables"
+FOLDER = Path(__file__).resolve().parent / "tables"
 KINDS = ("line", "bars", "points")
-AXES = ("preseqlen", "size", "level", "trained", "stored")
+AXES = {
+    "preseqlen": "prefix length",
+    "size": "training examples",
+    "level": "training data (%)",
+    "trained": "trained parameters",
+    "stored": "parameters kept for the task",
+}
+"""What a figure may have from left to right -> what is written below it."""
 UNSAFE = re.compile(r"[^\w.=+-]")
 NO_FOLDER = ("", ".", "..")
 
@@ -174,7 +180,7 @@ def _figure(file: str, value: Any, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "name": data.take("name", str),
         "kind": kind,
-        "x": None if kind == "bars" else data.one_of("x", AXES),
+        "x": None if kind == "bars" else data.one_of("x", [*AXES]),
         "y": data.many("y", str) or ("BLEU",),
         "rows": chosen,
     }

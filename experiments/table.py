@@ -55,7 +55,7 @@ def read_runs(experiment: Experiment, scale: Scale, results: Path) -> dict[str, 
         failed = {p.name.removesuffix(".failed.json"): read_failure(p) for p in failures}
         finished = {path.stem for path in done}
         # Seeds of the command line's choice stand for the experiment's.
-        other = finished | {*failed} - {*expected[row.name]}
+        other = (finished | {*failed}) - {*expected[row.name]}
         missing = [n for n in expected[row.name] if n not in finished and n not in failed]
         if other and not finished & {*expected[row.name]}:
             missing = []

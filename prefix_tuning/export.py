@@ -9,34 +9,44 @@ python -m prefix_tuning.export RUN --format mlx      # a prompt cache of mlx-lm,
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from prefix_tuning import cache_format, checkpoint, hub, model_card, peft_format, saving
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.errors import UserError, run_command
+from prefix_tuning.prefix import Prefix
 
-FOLDERS = {"native": "export", "peft": "peft", "cache": "cache", "mlx": "mlx"}
-"""Format -> the folder inside the run where it goes by default."""
-_WRITERS = {
-    "native": checkpoint.export,
-    "peft": peft_format.write,
-    "cache": cache_format.write_cache,
-    "mlx": cache_format.write_mlx,
+
+class Format(NamedTuple):
+    """A format that a prefix is written in."""
+
+    folder: str
+    """Inside the run, where it goes by default."""
+    write: Callable[[Path, Prefix, Mapping[str, Any], PreTrainedModel | None], int]
+    """``write(folder, prefix, meta, base model)``, the size in bytes."""
+    library: str
+    """What opens it, as hubs call it."""
+
+
+FORMATS = {
+    "native": Format("export", checkpoint.export, "prefix-tuning"),
+    "peft": Format("peft", peft_format.write, "peft"),
+    "cache": Format("cache", cache_format.write_cache, "transformers"),
+    "mlx": Format("mlx", cache_format.write_mlx, "mlx"),
 }
-"""Format -> what writes it: ``write(folder, prefix, meta, base model)``, the size in bytes."""
-_LIBRARIES = {"native": "prefix-tuning", "peft": "peft", "cache": "transformers", "mlx": "mlx"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Export as ``argv`` says, and print where."""
     args = _parser().parse_args(argv)
     source = _folder_of_prefix(args.run)
-    output = args.output or args.run / FOLDERS[args.format]
+    chosen = FORMATS[args.format]
+    output = args.output or args.run / chosen.folder
     if output.resolve() == source.resolve():
         raise UserError(f"--output {output} is the folder that is read: give another")
     prefix, meta, head = saving.read(source)
@@ -45,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = _load_base(args.model_name_or_path, meta, source)
         prefix, meta, head = saving.read(source, model)
     if head and args.format != "native":
-        reader = "PEFT" if args.format == "peft" else _LIBRARIES[args.format]
+        reader = "PEFT" if args.format == "peft" else chosen.library
         raise UserError(
             f"{source} has a trained head ({', '.join(sorted(head))}), which {reader} keeps "
             "elsewhere: use --format native"
@@ -53,18 +63,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.format == "mlx" and args.model_name_or_path:  # mlx-lm wants the name it will be given
         base = {**meta["base_model"], "name_or_path": args.model_name_or_path}
         meta = {**meta, "base_model": base}
-    size = _WRITERS[args.format](output, prefix, meta, model)
+    size = chosen.write(output, prefix, meta, model)
     if head:
         checkpoint.write_tensors(output / saving.HEAD, head)
     facts = model_card.facts_of_run(args.run, meta)
     given = {k: v for k in ("task", "license") if (v := getattr(args, k)) is not None}
-    model_card.write(output, meta, replace(facts, **given), _LIBRARIES[args.format])
+    model_card.write(output, meta, replace(facts, **given), chosen.library)
     print(f"{output}: {prefix.length} slots, {size / 1e6:.2f} MB, {args.format} format")
 
 
 def _folder_of_prefix(run: Path) -> Path:
     if run.is_dir() and not checkpoint.is_prefix_folder(run):
-        inner = run / FOLDERS["native"]
+        inner = run / FORMATS["native"].folder
         if inner.is_dir() and checkpoint.is_prefix_folder(inner):
             return inner
     return run
@@ -89,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format",
         "--to",
-        choices=FOLDERS,
+        choices=FORMATS,
         default="native",
         help="who is to open it: this project, PEFT, transformers without this project, or "
         "mlx-lm (decoders only)",

@@ -23,6 +23,7 @@ from experiments.small_models import find_base_model
 from gpt2.readers import Record
 from gpt2.tuning.both import MODEL_FOLDER
 from gpt2.tuning.lora import check_peft
+from harness.ranges import COUNT
 from prefix_tuning.errors import UserError, run_command
 from prefix_tuning.files import read_json_object, write_json, write_text
 
@@ -197,8 +198,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     modes = chosen_modes(args.modes)
     for name in ("steps", "inputs"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
+        COUNT.check(name, getattr(args, name))
     for split in ("train", "valid"):
         if not (args.data_dir / f"src1_{split}.txt").is_file():
             raise UserError(f"--data_dir {args.data_dir} holds no src1_{split}.txt")

@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 from tqdm import tqdm
 
 from harness.own_data import Columns
+from harness.ranges import COUNT, SEED
 from prefix_tuning.errors import UserError, run_command
 from scripts.sampling import random_subset, sample_low_data
 from seq2seq.files import write_splits
@@ -47,11 +48,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = args.name or Path(args.data).resolve().name
     if Path(args.data).is_file():
         raise UserError(f"{args.data} is one file: give a folder with a train and a val split")
-    if args.max_test is not None and args.max_test < 1:
-        raise UserError(f"--max_test {args.max_test}: must be at least 1")
+    COUNT.check("max_test", args.max_test)
     for seed in args.seed:
-        if not 0 <= seed < 2**32:
-            raise UserError(f"--seed {seed}: must be from 0 to {2**32 - 1}")
+        SEED.check("seed", seed)
     folders = {
         (size, seed): args.out / f"{name}_{size}_{seed}" for size in args.size for seed in args.seed
     }
