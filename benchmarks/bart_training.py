@@ -56,7 +56,8 @@ class OriginalsWay(PrefixTuning):
     """The MLPs on every row, and keys and values of every row."""
 
     def slots_of_rows(self, rows: int, site: str) -> Tensor:
-        indices = torch.arange(self.length, device=self.wte.weight.device).expand(rows, -1)
+        device = self.get_parameter("wte.weight").device
+        indices = torch.arange(self.length, device=device).expand(rows, -1)
         embedding = self.get_submodule(parameter_name("wte", site))
         return self.get_submodule(parameter_name("control_trans", site))(embedding(indices))
 

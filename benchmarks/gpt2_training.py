@@ -51,7 +51,7 @@ def make_model(shape: str, dtype: torch.dtype) -> GPT2LMHeadModel:
     """A GPT-2 of the shape with random weights, frozen."""
     n_layer, n_head, n_embd = GPT2[shape]
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(n_layer=n_layer, n_head=n_head, n_embd=n_embd))
+    model: Any = GPT2LMHeadModel(GPT2Config(n_layer=n_layer, n_head=n_head, n_embd=n_embd))
     return model.to(device(), dtype).eval().requires_grad_(False)
 
 

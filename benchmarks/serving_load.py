@@ -87,9 +87,9 @@ def make_load(count: int, names: Sequence[str], seed: int = 0) -> list[Body]:
 @contextlib.contextmanager
 def serving(model: Path, prefixes: Path, *flags: str) -> Iterator[tuple[subprocess.Popen, str]]:
     """A service in a process of its own, and its address."""
-    command = [sys.executable, "-m", "prefix_tuning.serve", "--model", model, "--port", "0"]
+    command = [sys.executable, "-m", "prefix_tuning.serve", "--port", "0", "--name", "base"]
     with subprocess.Popen(
-        [*command, "--prefixes", prefixes, "--name", "base", *flags],
+        [*command, "--model", str(model), "--prefixes", str(prefixes), *flags],
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,

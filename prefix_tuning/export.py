@@ -9,7 +9,7 @@ python -m prefix_tuning.export RUN --format mlx      # a prompt cache of mlx-lm,
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ class Format(NamedTuple):
 
     folder: str
     """Inside the run, where it goes by default."""
-    write: Callable[[Path, Prefix, Mapping[str, Any], PreTrainedModel | None], int]
+    write: Callable[[Path, Prefix, dict[str, Any], PreTrainedModel | None], int]
     """``write(folder, prefix, meta, base model)``, the size in bytes."""
     library: str
     """What opens it, as hubs call it."""
