@@ -1,0 +1,140 @@
+"""What flags do inside a run, which looks right without them: randomness, precision, clipping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from transformers import BartConfig, BartForConditionalGeneration
+
+from prefix_tuning.errors import UserError
+from seq2seq import arguments, finetune, predict
+from seq2seq.data import read_split
+from seq2seq.decoding import generate
+from seq2seq.files import Record
+from seq2seq.lightning_base import PrefixTransformer
+from seq2seq.modules import MODULES
+from seq2seq.search import Search
+
+
+def flags(base: Path, data: Path, output: Path, *more: str) -> list[str]:
+    """Two epochs of two steps."""
+    given = f"--do_train --model_name_or_path {base} --data_dir {data} --output_dir {output} "
+    given += "--preseqlen 2 --mid_dim 8 --learning_rate 0.01 --train_batch_size 4 --n_train 8 "
+    given += "--n_val 2 --num_train_epochs 2 --num_workers 0 --accelerator cpu --eval_beams 1 "
+    given += "--eval_min_gen_length 2 --eval_max_gen_length 8 --max_target_length 12 "
+    given += "--max_source_length 24 --logger_name none --seed 7 --bf16 --max_grad_norm 0.001"
+    return [*given.split(), *more]
+
+
+@pytest.fixture(scope="module")
+def watched(bart_folder: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What was seen of a run at every step."""
+    seen = SimpleNamespace(states=[], dtypes=set(), norms=[], start=None)
+    seen.flags = flags(bart_folder, pairs, tmp_path_factory.mktemp("run") / "m")
+    step, logits = finetune.SummarizationModule.training_step, PrefixTransformer.logits
+
+    def watch_step(self: Any, batch: Any, index: int) -> Any:
+        seen.states.append(torch.get_rng_state().numpy().tobytes())
+        seen.start = seen.start or {k: v.clone() for k, v in self.model.state_dict().items()}
+        return step(self, batch, index)
+
+    def watch_logits(self: Any, *args: Any) -> Any:
+        found = logits(self, *args)
+        seen.dtypes.add(found.dtype)
+        return found
+
+    def watch_gradients(optimizer: Any, *_: Any) -> None:
+        gradients = [p.grad.norm() for g in optimizer.param_groups for p in g["params"]]
+        seen.norms.append(torch.stack(gradients).norm().item())
+
+    hook = register_optimizer_step_post_hook(watch_gradients)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune.SummarizationModule, "training_step", watch_step)
+        patch.setattr(PrefixTransformer, "logits", watch_logits)
+        finetune.main(seen.flags)
+    hook.remove()
+    return seen
+
+
+def test_every_batch_of_every_epoch_has_random_numbers_of_its_own(watched: Any) -> None:
+    assert len(watched.states) == len(set(watched.states)) == 4
+
+
+def test_the_seed_decides_where_training_starts(watched: Any, pairs: Path) -> None:
+    args = arguments.parse(watched.flags)
+    records = {split: read_split(pairs, split, True) for split in ("train", "val")}
+    torch.manual_seed(7)
+    expected = MODULES["summarization", "prefixtune"](args, records).model.state_dict()
+    for name, value in expected.items():
+        assert torch.equal(value, watched.start[name]), name
+
+
+def test_mixed_precision_and_clipping(watched: Any) -> None:
+    assert watched.dtypes == {torch.bfloat16}
+    assert watched.norms == [pytest.approx(0.001, rel=1e-3)] * 4
+
+
+def test_a_given_nought_is_not_a_flag_left_out(watched: Any) -> None:
+    more = ("--eval_min_gen_length", "0", "--no_repeat_ngram_size", "0", "--length_penalty", "0")
+    search = arguments.search(arguments.parse([*watched.flags, *more]))
+    assert (search.min_length, search.no_repeat_ngram_size, search.length_penalty) == (0, 0, 0)
+
+
+def test_logits_that_are_no_numbers_end_a_search() -> None:
+    sizes = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 9}
+    sizes |= {"encoder_attention_heads": 1, "decoder_attention_heads": 1, "encoder_ffn_dim": 8}
+    model = BartForConditionalGeneration(BartConfig(**sizes, decoder_ffn_dim=8)).eval()
+    model.final_logits_bias[0, 4] = float("nan")
+    ids = torch.tensor([[0, 5, 2]])
+    for beams in (1, 2):
+        with pytest.raises(UserError, match=r"the logits of .* rows are"):
+            generate(model, None, ids, torch.ones_like(ids), Search(beams, 1.0, 0, 6))
+
+
+@pytest.fixture(scope="module")
+def decoder(bart_folder: Path, pairs: Path) -> predict.Decoder:
+    given = f"--do_predict --tuning_mode finetune --model_name_or_path {bart_folder} "
+    given += f"--data_dir {pairs} --accelerator cpu --eval_beams 1 --max_source_length 24"
+    return predict.Decoder(arguments.parse(given.split()))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_decoding_computes_as_its_flags_say(
+    bf16: bool, decoder: predict.Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def spy(model: Any, prefix: Any, ids: Any, mask: Any, search: Any) -> Any:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return generate(model, prefix, ids, mask, search)
+
+    monkeypatch.setattr(predict, "generate", spy)
+    monkeypatch.setattr(decoder.args, "bf16", bf16)
+    found = [*decoder(decoder.dataset([Record("a place", None, "line 1")]), [])]
+    assert [index for index, _ in found] == [0]
+    assert seen == [bf16]
+
+
+def test_decoding_goes_by_the_task_of_the_checkpoint(
+    decoder: predict.Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its words in front and its languages, unless flags name others."""
+    monkeypatch.setattr(
+        decoder, "task", {"source_prefix": "say: ", "src_lang": "en_XX", "tgt_lang": "ro_RO"}
+    )
+    for name in ("src_lang", "tgt_lang"):
+        monkeypatch.setattr(decoder.tokenizer, name, "", raising=False)
+    dataset = decoder.dataset([Record("a place", None, "line 1")])
+    assert dataset[0]["src_texts"] == "say: a place"
+    languages: Any = decoder.tokenizer
+    assert (languages.src_lang, languages.tgt_lang) == ("en_XX", "ro_RO")
+    monkeypatch.setattr(decoder.args, "source_prefix", "")
+    monkeypatch.setattr(decoder.args, "src_lang", "de_DE")
+    dataset = decoder.dataset([Record("a place", None, "line 1")])
+    assert dataset[0]["src_texts"] == "a place"
+    assert (languages.src_lang, languages.tgt_lang) == ("de_DE", "ro_RO")
