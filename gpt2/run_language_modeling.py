@@ -19,7 +19,6 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 from gpt2 import gen, run_generation
 from gpt2.decode_request import DecodeOptions
 from gpt2.train_request import TrainRequest, parse
-from gpt2.tuning.both import BothTune
 from harness.processes import is_first
 from prefix_tuning.errors import run_command
 
@@ -41,9 +40,8 @@ def run(request: TrainRequest) -> None:
         return
     if request.data.generate == "yes":
         decode_run(request, folder)
-    if not isinstance(request.tuning, BothTune):
-        print(f"trained: {folder}")
-        print(f'next:    python gpt2/gen.py {shlex.quote(str(folder))} --prompt "..."')
+    print(f"trained: {folder}")
+    print(f'next:    python gpt2/gen.py {shlex.quote(str(folder))} --prompt "..."')
 
 
 def decode_run(request: TrainRequest, folder: Path) -> None:
@@ -58,8 +56,7 @@ def decode_run(request: TrainRequest, folder: Path) -> None:
         evaluated = str(folder / HELD_OUT)
     if "earlystop" in folder.name:  # the original's word for: the best evaluation as well
         folders += best_checkpoints(folder)
-    # Of a run that trained both, the model is in the run.
-    base = None if isinstance(request.tuning, BothTune) else model.model_name_or_path
+    base = None if request.tuning.keeps_base else model.model_name_or_path
     for trained in folders:
         generator = None
         for split, path in (("valid", evaluated), ("test", data.test_data_file)):

@@ -21,7 +21,6 @@ from gpt2.tuning import TuningMode
 from harness.flags import Parser
 from harness.identity import settings_of
 from harness.own_files import is_hub_name
-from prefix_tuning.errors import UserError
 
 if TYPE_CHECKING:
     from gpt2.run_arguments import RunArguments
@@ -92,15 +91,5 @@ def parse(argv: Sequence[str] | None, defaults: Mapping[str, Any] | None = None)
     check_evaluation(request.run, data)
     tuning.check()
     if request.run.world_size > 1:
-        _check_processes(tuning)
+        tuning.check_processes()
     return request
-
-
-def _check_processes(tuning: TuningMode) -> None:
-    """Refuse losses whose mean over processes is not that of their batches as one."""
-    for name, value in (("objective_mode", 4), ("distill", "yes")):
-        if getattr(tuning, name, None) == value:
-            raise UserError(
-                f"--{name} {value}: its loss depends on what else is in the batch of a process, so "
-                "that several processes would not train as one: start one process"
-            )

@@ -88,7 +88,7 @@ def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -
                 write_lines(folder.path / HELD_OUT, lines)
         built.sizes.write(folder.path)
     before = _step_of(resume_from)
-    trainer.show_progress(is_sum=getattr(request.tuning, "objective_mode", 0) == 1)
+    trainer.show_progress(is_sum=request.tuning.sums_losses)
     _note_learning_rate(run_args.learning_rate, setting.model, request)
     if run_args.cuda_graphs == "auto":
         reason = graphs.use(trainer) if trainer.graphable else "this tuning mode has none"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
+from prefix_tuning.errors import UserError
 from prefix_tuning.files import let_read, write_json
 
 if TYPE_CHECKING:
@@ -67,6 +68,14 @@ class Built:
     start: Callable[[], None] = lambda: None
 
 
+def alone(flag: str) -> UserError:
+    """The refusal of a flag with several processes."""
+    return UserError(
+        f"{flag}: its loss depends on what else is in the batch of a process, so that several "
+        "processes would not train as one: start one process"
+    )
+
+
 @dataclass(frozen=True)
 class TuningMode:
     """A tuning mode with its options, whose fields are its flags.
@@ -79,6 +88,8 @@ class TuningMode:
     """What ``--tuning_mode`` calls it."""
     needs_base: ClassVar[bool] = False
     """Whether its folder holds a part, to be put into a base model."""
+    keeps_base: ClassVar[bool] = False
+    """Whether the base model of the part is kept in its folder too."""
     exclusive: ClassVar[tuple[str, ...]] = ()
     """Flags that are refused with other modes, by :meth:`check_unused`."""
 
@@ -87,6 +98,13 @@ class TuningMode:
 
         Raises:
             UserError: options exclude each other, or a package is missing.
+        """
+
+    def check_processes(self) -> None:
+        """Refuse what several processes would not train as one.
+
+        Raises:
+            UserError: the loss depends on what else is in the batch of a process.
         """
 
     def check_unused(self, chosen: str) -> None:
@@ -107,6 +125,11 @@ class TuningMode:
     @property
     def reads_source(self) -> bool:
         """Whether batches keep source and target apart."""
+        return False
+
+    @property
+    def sums_losses(self) -> bool:
+        """Whether the loss of a text is the sum of those of its tokens."""
         return False
 
     def prepare(self, model: PreTrainedModel) -> Any:

@@ -26,6 +26,7 @@ class BothTune(WithPrefix):
     """Prefix and model together (bothtune)."""
 
     name: ClassVar[str] = "bothtune"
+    keeps_base: ClassVar[bool] = True
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
         """Train everything."""

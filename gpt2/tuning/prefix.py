@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gpt2.prefix_flags import PrefixFlags
-from gpt2.tuning.base import Built, Setting, TuningMode
+from gpt2.tuning.base import Built, Setting, TuningMode, alone
 from harness.flags import flag, yes_no
 from prefix_tuning.errors import UserError
 
@@ -25,6 +25,16 @@ POSITIONS = ("target", "all")
 @dataclass(frozen=True)
 class WithPrefix(PrefixFlags, TuningMode):
     """Tuning modes that optimise a prefix."""
+
+    @property
+    def sums_losses(self) -> bool:
+        """As the objective says."""
+        return self.objective_mode == 1
+
+    def check_processes(self) -> None:
+        """Refuse an objective that divides by what else is in the batch."""
+        if self.objective_mode == 4:
+            raise alone("--objective_mode 4")
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
         """Freeze the model: all that is trained stands in front of it."""
@@ -138,6 +148,12 @@ class PrefixTune(Distillation, WithPrefix):
             raise UserError(
                 "--distill yes: an infix sees no source where the teacher sees it; use cat"
             )
+
+    def check_processes(self) -> None:
+        """Refuse such an objective, and a teacher."""
+        super().check_processes()
+        if self.distill == "yes":
+            raise alone("--distill yes")
 
     def check_unused(self, chosen: str) -> None:
         """Refuse ``--distill yes``."""

@@ -92,9 +92,15 @@ def decoded(checkpoint_folder: Path, results: Path) -> str:
     ],
 )
 def test_every_variant_trains_exports_and_decodes(
-    tiny_folder: Path, tmp_path: Path, flags: str, kind: type[Prefix], trained: str
+    tiny_folder: Path,
+    tmp_path: Path,
+    flags: str,
+    kind: type[Prefix],
+    trained: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = run(tiny_folder, tmp_path / "m", flags)
+    assert f"gpt2/gen.py {folder} --prompt" in capsys.readouterr().out
     prefix, meta = checkpoint.load(folder)
     assert type(prefix) is kind
     assert trained in prefix.state_dict()
@@ -102,6 +108,8 @@ def test_every_variant_trains_exports_and_decodes(
     assert texts.count("\n") == len({line.split("||")[0] for line in _lines(tmp_path)})
     if kind is InfixPrefix or "bothtune" in flags:
         assert not (folder / "export").exists()
+        gen.main([str(folder), "--prompt", _lines(tmp_path)[0].split("||")[0], "--length", "6"])
+        assert capsys.readouterr().out.splitlines()[-1] in texts
         return
     assert meta["options"]["length"] == 3
     assert decoded(folder / "export", tmp_path / "b") == texts

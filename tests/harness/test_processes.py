@@ -90,6 +90,20 @@ def test_processes_that_do_not_see_each_other_are_refused(
         parse(flags)
 
 
+@pytest.mark.parametrize(
+    "flags", ["--objective_mode 4", "--distill yes --finetuned_model_path teacher"]
+)
+def test_losses_that_processes_cannot_share_are_refused(
+    flags: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = "--train_data_file t --output_dir o --tuning_mode prefixtune --optim_prefix yes "
+    words = (base + "--preseqlen 2 --use_cpu " + flags).split()
+    parse(words)
+    monkeypatch.setattr(TrainingArguments, "world_size", 2)
+    with pytest.raises(UserError, match="would not train as one: start one process"):
+        parse(words)
+
+
 def test_a_rank_is_killed_and_the_command_goes_on(
     base: tuple[Path, Path], alone: Path, tmp_path: Path
 ) -> None:
