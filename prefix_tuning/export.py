@@ -9,44 +9,33 @@ python -m prefix_tuning.export RUN --format mlx      # a prompt cache of mlx-lm,
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from transformers import AutoModelForCausalLM, PreTrainedModel
-
-from prefix_tuning import cache_format, checkpoint, hub, model_card, peft_format, saving
-from prefix_tuning.attention import enable_prefix
 from prefix_tuning.errors import UserError, run_command
-from prefix_tuning.prefix import Prefix
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-class Format(NamedTuple):
-    """A format that a prefix is written in."""
-
-    folder: str
-    """Inside the run, where it goes by default."""
-    write: Callable[[Path, Prefix, dict[str, Any], PreTrainedModel | None], int]
-    """``write(folder, prefix, meta, base model)``, the size in bytes."""
-    library: str
-    """What opens it, as hubs call it."""
-
-
-FORMATS = {
-    "native": Format("export", checkpoint.export, "prefix-tuning"),
-    "peft": Format("peft", peft_format.write, "peft"),
-    "cache": Format("cache", cache_format.write_cache, "transformers"),
-    "mlx": Format("mlx", cache_format.write_mlx, "mlx"),
-}
+FORMATS = {"native": "prefix-tuning", "peft": "peft", "cache": "transformers", "mlx": "mlx"}
+"""Format -> the library that opens it, as hubs call it."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Export as ``argv`` says, and print where."""
     args = _parser().parse_args(argv)
+    from prefix_tuning import cache_format, checkpoint, model_card, peft_format, saving
+
+    write = {
+        "native": checkpoint.export,
+        "peft": peft_format.write,
+        "cache": cache_format.write_cache,
+        "mlx": cache_format.write_mlx,
+    }[args.format]
     source = _folder_of_prefix(args.run)
-    chosen = FORMATS[args.format]
-    output = args.output or args.run / chosen.folder
+    output = args.output or args.run / ("export" if args.format == "native" else args.format)
     if output.resolve() == source.resolve():
         raise UserError(f"--output {output} is the folder that is read: give another")
     prefix, meta, head = saving.read(source)
@@ -55,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = _load_base(args.model_name_or_path, meta, source)
         prefix, meta, head = saving.read(source, model)
     if head and args.format != "native":
-        reader = "PEFT" if args.format == "peft" else chosen.library
+        reader = "PEFT" if args.format == "peft" else FORMATS[args.format]
         raise UserError(
             f"{source} has a trained head ({', '.join(sorted(head))}), which {reader} keeps "
             "elsewhere: use --format native"
@@ -63,24 +52,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.format == "mlx" and args.model_name_or_path:  # mlx-lm wants the name it will be given
         base = {**meta["base_model"], "name_or_path": args.model_name_or_path}
         meta = {**meta, "base_model": base}
-    size = chosen.write(output, prefix, meta, model)
+    size = write(output, prefix, meta, model)
     if head:
         checkpoint.write_tensors(output / saving.HEAD, head)
     facts = model_card.facts_of_run(args.run, meta)
     given = {k: v for k in ("task", "license") if (v := getattr(args, k)) is not None}
-    model_card.write(output, meta, replace(facts, **given), chosen.library)
+    model_card.write(output, meta, replace(facts, **given), FORMATS[args.format])
     print(f"{output}: {prefix.length} slots, {size / 1e6:.2f} MB, {args.format} format")
 
 
 def _folder_of_prefix(run: Path) -> Path:
-    if run.is_dir() and not checkpoint.is_prefix_folder(run):
-        inner = run / FORMATS["native"].folder
-        if inner.is_dir() and checkpoint.is_prefix_folder(inner):
-            return inner
-    return run
+    from prefix_tuning.checkpoint import is_prefix_folder
+
+    inner = run / "export"
+    is_inside = run.is_dir() and not is_prefix_folder(run) and inner.is_dir()
+    return inner if is_inside and is_prefix_folder(inner) else run
 
 
 def _load_base(name: str | None, meta: dict[str, Any], folder: Path) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    from prefix_tuning import hub
+    from prefix_tuning.attention import enable_prefix
+
     recorded = meta["base_model"].get("name_or_path")
     if name is None and recorded is None:
         raise UserError("the run does not name its base model: give --model_name_or_path")

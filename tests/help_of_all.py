@@ -34,7 +34,9 @@ def ask(path: str) -> dict[str, object]:
     output, status = io.StringIO(), None
     with contextlib.redirect_stdout(output):
         try:
-            if path.startswith("evaluation/"):  # run as python -m evaluation.NAME
+            if path.startswith(
+                ("evaluation/", "prefix_tuning/")
+            ):  # run as python -m evaluation.NAME
                 sys.path[0] = str(Path.cwd())
                 module = ".".join(Path(path).with_suffix("").parts)
                 runpy.run_module(module, run_name="__main__", alter_sys=False)

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-FOLDERS = "gpt2 seq2seq ptuning_v2 evaluation experiments scripts data benchmarks".split()
+FOLDERS = (
+    "prefix_tuning gpt2 seq2seq ptuning_v2 evaluation experiments scripts data benchmarks".split()
+)
 HEAVY = "torch transformers pytorch_lightning datasets scipy sklearn nltk matplotlib".split()
 
 
