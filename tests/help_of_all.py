@@ -16,6 +16,10 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy  # noqa: F401  # with tqdm and yaml: what many commands import, here once
+import tqdm  # noqa: F401
+import yaml  # noqa: F401
+
 HEAVY = (
     "torch",
     "transformers",
