@@ -4,7 +4,8 @@ Writes ``<name>_<split>_beam`` (one output a line; ``_greedy`` or ``_nucleus`` w
 searched so), ``<name>_<split>_gold`` (the references of each input, a blank line between inputs)
 and ``<name>_<split>_src`` (the prompts) into ``--gen_dir``, in the order of the input file. Prompts
 are decoded in batches of about one length; a batch gives the texts its prompts give alone. A decode
-that was stopped goes on where it was.
+that was stopped goes on where it was. Texts that other weights, data or another search made are not
+overwritten: the new ones go to ``<name>-2_<split>_beam``, unless ``--overwrite_results`` is given.
 """
 
 from __future__ import annotations

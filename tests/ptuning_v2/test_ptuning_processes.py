@@ -11,6 +11,8 @@ from processes import losses, run
 from torch.testing import assert_close
 from transformers import BertConfig, BertModel, BertTokenizer
 
+from ptuning_v2.run import main
+
 SENTENCES = ["a cat sat", "the dog sat on the mat", "who was the cat", "dog does play", "a mat"]
 
 
@@ -34,21 +36,17 @@ def test_two_processes_train_and_predict_as_one(
     (data / "test.tsv").write_text(f"index\tsentence\n{numbered}", encoding="utf-8")
     flags = (
         f"--model_name_or_path {tmp_path / 'bert'} --task_name glue --dataset_name sst2 --prefix "
-        f"--data_dir {data} --do_train --do_eval --do_predict --output_dir run --pre_seq_len 2 "
+        f"--data_dir {data} --do_train --do_eval --do_predict --pre_seq_len 2 "
         "--hidden_dropout_prob 0 --max_steps 6 --logging_steps 1 --learning_rate 0.01 "
         "--max_seq_length 16 --eval_strategy epoch --use_cpu --report_to none"
     ).split()
-    found = []
-    for n_process in (1, 2):
-        folder = tmp_path / str(n_process)
-        batch = str(4 // n_process)
-        run(
-            ROOT / "ptuning_v2" / "run.py",
-            [*flags, "--per_device_train_batch_size", batch],
-            folder,
-            n_process,
-        )
-        found.append(folder / "run")
+    found = [tmp_path / "one", tmp_path / "two"]
+    alone, together = (
+        [*flags, "--output_dir", str(f), "--per_device_train_batch_size", batch]
+        for f, batch in zip(found, ("4", "2"), strict=True)
+    )
+    main(alone)
+    run(ROOT / "ptuning_v2" / "run.py", together, tmp_path, 2)
     assert_close(*(losses(f / "trainer_state.json") for f in found), atol=1e-5, rtol=1e-5)
     best = [json.loads((f / "best_results.json").read_text(encoding="utf-8")) for f in found]
     assert best[0] == best[1]
