@@ -19,7 +19,7 @@ from harness import manifest
 from harness.folder import RunFolder, trainer_checkpoints
 from harness.stop import Diverged, Stop, stopping
 from harness.trainer import LogWithEveryCheckpoint
-from prefix_tuning.errors import UserError, refused_write
+from prefix_tuning.errors import UserError, lacks_memory, refused_write
 from prefix_tuning.files import read_json_object, write_json
 
 UNFINISHED = "unfinished"
@@ -245,6 +245,8 @@ def train(trainer: SafeTrainer, folder: RunFolder, checkpoint: Path | None) -> T
             result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             if checkpoint is None or trainer.has_begun or isinstance(error, UserError):
+                raise
+            if lacks_memory(error):
                 raise
             raise _unusable(str(checkpoint), error) from error
     stop.end()

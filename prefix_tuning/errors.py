@@ -44,7 +44,7 @@ def refused_write(error: BaseException) -> str | None:
     return None
 
 
-def _is_memory(error: BaseException) -> bool:
+def lacks_memory(error: BaseException) -> bool:
     """Whether there was not enough memory, of the machine or its GPU."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
@@ -86,7 +86,7 @@ def _end(sentence: str, status: int) -> NoReturn:
 
 
 def _refuse(error: Exception) -> NoReturn:
-    if _is_memory(error):
+    if lacks_memory(error):
         said = " ".join(str(error).split("\n")[0].split()) or type(error).__name__
         _end(
             f"error: not enough memory ({said}); smaller batches, shorter texts "

@@ -21,7 +21,7 @@ from harness import report
 from harness.folder import AGAIN, RunFolder
 from harness.own_data import Columns
 from harness.processes import is_first as first_process
-from prefix_tuning.errors import Terminated, UserError
+from prefix_tuning.errors import Terminated, UserError, lacks_memory
 from prefix_tuning.files import write_json
 from seq2seq import predict, run_folder
 from seq2seq.arguments import Arguments
@@ -135,6 +135,8 @@ def _fit(trainer: pl.Trainer, model: BaseTransformer, resume_from: Path | None) 
                 "another process of this run has ended; start the same command again to continue"
             ) from error
         if resume_from is None or model.has_begun or isinstance(error, UserError):
+            raise
+        if lacks_memory(error):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from harness.models import load_tokenizer
-from prefix_tuning.errors import UserError
+from prefix_tuning.errors import UserError, lacks_memory
 from prefix_tuning.positions import room
 from ptuning_v2.arguments import Arguments, DataTrainingArguments, ModelArguments
 from ptuning_v2.model import checkpoint
@@ -126,6 +126,8 @@ def build_trainer(
             meta=meta,
         )
     except (ValueError, RuntimeError, ImportError) as error:  # such as a logger that is not there
+        if lacks_memory(error):
+            raise
         raise UserError(f"Trainer refuses these flags: {' '.join(str(error).split())}") from error
 
 
