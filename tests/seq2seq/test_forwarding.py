@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from transformers import BartConfig, BartForConditionalGeneration
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    MBartConfig,
+    MBartForConditionalGeneration,
+)
 
 from prefix_tuning.errors import UserError
 from seq2seq import arguments, finetune, predict
@@ -85,15 +90,39 @@ def test_a_given_nought_is_not_a_flag_left_out(watched: Any) -> None:
     assert (search.min_length, search.no_repeat_ngram_size, search.length_penalty) == (0, 0, 0)
 
 
+SIZES = {
+    **{"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 9},
+    **{"encoder_attention_heads": 1, "decoder_attention_heads": 1},
+    **{"encoder_ffn_dim": 8, "decoder_ffn_dim": 8},
+}
+
+
 def test_logits_that_are_no_numbers_end_a_search() -> None:
-    sizes = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 9}
-    sizes |= {"encoder_attention_heads": 1, "decoder_attention_heads": 1, "encoder_ffn_dim": 8}
-    model = BartForConditionalGeneration(BartConfig(**sizes, decoder_ffn_dim=8)).eval()
+    model = BartForConditionalGeneration(BartConfig(**SIZES)).eval()
+    own = model.generation_config
     model.final_logits_bias[0, 4] = float("nan")
     ids = torch.tensor([[0, 5, 2]])
     for beams in (1, 2):
         with pytest.raises(UserError, match=r"the logits of .* rows are"):
             generate(model, None, ids, torch.ones_like(ids), Search(beams, 1.0, 0, 6))
+        assert model.generation_config is own  # which a fine-tuned model is saved with
+
+
+@pytest.mark.parametrize(("kind", "second"), [("mbart", 7), ("bart", 4)])
+def test_the_target_language_of_mbart_comes_first_and_no_token_of_bart(
+    kind: str, second: int
+) -> None:
+    model: Any = {
+        "mbart": lambda: MBartForConditionalGeneration(MBartConfig(**SIZES)),
+        "bart": lambda: BartForConditionalGeneration(BartConfig(**SIZES)),
+    }[kind]()
+    model.generation_config.forced_bos_token_id = 7
+    model.final_logits_bias[0, 4] = 100.0  # what the model itself would say
+    ids = torch.tensor([[0, 5, 2]])
+    for beams in (1, 2):
+        search = Search(beams, 1.0, 0, 6, no_repeat_ngram_size=0)
+        found = generate(model.eval(), None, ids, torch.ones_like(ids), search)
+        assert found[0, 1] == second
 
 
 @pytest.fixture(scope="module")
