@@ -3,26 +3,61 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import runpy
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+from accelerate.state import AcceleratorState, GradientState
 
-def start(script: Path, argv: list[str], folder: Path, n_process: int) -> list[subprocess.Popen]:
+
+class Rank(multiprocessing.get_context("fork").Process):
+    """A process with the methods of Popen; forked, since imports take longer than these runs."""
+
+    def poll(self) -> int | None:
+        return self.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.join(timeout)
+        if self.exitcode is None:
+            assert timeout is not None
+            raise subprocess.TimeoutExpired(self.name, timeout)
+        return self.exitcode
+
+    def send_signal(self, number: int) -> None:
+        assert self.pid is not None
+        os.kill(self.pid, number)
+
+
+def _run(script: Path, argv: list[str], folder: Path, log: Path, env: dict[str, str]) -> None:
+    with log.open("a", buffering=1) as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+        sys.stdout = sys.stderr = file
+        os.chdir(folder)
+        os.environ |= env
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        AcceleratorState._reset_state(reset_partial_state=True)  # of runs before this one
+        GradientState._reset_state()
+        sys.argv = [str(script), *argv]
+        runpy.run_path(str(script), run_name="__main__")
+
+
+def start(script: Path, argv: list[str], folder: Path, n_process: int) -> list[Rank]:
     """As torchrun starts them, without the agent that watches them."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     started = []
     for rank in range(n_process):
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        if n_process > 1:
-            env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n_process)}
-            env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        command = [sys.executable, str(script), *argv]
-        with (folder / f"log{rank}.txt").open("a") as log:
-            process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+        env = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n_process)}
+        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        log = folder / f"log{rank}.txt"
+        process = Rank(target=_run, args=(script, argv, folder, log, env if n_process > 1 else {}))
+        process.start()
         started.append(process)
     return started
 
