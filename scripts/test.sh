@@ -28,4 +28,4 @@ fi
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
-exec "$PYTHON" -m pytest -n 2
+exec "$PYTHON" -m pytest -n 2 --dist worksteal # a folder stays in one process as long as it can

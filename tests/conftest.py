@@ -6,6 +6,7 @@ import copy
 import gc
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,17 @@ def prefix_of_vectors(
     )
     prefix.load_state_dict(part(tensors, "prefix."))
     return prefix
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_waits_for_the_disk() -> Iterator[None]:
+    """A process that is killed leaves what it wrote; only a power cut would not, which no test is.
+
+    What is synchronised, and when, is tested by functions put in this one's place.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")
