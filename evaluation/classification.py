@@ -80,12 +80,13 @@ def _correlation(function: Callable, x: Sequence[float], y: Sequence[float]) -> 
 
 _ACCURACY: dict[str, Metric] = {"accuracy": accuracy}
 _ACCURACY_F1: dict[str, Metric] = {"accuracy": accuracy, "f1": f1}
+_ACCURACY_MACRO_F1: dict[str, Metric] = {"accuracy": accuracy, "f1": macro_f1}
 _CORRELATIONS: dict[str, Metric] = {"pearson": pearson, "spearmanr": spearman}
 TASKS: dict[str, dict[str, Metric]] = {
     **dict.fromkeys(("mnli", "qnli", "rte", "sst2", "wnli"), _ACCURACY),
     **dict.fromkeys(("boolq", "copa", "wic", "wsc"), _ACCURACY),
     **dict.fromkeys(("mrpc", "qqp"), _ACCURACY_F1),
-    "cb": {"accuracy": accuracy, "f1": macro_f1},
+    **dict.fromkeys(("cb", "classification"), _ACCURACY_MACRO_F1),
     "cola": {"matthews_correlation": matthews_correlation},
     "stsb": _CORRELATIONS,
 }

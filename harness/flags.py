@@ -236,6 +236,8 @@ def _of_type(hint: Any, more: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_default(name: str, value: Any, more: Mapping[str, Any]) -> Any:
     """A value as its flag reads it."""
+    if value is None:
+        return None
     if isinstance(value, list | tuple):
         return tuple(_read_default(name, part, more) for part in value)
     try:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import flags
 from harness.flags import HIDDEN, flag, required
-from harness.identity import settings_of
 from harness.ranges import COUNT, FINITE, FRACTION, WIDTH
 from prefix_tuning.errors import UserError
-from ptuning_v2.tasks.utils import DATASETS, TASKS
+from ptuning_v2.own_data import OwnData
+from ptuning_v2.tasks.utils import DATASETS, OWN, TASKS
 
 if TYPE_CHECKING:
     from ptuning_v2.training.arguments import RunArguments
 
-DEFAULT_LENGTHS = {"glue": 128, "superglue": 128, "qa": 384}
+DEFAULT_LENGTHS = {"glue": 128, "superglue": 128, "classification": 128, "qa": 384}
 
 DESCRIPTION = """\
 Train prompts, a head, or a whole encoder for a task of language understanding; evaluate it; write
@@ -72,11 +72,14 @@ class ModelArguments:
 
 
 @dataclass
-class DataTrainingArguments:
+class DataTrainingArguments(OwnData):
     """The data."""
 
-    task_name: str = required("family of tasks", choices=list(TASKS))
-    dataset_name: str = required("data set of that family", choices=list(DATASETS))
+    task_name: str = required(
+        "family of tasks; classification and tagging are for one's own files",
+        choices=[*TASKS, *OWN],
+    )
+    dataset_name: str = flag("", "data set of that family", choices=list(DATASETS))
     data_dir: str | None = flag(
         None, "folder of the official files (default: the hub; for ner and srl data/)"
     )
@@ -108,9 +111,11 @@ class DataTrainingArguments:
     template_id: int = flag(0, "wording of wsc and wic: 0, or 1 as in the scripts for BERT")
     overwrite_cache: bool = _unused(False)
     dataset_config_name: str | None = _unused()
-    train_file: str | None = _unused()
-    validation_file: str | None = _unused()
-    test_file: str | None = _unused()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the data is one's own."""
+        return self.task_name in OWN or bool(self.files)
 
 
 @dataclass
@@ -192,6 +197,15 @@ def get_args(
         UserError: a flag is missing or makes no sense, naming it.
     """
     classes = (ModelArguments, DataTrainingArguments, RunFlags, QuestionAnwseringArguments)
+    # None: it is not said whether a prefix is wanted.
+    unsaid = {"prefix": None}
+    parser = flags.Parser(*classes, description=DESCRIPTION, defaults=unsaid, given=given)
+    (model_args, data_args, _, _), _ = parser.read_known(argv)
+    if data_args.is_own:
+        _check_own(data_args)
+        others = model_args.prompt or model_args.freeze_backbone
+        goes_on = model_args.prefix_checkpoint is not None
+        given = {**data_args.defaults(goes_on, model_args.prefix, others), **(given or {})}
     parser = flags.Parser(*classes, description=DESCRIPTION, given=given)
     (model_args, data_args, run_flags, qa_args), rest = parser.read_known(argv)
     check(model_args, data_args, run_flags, qa_args)
@@ -199,7 +213,8 @@ def get_args(
         data_args,
         max_seq_length=data_args.max_seq_length or DEFAULT_LENGTHS.get(data_args.task_name),
         predict_split=data_args.predict_split
-        or ("validation" if data_args.task_name == "qa" else "test"),
+        or ("validation" if data_args.task_name == "qa" and not data_args.test_file else "test"),
+        dataset_name=data_args.dataset_name or data_args.task_name,
     )
     from ptuning_v2.training.arguments import training_arguments
 
@@ -216,11 +231,35 @@ def check(
     """Refuse by name what is impossible."""
     _check_data(data_args)
     _check_model(model_args, data_args)
+    if data_args.is_own:
+        _check_files(data_args, run_flags)
     if not (run_flags.do_train or run_flags.do_eval or run_flags.do_predict):
         raise UserError("nothing to do: give --do_train, --do_eval or --do_predict")
 
 
+def _check_own(data_args: DataTrainingArguments) -> None:
+    data_args.check(data_args.task_name)
+    if data_args.data_dir is not None:
+        raise UserError(
+            f"--data_dir {data_args.data_dir}: name one's own data with --train_file, "
+            "--validation_file and --test_file"
+        )
+    if data_args.task_name in OWN and data_args.dataset_name:
+        raise UserError(
+            f"--dataset_name {data_args.dataset_name}: {data_args.task_name} is for one's own files"
+        )
+
+
+def _check_files(data_args: DataTrainingArguments, run_flags: RunFlags) -> None:
+    predicts = run_flags.do_predict and data_args.predict_split is None
+    missing = data_args.missing(run_flags.do_train, run_flags.do_eval, predicts)
+    if missing:
+        raise UserError(f"--task_name {data_args.task_name}: name the data with {missing}")
+
+
 def _check_data(data_args: DataTrainingArguments) -> None:
+    if data_args.task_name in OWN:
+        return
     names = TASKS[data_args.task_name]
     if data_args.dataset_name not in names:
         raise UserError(
@@ -231,15 +270,17 @@ def _check_data(data_args: DataTrainingArguments) -> None:
         raise UserError(f"--data_dir {data_args.data_dir}: there is no such folder")
     if data_args.template_id not in (0, 1):
         raise UserError(f"--template_id {data_args.template_id}: use 0 or 1")
-    if data_args.task_name == "qa" and data_args.predict_split == "test":
+    is_public = data_args.task_name == "qa" and not data_args.test_file
+    if is_public and data_args.predict_split == "test":
         raise UserError("--predict_split test: SQuAD's test sets are not public; use validation")
 
 
 def _check_model(model_args: ModelArguments, data_args: DataTrainingArguments) -> None:
     if model_args.prefix and model_args.prompt:
         raise UserError("--prefix and --prompt: give one of them")
-    if model_args.prompt and data_args.task_name not in ("glue", "superglue"):
-        raise UserError(f"--prompt with --task_name {data_args.task_name}: only glue and superglue")
+    texts = ("glue", "superglue", "classification")
+    if model_args.prompt and data_args.task_name not in texts:
+        raise UserError(f"--prompt with --task_name {data_args.task_name}: only {', '.join(texts)}")
     if model_args.prefix_projection and not model_args.prefix:
         raise UserError("--prefix_projection is part of --prefix: give both")
     if model_args.parametrization != "ptuning_v2":
@@ -253,37 +294,3 @@ def _check_model(model_args: ModelArguments, data_args: DataTrainingArguments) -
         raise UserError(
             f"--prefix_checkpoint {model_args.prefix_checkpoint}: there is no such folder"
         )
-
-
-FREE = {
-    *("use_fast_tokenizer", "cache_dir", "config_name", "tokenizer_name", "use_auth_token"),
-    *("data_dir", "max_predict_samples", "predict_split", "overwrite_cache"),
-    *("dataset_config_name", "train_file", "validation_file", "test_file"),
-}
-"""The flags that may change when a run goes on, besides those of Trainer."""
-
-
-def settings(args: Arguments) -> dict[str, Any]:
-    """What must not change when a run goes on, as JSON values: every flag but the free ones."""
-    found = [settings_of(part, FREE) for part in args]
-    merged = {name: value for part in found for name, value in part.items()}
-    return {**merged, "world_size": args.training_args.world_size}
-
-
-def data_files(args: Arguments) -> dict[str, Path | None]:
-    """The data set's files below ``--data_dir``, by name: their content must not change either.
-
-    A folder of the data set's own name, as the official archives have it, is looked into alone.
-    """
-    if args.data_args.data_dir is None:
-        return {"data_dir": None}
-    folder = Path(args.data_args.data_dir)
-    wanted = args.data_args.dataset_name.replace("_", "")
-    own = [p for p in folder.iterdir() if p.is_dir() and _plain(p.name) == wanted]
-    files = [p for base in own or [folder] for p in base.rglob("*") if p.is_file()]
-    files += [p for p in folder.iterdir() if own and p.is_file()]
-    return {f"data_dir/{p.relative_to(folder).as_posix()}": p for p in sorted(files)}
-
-
-def _plain(name: str) -> str:
-    return "".join(c for c in name.lower() if c.isalnum())

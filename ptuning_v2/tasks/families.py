@@ -9,6 +9,7 @@ from ptuning_v2.arguments import Arguments
 from ptuning_v2.tasks.base import TaskData
 from ptuning_v2.tasks.glue import get_trainer as glue
 from ptuning_v2.tasks.ner import get_trainer as ner
+from ptuning_v2.tasks.own import get_trainer as own
 from ptuning_v2.tasks.qa import get_trainer as qa
 from ptuning_v2.tasks.srl import get_trainer as srl
 from ptuning_v2.tasks.superglue import get_trainer as superglue
@@ -21,5 +22,7 @@ FAMILIES: dict[str, GetTrainer] = {
     "ner": ner.get_trainer,
     "srl": srl.get_trainer,
     "qa": qa.get_trainer,
+    "classification": own.classification,
+    "tagging": own.tagging,
 }
 """By ``--task_name``: from the flags of a run to its trainer and its data, loaded."""

@@ -15,6 +15,8 @@ TASKS = {
     "srl": SRL_DATASETS,
     "qa": QA_DATASETS,
 }
+OWN = ("classification", "tagging")
+"""Families whose data are files of one's own."""
 DATASETS = tuple(dict.fromkeys(name for names in TASKS.values() for name in names))
 
 ADD_PREFIX_SPACE = {"bert": False, "roberta": True, "deberta": True, "deberta-v2": True}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -17,7 +18,8 @@ from harness.folder import AGAIN, RunFolder
 from harness.processes import is_first
 from harness.trainer import check_batches, set_up
 from prefix_tuning.errors import UserError
-from ptuning_v2.arguments import Arguments, data_files, settings
+from ptuning_v2.arguments import Arguments
+from ptuning_v2.identity import data_files, settings
 from ptuning_v2.model import checkpoint
 from ptuning_v2.model.utils import sizes
 from ptuning_v2.tasks.base import TaskData
@@ -52,6 +54,22 @@ def run(args: Arguments) -> None:
         evaluate(session)
     if args.training_args.do_predict:
         predict(session)
+    elif args.data_args.is_own and is_first():
+        print(f"to predict: {_next_command(args)}")
+
+
+def _next_command(args: Arguments) -> str:
+    """How to use what a run on one's own data has trained."""
+    folder = args.training_args.output_dir
+    values = {
+        "model_name_or_path": args.model_args.model_name_or_path,
+        "task_name": args.data_args.task_name,
+        "prefix_checkpoint": f"{folder}/{BEST}",
+        "test_file": "FILE",
+        "output_dir": f"{folder}/predictions",
+    }
+    flags = (f"--{name} {shlex.quote(value)}" for name, value in values.items())
+    return f"python ptuning_v2/run.py {' '.join(flags)}"
 
 
 def load(args: Arguments) -> Session:

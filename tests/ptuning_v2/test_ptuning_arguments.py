@@ -14,7 +14,8 @@ from transformers import BertConfig, DebertaConfig, RobertaConfig, TrainingArgum
 
 from prefix_tuning.errors import UserError
 from prefix_tuning.positions import room
-from ptuning_v2.arguments import RunFlags, get_args, settings
+from ptuning_v2.arguments import RunFlags, get_args
+from ptuning_v2.identity import settings
 from ptuning_v2.tasks.utils import DATASETS, TASKS
 from ptuning_v2.training.build import check_length
 from scripts.run_hyperparameters import arguments_of, read_rows
@@ -123,7 +124,7 @@ def test_settings_of_a_run():
 
 
 def test_flags_without_effect_are_accepted_but_not_shown(capsys):
-    unused = "--use_auth_token --config_name c --tokenizer_name t --train_file f --overwrite_cache"
+    unused = "--use_auth_token --config_name c --tokenizer_name t --overwrite_cache"
     get_args([*MINIMAL.format("glue", "rte").split(), *unused.split(), "--no_pad_to_max_length"])
     with pytest.raises(SystemExit):
         get_args(["--help"])

@@ -27,6 +27,7 @@ from ptuning_v2.tasks.base import (
     locate,
     read_hub,
 )
+from ptuning_v2.tasks.own.files import rows_of, split_rows
 from ptuning_v2.tasks.qa.utils_qa import Answers, Question, Window, postprocess_qa_predictions
 
 HUB = {"squad": "rajpurkar/squad", "squad_v2": "rajpurkar/squad_v2"}
@@ -106,6 +107,41 @@ def questions_of_hub(rows: Iterable[dict[str, Any]], unanswerable: bool) -> list
     return questions
 
 
+def own_questions(file: str, split: str, unanswerable: bool) -> list[Question]:
+    """The questions of a file of one's own: as SQuAD's, or a row each as the hub has them.
+
+    Raises:
+        UserError: a row lacks a column, or an answer does not stand where it should.
+    """
+    path = Path(file)
+    if path.suffix == ".json" and isinstance(read_json(path), dict):
+        return read_squad(path, unanswerable)
+    return [
+        _own_question({"id": str(number), **row}, unanswerable, where)
+        for number, (row, where) in enumerate(rows_of(file, split), 1)
+    ]
+
+
+def _own_question(row: dict[str, Any], unanswerable: bool, where: str) -> Question:
+    missing = {"question", "context", "answers"} - row.keys()
+    if missing:
+        raise UserError(
+            f"{where}: there is no {min(missing)!r}: give question, context and answers"
+        )
+    answers = row["answers"]
+    try:
+        if isinstance(answers, dict):  # as the hub has them
+            pairs = zip(answers["text"], answers["answer_start"], strict=True)
+            answers = [{"text": text, "answer_start": start} for text, start in pairs]
+        answers = [{name: answer[name] for name in ("text", "answer_start")} for answer in answers]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f'{where}: answers are a list of {{"text": ..., "answer_start": ...}}, not '
+            f"{row['answers']!r:.60}"
+        ) from error
+    return _question({**row, "answers": answers}, unanswerable, where)
+
+
 def check_ids(questions: Sequence[Question], where: str) -> None:
     """Refuse an id that comes twice: answers are known by them."""
     known: set[str] = set()
@@ -147,6 +183,9 @@ class SQuAD(TaskData[Question, Windows]):
         self.data_collator = Collator(tokenizer, self.max_seq_length)
 
     def read(self, split: str) -> list[Question]:
+        if self.data_args.is_own:
+            seed = self.training_args.seed
+            return split_rows(self.data_args, split, seed, self._own, lambda row: row.context)
         if self.data_args.data_dir is None:
             rows = read_hub(HUB[self.name], None, split)
             questions, where = questions_of_hub(rows, self.unanswerable), "the hub"
@@ -156,6 +195,11 @@ class SQuAD(TaskData[Question, Windows]):
             path = locate(self.data_args.data_dir, self.name, [name])
             questions, where = read_squad(path, self.unanswerable), str(path)
         check_ids(questions, where)
+        return questions
+
+    def _own(self, file: str, split: str) -> list[Question]:
+        questions = own_questions(file, split, self.unanswerable)
+        check_ids(questions, file)
         return questions
 
     def encode(self, rows: Sequence[Question], training: bool = False) -> Windows:

@@ -1,0 +1,45 @@
+"""What a run's numbers depend on: flags that must not change when it goes on, and data files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.identity import settings_of
+from ptuning_v2.arguments import Arguments
+
+FREE = {
+    *("use_fast_tokenizer", "cache_dir", "config_name", "tokenizer_name", "use_auth_token"),
+    *("data_dir", "max_predict_samples", "predict_split", "overwrite_cache"),
+    *("dataset_config_name", "train_file", "validation_file", "test_file"),
+}
+"""The flags that may change when a run goes on, besides those of Trainer."""
+
+
+def settings(args: Arguments) -> dict[str, Any]:
+    """What must not change when a run goes on, as JSON values: every flag but the free ones."""
+    found = [settings_of(part, FREE) for part in args]
+    merged = {name: value for part in found for name, value in part.items()}
+    return {**merged, "world_size": args.training_args.world_size}
+
+
+def data_files(args: Arguments) -> dict[str, Path | None]:
+    """The data set's files below ``--data_dir``, by name: their content must not change either.
+
+    A folder of the data set's own name, as the official archives have it, is looked into alone.
+    """
+    if args.data_args.is_own:
+        named = {k: Path(v) for k, v in args.data_args.files.items() if k != "test_file"}
+        return {name: path if path.is_file() else None for name, path in named.items()}
+    if args.data_args.data_dir is None:
+        return {"data_dir": None}
+    folder = Path(args.data_args.data_dir)
+    wanted = args.data_args.dataset_name.replace("_", "")
+    own = [p for p in folder.iterdir() if p.is_dir() and _plain(p.name) == wanted]
+    files = [p for base in own or [folder] for p in base.rglob("*") if p.is_file()]
+    files += [p for p in folder.iterdir() if own and p.is_file()]
+    return {f"data_dir/{p.relative_to(folder).as_posix()}": p for p in sorted(files)}
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())

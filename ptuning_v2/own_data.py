@@ -1,0 +1,131 @@
+"""Data of one's own: its flags, and what a run on it does unless flags say otherwise.
+
+The original's defaults are those of transformers, and its scripts name every flag. The learning
+rate here is that of the README's measurement on SST-2.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.flags import flag
+from harness.own_files import is_hub_name, read_rows
+from harness.ranges import FRACTION
+from prefix_tuning.errors import UserError
+from prefix_tuning.files import numbered_lines
+from ptuning_v2.tasks.utils import OWN
+
+BATCH = 16
+FEWEST_UPDATES = 300
+FEWEST_PASSES = 5
+MOST_EVALUATIONS = 20
+HELD_OUT = 0.1
+
+
+@dataclass(kw_only=True)
+class OwnData:
+    """Data of one's own, for classification, tagging and qa."""
+
+    train_file: str | None = flag(
+        None,
+        "file to train on (CSV, TSV, JSON, JSONL, parquet, CoNLL columns, SQuAD's JSON), folder, "
+        "or data set of the hub",
+    )
+    validation_file: str | None = flag(
+        None, "and one to choose the best epoch on (default: a part of --train_file)"
+    )
+    test_file: str | None = flag(None, "and one to predict; qa alone needs the answers in it")
+    eval_fraction: float | None = flag(
+        None,
+        "share of --train_file that is held out, where there is no --validation_file (default: "
+        "0.1; 0: none)",
+        within=FRACTION,
+    )
+    text_column: str | None = flag(None, "column of the text, or the words (default: guessed)")
+    text_pair_column: str | None = flag(None, "column of the second text of a pair")
+    label_column: str | None = flag(None, "column of the label, or the tags (default: guessed)")
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What is named, by its flag."""
+        names = ("train_file", "validation_file", "test_file")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def check(self, task_name: str) -> None:
+        """Refuse what cannot be, before anything is read.
+
+        Raises:
+            UserError: a file is missing, or is not for this family of tasks.
+        """
+        for name, file in self.files.items():
+            if task_name not in (*OWN, "qa"):
+                raise UserError(
+                    f"--{name} {file}: --task_name {task_name} reads the official files of "
+                    f"--data_dir; files of one's own are for {', '.join(OWN)} and qa"
+                )
+            if not (Path(file).exists() or is_hub_name(file)):
+                raise UserError(f"--{name} {file}: there is no such file")
+        if self.validation_file and self.eval_fraction:
+            raise UserError("--validation_file and --eval_fraction: give one of them")
+
+    def missing(self, train: bool, evaluate: bool, predict: bool) -> str | None:
+        """The flag that should name what is to be done; None if there is none."""
+        if train and not self.train_file:
+            return "--train_file"
+        if evaluate and not (self.validation_file or (self.train_file and self.eval_fraction)):
+            return "--validation_file"
+        return "--test_file" if predict and not self.test_file else None
+
+    def defaults(self, goes_on: bool, prefix: bool | None, others: bool) -> dict[str, object]:
+        """Values of flags by name, by the size of the training file.
+
+        Args:
+            goes_on: whether something trained is given.
+            prefix: whether a prefix is asked for; None if it is not said.
+            others: whether shallow prompts or the head alone are.
+        """
+        trains = self.train_file is not None
+        evaluates = bool(self.validation_file or (trains and self.eval_fraction != 0))
+        found: dict[str, object] = {
+            "do_train": trains and not goes_on,
+            "do_eval": evaluates,
+            "do_predict": self.test_file is not None,
+            "pad_to_max_length": False,
+            "per_device_eval_batch_size": 32,
+        }
+        if not trains:
+            return found
+        fraction = HELD_OUT if self.eval_fraction is None else self.eval_fraction
+        fraction = 0.0 if self.validation_file else fraction
+        rows = math.ceil(count_rows(str(self.train_file)) * (1 - fraction))
+        batch = min(BATCH, rows)
+        updates = math.ceil(rows / batch)  # of a pass
+        passes = max(FEWEST_PASSES, math.ceil(FEWEST_UPDATES / updates))
+        every = math.ceil(passes / MOST_EVALUATIONS) * updates
+        found |= {
+            "per_device_train_batch_size": batch,
+            "num_train_epochs": passes,
+            "eval_strategy": "steps" if evaluates else "no",
+            "save_strategy": "steps",
+            **dict.fromkeys(("eval_steps", "save_steps", "logging_steps"), every),
+            "eval_fraction": fraction or None,
+            "warmup_steps": 0.1,
+        }
+        if prefix is None and not (others or goes_on):
+            found |= {"prefix": True, "pre_seq_len": 16}
+        # The whole encoder takes transformers' own rate.
+        return found if prefix is False and not others else {**found, "learning_rate": 1e-2}
+
+
+def count_rows(data: str) -> int:
+    """How many rows there are to train on, before they are checked."""
+    if is_columns(data):
+        return max(1, sum(not line.strip() for line, _ in numbered_lines(Path(data))))
+    return max(1, sum(1 for _ in read_rows(data)))
+
+
+def is_columns(data: str) -> bool:
+    """Whether this is a file of words in CoNLL's columns, by its ending."""
+    return Path(data).suffix in (".txt", ".conll", ".bio")

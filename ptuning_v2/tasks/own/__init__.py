@@ -1,0 +1,1 @@
+"""Files of one's own: texts to classify, words to tag."""
