@@ -17,6 +17,7 @@ from gpt2.tuning import TuningMode
 from gpt2.tuning.finetune import FineTune
 from gpt2.tuning.prefix import PrefixTune
 from harness.flags import HIDDEN, Parser, flag, like, yes_no
+from harness.launch import subset_note
 from harness.own_data import Columns
 from harness.own_files import is_hub_name
 from harness.ranges import FRACTION
@@ -90,6 +91,36 @@ class LaunchFlags:
     output_dir: str | None = flag(None, "folder of the run (default: <folder>/<run name>)")
     resume: str = yes_no("yes", "go on with an interrupted run; no: train again")
 
+    @property
+    def subset(self) -> tuple[str, int] | None:
+        """Size and seed of the random subset that is trained on; None for the whole file.
+
+        Raises:
+            UserError: the notes say ``lowdata`` or ``datalevels``, but not as the original reads
+                them.
+        """
+        for kind, what, unit in (("lowdata", "size", ""), ("datalevels", "percent", "%")):
+            found = subset_note(self.notes, kind, what)
+            if found and self.train_size:
+                raise UserError(
+                    f"--train_size {self.train_size}: --notes {self.notes} says it already"
+                )
+            if found:
+                seed, size = found
+                return size + unit, seed
+        return (self.train_size, self.sample_seed) if self.train_size else None
+
+    @property
+    def schedule(self) -> dict[str, int | None]:
+        """The flags of the schedule, with the original's defaults for subsets."""
+        defaults = {"max_steps": None, "eval_steps": 5000, "warmup_steps": None}
+        if self.subset:
+            size, _ = self.subset
+            max_steps = None if size.endswith("%") else 400
+            defaults = {"max_steps": max_steps, "eval_steps": 50, "warmup_steps": 100}
+        given = {name: getattr(self, name) for name in defaults}
+        return {name: defaults[name] if value is None else value for name, value in given.items()}
+
     def check(self) -> None:
         """Refuse by name what cannot be launched."""
         if self.mode not in TASKS:
@@ -158,7 +189,7 @@ def _recipe(args: LaunchFlags) -> Recipe | None:
     """Of a run on all of one's own data."""
     if not args.train_file or not is_own(args.mode, args.train_file):
         return None
-    if args.train_size or "lowdata" in (args.notes or "") or "datalevels" in (args.notes or ""):
+    if args.subset:
         return None
     columns = Columns(args.source_column, args.target_column)
     if not is_hub_name(args.train_file) and not Path(args.train_file).exists():

@@ -1,15 +1,12 @@
 """What a run is called and where it goes, from the flags of ``train_e2e.py``.
 
-Names and folders are the original's. Its notes also say what a run trains on, so the random subset
-and the schedule that comes with one are read here.
+Names and folders are the original's.
 """
 
 from __future__ import annotations
 
 from gpt2.launch_flags import Launch, LaunchFlags
 from gpt2.tasks import TASKS
-from harness.launch import subset_note
-from prefix_tuning.errors import UserError
 
 SUBSET_FOLDERS = {
     "lowdata": "e2e_lowdata_models_prefixtune",
@@ -17,38 +14,11 @@ SUBSET_FOLDERS = {
 }
 
 
-def subset(args: LaunchFlags) -> tuple[str, int] | None:
-    """Size and seed of the random subset that is trained on; None for the whole file.
-
-    Raises:
-        UserError: the notes say ``lowdata`` or ``datalevels``, but not as the original reads them.
-    """
-    for kind, what, unit in (("lowdata", "size", ""), ("datalevels", "percent", "%")):
-        found = subset_note(args.notes, kind, what)
-        if found and args.train_size:
-            raise UserError(f"--train_size {args.train_size}: --notes {args.notes} says it already")
-        if found:
-            seed, size = found
-            return size + unit, seed
-    return (args.train_size, args.sample_seed) if args.train_size else None
-
-
-def schedule(args: LaunchFlags) -> dict[str, int | None]:
-    """The flags of the schedule, with the original's defaults for subsets."""
-    chosen = subset(args)
-    defaults: dict[str, int | None] = {"max_steps": None, "eval_steps": 5000, "warmup_steps": None}
-    if chosen:
-        defaults |= {"eval_steps": 50, "warmup_steps": 100}
-        defaults["max_steps"] = None if chosen[0].endswith("%") else 400
-    given = {name: getattr(args, name) for name in defaults}
-    return {name: defaults[name] if value is None else value for name, value in given.items()}
-
-
 def _subset_note(args: LaunchFlags) -> str:
     """What a run on a subset says in its name; the original glues it to what stands before."""
-    if not subset(args):
+    if not args.subset:
         return ""
-    plan = schedule(args)
+    plan = args.schedule
     if args.train_size:
         return f"_n={args.train_size}_ss={args.sample_seed}_t={args.lowdata_token}"
     note = f"ev={plan['eval_steps']}_ws={plan['warmup_steps']}_t={args.lowdata_token}"

@@ -16,7 +16,7 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 
 from gpt2.arguments import TRAINER
 from gpt2.launch_flags import Launch, LaunchFlags, read
-from gpt2.run_names import flag_length, folder_name, run_name, schedule, subset
+from gpt2.run_names import flag_length, folder_name, run_name
 from gpt2.tasks import TASKS, is_own
 from gpt2.train_request import parse
 from gpt2.tuning import TuningMode
@@ -41,7 +41,7 @@ def options_of(launch: Launch) -> TuningMode:
         init_shallow_word=tuning.init_shallow_word if from_word else "no",
         prefix_dropout=tuning.prefix_dropout or args.dropout,
     )
-    if not subset(args) or args.use_lowdata_token == "no":
+    if not args.subset or args.use_lowdata_token == "no":
         return tuning
     return _from_word(tuning, args.lowdata_token)
 
@@ -61,7 +61,7 @@ def _from_word(tuning: WithPrefix, word: str) -> WithPrefix:
 
 def values_of(launch: Launch, output_dir: Path) -> dict[str, object]:
     """The flags of ``run_language_modeling.py`` and their values; None is not given."""
-    args, chosen = launch.args, subset(launch.args)
+    args, chosen = launch.args, launch.args.subset
     # A file of one's own is not evaluated on the files of another data set.
     files = {} if args.train_file else TASKS[args.mode].files
     base = "gpt2-large" if "large" in (args.notes or "") else "gpt2-medium"
@@ -88,7 +88,7 @@ def values_of(launch: Launch, output_dir: Path) -> dict[str, object]:
         "seed": args.seed,
         "logging_dir": output_dir.parent / "runs" / output_dir.name,
         "cache_dir": args.cache_dir,
-        **schedule(args),
+        **args.schedule,
         **(launch.recipe.trainer(output_dir) if launch.recipe else {}),
         **strays,
         **tuning.flags(),
@@ -137,16 +137,14 @@ def start(launch: Launch, rest: Sequence[str] = ()) -> None:
     Args:
         rest: further arguments of ``run_language_modeling.py``.
     """
-    output_dir = output_dir_of(launch)
-    values = values_of(launch, output_dir)
-    command = [*flags.command(values), *rest]
     from gpt2 import run_language_modeling
 
+    output_dir = output_dir_of(launch)
     show_and_run(
         SCRIPT,
-        command,
+        [*command_of(launch, output_dir), *rest],
         output_dir,
-        check=lambda: parse(rest, values),
+        check=lambda: parse(rest, values_of(launch, output_dir)),
         run=run_language_modeling.run,
         submit=launch.args.submit,
     )
