@@ -22,7 +22,7 @@ from transformers import DynamicCache, PreTrainedModel
 from prefix_tuning.attention import run
 from prefix_tuning.errors import UserError
 from prefix_tuning.finite import check_logits
-from prefix_tuning.key_values import Attended, Backend, Front, KeyValues
+from prefix_tuning.key_values import Attended, Attention, Front, KeyValues
 from prefix_tuning.positions import check_length, real_positions
 
 
@@ -89,22 +89,14 @@ class _Context(Front):
         if isinstance(self.offset, Tensor):
             self.offset = self.offset[rows]
 
-    def attend(
-        self,
-        backend: Backend,
-        module: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **kwargs: Any,
-    ) -> Attended:
+    def compute(self, attention: Attention) -> Attended:
         """One new token per beam, ``query [B * K, Hq, 1, d]``, over context and own tokens."""
-        if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
-            raise UserError(
-                f"{type(module).__name__} caps its scores: use --beam_search transformers"
-            )
-        context_key, context_value = self.keys[module.layer_idx], self.values[module.layer_idx]
+        options = attention.options
+        if options.get("softcap") is not None or options.get("s_aux") is not None:
+            name = type(attention.module).__name__
+            raise UserError(f"{name} caps its scores: use --beam_search transformers")
+        query, key, value = attention.query, attention.key, attention.value
+        context_key, context_value = self.keys[attention.layer], self.values[attention.layer]
         rows, heads, _, size = context_key.shape
         flat, query_heads = query.shape[0], query.shape[1]
         beams, group = flat // rows, query_heads // heads
@@ -121,7 +113,7 @@ class _Context(Front):
         own = by_row(query @ key.transpose(2, 3))
         shared = by_row(query) @ context_key.transpose(2, 3)
         shared = shared.masked_fill(self.hidden, torch.finfo(shared.dtype).min)
-        scaling = kwargs.get("scaling") or size**-0.5
+        scaling = options.get("scaling") or size**-0.5
         scores = torch.cat([shared, own], dim=3).float() * scaling
         weights = scores.softmax(dim=3).to(value.dtype)
         n_context = shared.shape[3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +23,61 @@ Backend = Callable[..., Attended]
 
 _CROSS_ATTENTIONS = ("encoder_attn", "EncDecAttention")
 """What the families of BART and T5 call the decoder's attention to the encoder."""
+
+
+@dataclass
+class Attention:
+    """One attention that is about to be computed.
+
+    Attributes:
+        backend: the model's own attention function.
+        module: of the model, which knows its layer.
+        query: ``[B, Hq, T, d]``; ``key`` and ``value`` are ``[B, H, S, d]``.
+        mask: ``[B, 1, T, S]`` or the form the backend takes; None hides nothing.
+        options: more arguments of ``backend``.
+    """
+
+    backend: Backend
+    module: Any
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    options: dict[str, Any]
+
+    @property
+    def layer(self) -> int:
+        """The layer that it belongs to."""
+        return self.module.layer_idx
+
+    @property
+    def site(self) -> str:
+        """Which attention of the layer it is, one of :data:`prefix_tuning.names.SITES`."""
+        return getattr(self.module, "_prefix_site", "self")
+
+    def run(self) -> Attended:
+        """Compute it as it is."""
+        return self.backend(
+            self.module, self.query, self.key, self.value, self.mask, **self.options
+        )
+
+    def run_behind(self, pair: tuple[Tensor, Tensor], visible: Tensor | None = None) -> Attended:
+        """Compute it with a prefix in front.
+
+        Args:
+            pair: keys and values ``[B, H, P, d]`` of the prefix.
+            visible: bool ``[rows, P]``, which of them may be attended to; all when not given.
+        """
+        length, mask, options = pair[0].shape[2], self.mask, self.options
+        key = torch.cat([pair[0], self.key], dim=2)  # [B, H, P + S, d]
+        value = torch.cat([pair[1], self.value], dim=2)
+        if mask is not None:
+            mask = _widen_once(mask, length)
+        if visible is not None:
+            mask = _hide(mask, visible, key)
+        if options.get("position_bias") is not None:  # a slot is at no distance from a token
+            options = {**options, "position_bias": _widen(options["position_bias"], length, 0.0)}
+        return self.backend(self.module, self.query, key, value, mask, **options)
 
 
 class Front(ABC):
@@ -45,7 +101,6 @@ class Front(ABC):
         """
         return self
 
-    @abstractmethod
     def attend(
         self,
         backend: Backend,
@@ -54,17 +109,14 @@ class Front(ABC):
         key: Tensor,
         value: Tensor,
         mask: Tensor | None,
-        **kwargs: Any,
+        **options: Any,
     ) -> Attended:
-        """Compute one attention.
+        """Compute one attention behind what stands in front; arguments as of :class:`Attention`."""
+        return self.compute(Attention(backend, module, query, key, value, mask, options))
 
-        Args:
-            backend: the model's own attention function.
-            module: the attention, whose layer is ``layer_idx``; its site is :func:`site_of`.
-            query: ``[B, Hq, T, d]``; ``key`` and ``value`` are ``[B, H, S, d]``.
-            mask: ``[B, 1, T, S]`` or the form the backend takes; None hides nothing.
-            kwargs: more arguments of ``backend``.
-        """
+    @abstractmethod
+    def compute(self, attention: Attention) -> Attended:
+        """Compute one attention."""
 
 
 class KeyValues(Front):
@@ -72,8 +124,8 @@ class KeyValues(Front):
 
     Args:
         layers: per layer a tensor ``[2, rows, H, P, d]``, or such a sequence for each site of an
-            encoder-decoder (:func:`site_of`). One row is shared by the whole batch; ``B`` rows
-            serve a batch of ``B``, or of ``B * k`` when each row has ``k`` beams.
+            encoder-decoder (:attr:`Attention.site`). One row is shared by the whole batch; ``B``
+            rows serve a batch of ``B``, or of ``B * k`` when each row has ``k`` beams.
         offset: how far the positions of real tokens are shifted; ``P`` when not given, as in the
             original, where real tokens are numbered from the end of the prefix. Encoder-decoders
             number them from 0 in any case. int64 ``[rows]`` where rows differ.
@@ -126,21 +178,13 @@ class KeyValues(Front):
         cast = {site: torch.stack(pairs).to(dtype).unbind(0) for site, pairs in self.sites.items()}
         return KeyValues(cast, self.offset, self.visible)
 
-    def lookup(self, module: Any, key: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The keys and values of one attention for the batch of ``key``, in its dtype.
-
-        Args:
-            module: the attention module, which names its layer in ``layer_idx``.
-            key: that attention's own keys ``[B, H, T, d]``.
-
-        Returns:
-            two tensors ``[B, H, P, d]``, views of the shared row where there is only one; None
-            where this prefix does not stand in front of this attention.
-        """
-        layers = self.sites.get(site_of(module))
+    def compute(self, attention: Attention) -> Attended:
+        """Run the model's attention with the prefix in front, where it stands there."""
+        layers = self.sites.get(attention.site)
         if layers is None:
-            return None
-        pair = layers[module.layer_idx].to(device=key.device, dtype=key.dtype)
+            return attention.run()
+        key = attention.key
+        pair = layers[attention.layer].to(device=key.device, dtype=key.dtype)
         rows, batch_size = pair.shape[1], key.shape[0]
         if rows == 1:
             pair = pair.expand(-1, batch_size, -1, -1, -1)  # [2, 1, H, P, d] -> [2, B, H, P, d]
@@ -148,59 +192,7 @@ class KeyValues(Front):
             if batch_size % rows:
                 raise ValueError(f"a prefix of {rows} rows cannot serve a batch of {batch_size}")
             pair = pair.repeat_interleave(batch_size // rows, dim=1)  # every row serves k beams
-        return pair[0], pair[1]
-
-    def attend(
-        self,
-        backend: Backend,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **kwargs: Any,
-    ) -> Attended:
-        """Run ``backend`` with the prefix in front of ``key [B, H, T, d]`` and ``value``."""
-        pair = self.lookup(module, key)
-        if pair is None:
-            return backend(module, query, key, value, mask, **kwargs)
-        return attend_behind(
-            pair, backend, module, query, key, value, mask, visible=self.visible, **kwargs
-        )
-
-
-def attend_behind(
-    pair: tuple[Tensor, Tensor],
-    backend: Backend,
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    visible: Tensor | None = None,
-    **kwargs: Any,
-) -> Attended:
-    """Run ``backend`` with more keys and values in front: ``[K; key]``, ``[V; value]``.
-
-    Args:
-        pair: keys and values ``[B, H, P, d]``.
-        visible: bool ``[rows, P]``, which of them may be attended to; all when not given.
-    """
-    length = pair[0].shape[2]
-    key = torch.cat([pair[0], key], dim=2)  # [B, H, P + S, d]
-    value = torch.cat([pair[1], value], dim=2)
-    if mask is not None:
-        mask = _widen_once(mask, length)
-    if visible is not None:
-        mask = _hide(mask, visible, key)
-    if kwargs.get("position_bias") is not None:  # a slot is at no distance from a token
-        kwargs["position_bias"] = _widen(kwargs["position_bias"], length, 0.0)
-    return backend(module, query, key, value, mask, **kwargs)
-
-
-def site_of(module: Any) -> str:
-    """Which attention a module is, one of :data:`prefix_tuning.names.SITES`."""
-    return getattr(module, "_prefix_site", "self")
+        return attention.run_behind((pair[0], pair[1]), self.visible)
 
 
 def name_sites(model: Any) -> None:

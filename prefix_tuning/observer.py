@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prefix_tuning.attention import run
-from prefix_tuning.key_values import Attended, Backend, Front, site_of
+from prefix_tuning.key_values import Attended, Attention, Front
 from prefix_tuning.shape import PrefixShape
 
 
@@ -21,18 +21,10 @@ class Observer(Front):
         self.pairs: dict[tuple[str, int], Tensor] = {}
         """(site, layer) -> fp32 ``[2, B, H, T, d]``, with gradient where the model's input has."""
 
-    def attend(
-        self,
-        backend: Backend,
-        module: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **kwargs: Any,
-    ) -> Attended:
-        self.pairs[site_of(module), module.layer_idx] = torch.stack([key, value]).float()
-        return backend(module, query, key, value, mask, **kwargs)
+    def compute(self, attention: Attention) -> Attended:
+        pair = torch.stack([attention.key, attention.value]).float()
+        self.pairs[attention.site, attention.layer] = pair
+        return attention.run()
 
     def layers(self) -> tuple[Tensor, ...]:
         """The pairs of a decoder, layer by layer."""

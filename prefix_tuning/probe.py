@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from prefix_tuning.doors import not_through_the_interface
 from prefix_tuning.errors import UserError
-from prefix_tuning.key_values import Attended, Backend, Front, attend_behind, site_of
+from prefix_tuning.key_values import Attended, Attention, Front
 from prefix_tuning.shape import PrefixShape
 
 
@@ -21,20 +18,11 @@ class Probe(Front):
         self.seen: dict[tuple[str, int], tuple[int, int]] = {}
         """(site, layer) -> key/value heads and their size."""
 
-    def attend(
-        self,
-        backend: Backend,
-        module: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **kwargs: Any,
-    ) -> Attended:
-        n_row, n_head, _, size = key.shape
-        self.seen[site_of(module), module.layer_idx] = (n_head, size)
-        slot = key.new_zeros(n_row, n_head, 1, size)
-        return attend_behind((slot, slot), backend, module, query, key, value, mask, **kwargs)
+    def compute(self, attention: Attention) -> Attended:
+        n_row, n_head, _, size = attention.key.shape
+        self.seen[attention.site, attention.layer] = (n_head, size)
+        slot = attention.key.new_zeros(n_row, n_head, 1, size)
+        return attention.run_behind((slot, slot))
 
     def check(self, model: PreTrainedModel) -> None:
         """Refuse a model whose layers did not all ask for the prefix that its configuration says.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from prefix_tuning.key_values import Attended, Backend, Front, KeyValues
+from prefix_tuning.key_values import Attended, Attention, Front, KeyValues
 from prefix_tuning.positions import room
 from prefix_tuning.shape import PrefixShape
 
@@ -107,26 +107,17 @@ class Rows(Front):
         picked = [kept.index(count - 1) for count in counts]
         return output.logits[torch.arange(len(counts)), picked]
 
-    def attend(
-        self,
-        backend: Backend,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **kwargs: Any,
-    ) -> Attended:
+    def compute(self, attention: Attention) -> Attended:
         """Store ``key`` and ``value [B, H, T, d]``, and attend to all of the rows' columns."""
-        layer = self._store[module.layer_idx]  # type: ignore[index]  # [2, R, H, N, d]
-        for part, new in zip(layer, (key, value), strict=True):
+        layer, mask = self._store[attention.layer], attention.mask  # [2, R, H, N, d]
+        for part, new in zip(layer, (attention.key, attention.value), strict=True):
             part[self._rows, :, self._at] = new.transpose(1, 2)  # [B, T, H, d]
         visible = self._visible
-        keys, values = layer[:, self._first : self._last, :, : visible.shape[3]]
+        key, value = layer[:, self._first : self._last, :, : visible.shape[3]]
         if mask is not None and mask.is_floating_point():  # what the backend adds to the scores
             lowest = torch.finfo(mask.dtype).min
             visible = torch.where(visible, 0.0, lowest).to(mask.dtype)
-        return backend(module, query, keys, values, visible, **kwargs)
+        return replace(attention, key=key, value=value, mask=visible).run()
 
     def _reserve(self, n_row: int, n_column: int) -> None:
         rows, columns = self._store.shape[2], self._store.shape[4]
