@@ -26,6 +26,7 @@ from gpt2.records import group_by_source, one_line
 from gpt2.tasks import Task, read_records
 from harness import flags
 from harness.decode import claim, decode_resumably, publish
+from harness.lock import locked
 from prefix_tuning.errors import run_command
 from prefix_tuning.files import write_text
 
@@ -63,17 +64,17 @@ def decode(request: DecodeRequest, generator: TextGenerator | None = None) -> No
     stem.parent.mkdir(parents=True, exist_ok=True)
     prompts = generator.prompts(request, records)
     identity = generator.identity(request, records, prompts)
-    owner = identity.owner()
-    stem = claim(stem, search.name, owner, request.overwrite_results)
-    unfinished = stem.with_name(f"{stem.name}_{search.name}.partial")
+    owner, text_format = identity.owner(), generator.format(request)
+    starts = [text_format.prompt_of(record) for record in records]
     n_text = len(records) * max(1, search.n_sample)
     run = partial(generator.texts, request, prompts)
-    texts = decode_resumably(unfinished, identity.settings(), n_text, run)
-    text_format = generator.format(request)
-    starts = [text_format.prompt_of(record) for record in records]
-    publish(stem.with_name(f"{stem.name}_{search.name}"), owner)
-    output = write_results(stem, search.name, request.task, records, starts, texts)
-    unfinished.unlink()
+    with locked(stem.parent, stem.name):
+        stem = claim(stem, search.name, owner, request.overwrite_results)
+        unfinished = stem.with_name(f"{stem.name}_{search.name}.partial")
+        texts = decode_resumably(unfinished, identity.settings(), n_text, run)
+        publish(stem.with_name(f"{stem.name}_{search.name}"), owner)
+        output = write_results(stem, search.name, request.task, records, starts, texts)
+        unfinished.unlink()
     print(f"{len(texts)} texts in {output}")
     show_some(records, texts, search.n_sample)
     if request.no_score or search.n_sample:

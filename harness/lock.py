@@ -1,4 +1,4 @@
-"""One process at a time in the folder of a run."""
+"""One process at a time in the folder of a run, or at the texts of a decode."""
 
 from __future__ import annotations
 
@@ -23,15 +23,19 @@ GRACE = 15.0
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, name: str = "") -> Iterator[None]:
     """Hold the folder, which must exist; the lock ends with the process, however that ends.
+
+    Args:
+        name: hold only what is called so in the folder.
 
     Raises:
         UserError: another process holds it; the message says which.
     """
-    lock = FileLock(folder / LOCK, timeout=0)
+    front = f".{name}" if name else ""
+    lock, holder = FileLock(folder / f"{front}{LOCK}", timeout=0), folder / f"{front}{HOLDER}"
     try:
-        _acquire(lock, folder)
+        _acquire(lock, holder, folder / name)
     except NotImplementedError:
         print(f"{folder}: this file system has no locks; start no second run in it", flush=True)
         yield
@@ -39,19 +43,19 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         command = shlex.join(sys.argv)
         held = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
-        write_json(folder / HOLDER, held)
+        write_json(holder, held)
         yield
     finally:
-        (folder / HOLDER).unlink(missing_ok=True)
+        holder.unlink(missing_ok=True)
         lock.release()
 
 
-def _acquire(lock: FileLock, folder: Path) -> None:
+def _acquire(lock: FileLock, path: Path, what: Path) -> None:
     try:
         lock.acquire()
         return
     except Timeout:
-        holder = _holder(folder)
+        holder = _holder(path)
     if _has_ended(holder):
         with contextlib.suppress(Timeout):
             lock.acquire(timeout=GRACE)
@@ -60,14 +64,14 @@ def _acquire(lock: FileLock, folder: Path) -> None:
     if holder:
         who = f"process {holder['pid']} on {holder['host']} ({holder['command']})"
     raise UserError(
-        f"{folder} is in use by {who}: wait until it ends, stop it, or name another folder"
+        f"{what} is in use by {who}: wait until it ends, stop it, or name another folder"
     )
 
 
-def _holder(folder: Path) -> dict[str, object]:
+def _holder(path: Path) -> dict[str, object]:
     """Who says to hold the lock; empty in the moment before that is written."""
     try:
-        found = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
         return {name: found[name] for name in ("pid", "host", "command")}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

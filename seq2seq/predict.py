@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from evaluation import summarization
 from evaluation.report import Scores, format_table
 from evaluation.words import undefine_unread
 from harness.decode import Identity, claim, decode_by_length, decode_resumably, publish
+from harness.lock import locked
 from harness.own_data import Columns
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
@@ -184,16 +186,17 @@ def _decode(args: Arguments, run: Decoder, split: str, records: Sequence[Record]
     dataset = run.dataset(list(first_of.values()))
     identity, suffix = _identity(args, run, dataset, records), f"beam_{run.search.length_penalty}"
     owner = {**identity.owner(), **{n: identity.further[n] for n in ("length", "languages")}}
-    stem = claim(folder / split, suffix, owner, args.overwrite_results, shared=())
-    output = stem.with_name(f"{stem.name}_{suffix}")
-    unfinished = output.with_name(output.name + ".partial")
-    settings = identity.settings()
-    decoded = decode_resumably(unfinished, settings, len(dataset), lambda skip: run(dataset, skip))
-    by_source = dict(zip(first_of, decoded, strict=True))
-    predictions = [by_source[record.source] for record in records]
-    publish(output, owner)
-    write_text(output, "".join(f"{text}\n" for text in predictions))
-    unfinished.unlink()
+    settings, decode = identity.settings(), partial(run, dataset)
+    with locked(folder, f"{split}_{suffix}"):
+        stem = claim(folder / split, suffix, owner, args.overwrite_results, shared=())
+        output = stem.with_name(f"{stem.name}_{suffix}")
+        unfinished = output.with_name(output.name + ".partial")
+        decoded = decode_resumably(unfinished, settings, len(dataset), decode)
+        by_source = dict(zip(first_of, decoded, strict=True))
+        predictions = [by_source[record.source] for record in records]
+        publish(output, owner)
+        write_text(output, "".join(f"{text}\n" for text in predictions))
+        unfinished.unlink()
     print(f"{len(predictions)} texts in {output}")
     references = [record.target for record in records if record.target is not None]
     if len(references) < len(records):

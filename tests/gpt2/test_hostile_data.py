@@ -16,6 +16,7 @@ from gpt2.data import Format
 from gpt2.decoding import output_text
 from gpt2.records import subset_size
 from gpt2.tasks import Layout, read_records
+from harness.lock import locked
 from prefix_tuning.beam_search import candidates
 from prefix_tuning.errors import UserError
 from prefix_tuning.finite import FiniteLogits, usable_rows
@@ -174,3 +175,7 @@ def test_a_prefix_of_another_task_says_so(
         gen.main([mode, "yes", "valid", "finished", "no", *flags.split(), "--search", "greedy"])
         note = "finished was trained for data2text, and is decoded as topic"
         assert (note in capsys.readouterr().out) == says
+    again = ["data2text", "yes", "valid", "finished", "no", *flags.split()]
+    in_use = pytest.raises(UserError, match="finished_valid is in use by process")
+    with locked(Path("e2e_results_conv2"), "finished_valid"), in_use:
+        gen.main(again)

@@ -13,6 +13,7 @@ from conftest import load_vectors, part, vector_cases
 from rouge_score.rouge_scorer import RougeScorer
 from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
+from harness.lock import locked
 from prefix_tuning.errors import UserError
 from seq2seq import finetune, predict, train_bart
 
@@ -241,6 +242,9 @@ def test_what_is_decoded_otherwise_says_so_and_overwrites_nothing(
     folder = shutil.copytree(trained / "export", tmp_path / "copy")
     prefix = ("--prefixModel_name_or_path", folder)
     decode_beside(pairs, *prefix)
+    in_use = pytest.raises(UserError, match=r"copy/test_beam_0\.8 is in use by process")
+    with locked(folder, "test_beam_0.8"), in_use:
+        decode_beside(pairs, *prefix)
     whole = (folder / "test_beam_0.8").read_bytes()
     decode_beside(pairs, *prefix, "--decode_batch_size", "2")
     assert {path.name for path in folder.glob("test*_beam_*")} == {
