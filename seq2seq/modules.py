@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -29,6 +30,32 @@ from seq2seq.utils import (
 )
 
 
+@dataclass(frozen=True)
+class _Validated:
+    """An example of the validation set."""
+
+    text: str
+    """What was generated."""
+    n_generated: int
+    """Its tokens, without the start token."""
+    loss: float
+    """Summed over the target, in nats."""
+    n_target: int
+    """Tokens of the target."""
+
+
+@dataclass(frozen=True)
+class _ValidatedBatch:
+    """A batch of the validation set."""
+
+    examples: dict[int, _Validated]
+    """By index in the set."""
+    seconds: float
+    """Of generation, per example."""
+    legacy: dict[str, float]
+    """The original's scores, and its loss."""
+
+
 class SummarizationModule(BaseTransformer):
     """Fine-tuning of the whole model: loss and validation, which all modules share."""
 
@@ -43,7 +70,7 @@ class SummarizationModule(BaseTransformer):
         self.search = arguments.search(args)
         self.metrics: dict[str, list[dict[str, Any]]] = {"val": []}
         self.step_count = 0
-        self.outputs: list[dict[str, Any]] = []
+        self.outputs: list[_ValidatedBatch] = []
 
     def freeze_base(self, base: PreTrainedModel) -> None:
         super().freeze_base(base)
@@ -127,18 +154,19 @@ class SummarizationModule(BaseTransformer):
         predictions = texts(self.tokenizer, rows)
         targets = [clean_up(text) or "." for text in texts(self.tokenizer, batch["labels"])]
         lengths = (rows[:, 1:] != self.tokenizer.pad_token_id).sum(1)
-        legacy = self.legacy_metrics([clean_up(text) for text in predictions], targets)
+        found = self.legacy_metrics([clean_up(text) for text in predictions], targets)
+        legacy = {name: float(value) for name, value in found.items()}
         sums, counts = self._row_losses(batch)
         total = sums.sum()
-        legacy = {**legacy, "loss": (total if self.is_sum else total / counts.sum()).item()}
-        of_rows = zip(predictions, lengths.tolist(), sums.tolist(), counts.tolist(), strict=True)
-        self.outputs.append(
-            {
-                "rows": dict(zip(batch["ids"].tolist(), of_rows, strict=True)),
-                "gen_time": seconds / len(rows),
-                **{f"legacy_{name}": float(value) for name, value in legacy.items()},
-            }
-        )
+        legacy["loss"] = (total if self.is_sum else total / counts.sum()).item()
+        columns = [batch["ids"], lengths, sums, counts]
+        examples = {
+            index: _Validated(text, *numbers)
+            for text, index, *numbers in zip(
+                predictions, *(column.tolist() for column in columns), strict=True
+            )
+        }
+        self.outputs.append(_ValidatedBatch(examples, seconds / len(rows), legacy))
 
     def _row_losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The summed token losses of every row of a batch, in nats, and its tokens, ``[B]``."""
@@ -154,30 +182,33 @@ class SummarizationModule(BaseTransformer):
         self.check_finite()
 
     def on_validation_epoch_end(self) -> None:
-        outputs, self.outputs = self.together.gather(self.outputs), []
+        batches, self.outputs = self.together.gather(self.outputs), []
         # Several processes share the set out in equal parts: some examples come twice.
-        rows = {i: row for output in outputs for i, row in output["rows"].items()}
-        predictions, lengths, sums, counts = zip(*(rows[i] for i in sorted(rows)), strict=True)
+        by_index = {i: found for batch in batches for i, found in batch.examples.items()}
+        examples = [by_index[i] for i in sorted(by_index)]
         references = [record.target or "" for record in self.datasets["val"].records]
-        scores = SCORES[self.mode](references, predictions).values
+        scores = SCORES[self.mode](references, [example.text for example in examples]).values
 
         def mean(values: Sequence[float]) -> float:
             return sum(values) / len(values)
 
-        loss = sum(sums) / sum(counts)
+        loss = sum(e.loss for e in examples) / sum(e.n_target for e in examples)
         if not math.isfinite(loss):
             step = self.trainer.global_step
             raise run_folder.diverged(self.args, f"the validation loss at step {step}")
-        legacy = [name for name in outputs[0] if name.startswith("legacy_")]
+        legacy = {
+            name: _finite(mean([batch.legacy[name] for batch in batches]))
+            for name in batches[0].legacy
+        }
         self.step_count += 1
         self.metrics["val"].append(
             {
                 "val_avg_loss": loss,
                 **{f"val_avg_{name}": value for name, value in scores.items()},
-                "val_avg_gen_time": mean([output["gen_time"] for output in outputs]),
-                "val_avg_gen_len": mean(lengths),
+                "val_avg_gen_time": mean([batch.seconds for batch in batches]),
+                "val_avg_gen_len": mean([example.n_generated for example in examples]),
                 "step_count": self.step_count,
-                **{name: _finite(mean([o[name] for o in outputs])) for name in legacy},
+                **{f"legacy_{name}": value for name, value in legacy.items()},
             }
         )
         # Lightning logs numbers only; one that is not finite chooses no checkpoint.

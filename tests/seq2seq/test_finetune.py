@@ -130,6 +130,11 @@ def test_a_smoothed_mean_is_the_sum_over_tokens(
     module.args.label_smoothing_mean = "yes"
     n_token = sum(len(module.tokenizer(dataset[i]["tgt_texts"]).input_ids[:12]) for i in range(3))
     assert torch.allclose(module.step(batch), summed / n_token)
+    of_rows, counts = module._row_losses(batch)  # what validation adds up
+    assert torch.allclose(of_rows.sum().float(), summed)
+    assert counts.sum() == n_token
+    with torch.autocast("cpu", torch.bfloat16):
+        assert module.step(batch).dtype == torch.float32  # a sum in bfloat16 has eight bits
 
 
 def test_the_frozen_model_has_dropout_while_training_and_none_in_validation(
