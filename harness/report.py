@@ -102,7 +102,9 @@ def draw_loss(history: Sequence[dict[str, Any]], path: Path, score: str | None =
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
+    # Margins by hand: a layout that looks for them draws the picture twice.
+    margins = {"left": 0.14, "right": 0.88 if score else 0.97, "bottom": 0.15, "top": 0.96}
+    figure, axes = pyplot.subplots(figsize=(6, 3.5), gridspec_kw=margins)
     lines = []
     right = axes.twinx() if score else axes
     for plot, key, label, color in (

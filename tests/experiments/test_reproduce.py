@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,12 +21,13 @@ from experiments import estimate, pool, reproduce, scales, spec, toy_data, worke
 from experiments import table as table_of
 from experiments.launchers import LAUNCHERS
 from experiments.launchers import gpt2 as gpt2_tables
-from experiments.launchers.base import SPLITS, Step, parameters
+from experiments.launchers.base import JOB, SPLITS, Step, parameters
 from experiments.launchers.seq2seq import SUMMARIES
 from gpt2 import launch_flags, train_e2e
 from gpt2.tasks import TASKS, read_records
 from harness.report import Sizes
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import write_json
 from ptuning_v2.arguments import get_args
 from seq2seq import arguments as seq2seq_arguments
 from seq2seq import train_bart
@@ -118,6 +120,14 @@ def test_a_table_that_is_killed_in_the_middle(
     assert all("export" in parts for parts in weights)
 
 
+def run_here(job: pool.Job, settings: dict[str, Any], *_: Any) -> Any:
+    """As ``pool.spawn``, in this process, where torch is imported already."""
+    job.folder.mkdir(parents=True)
+    write_json(job.folder / JOB, settings)
+    worker.main([str(job.folder)])
+    return SimpleNamespace(poll=lambda: 0, returncode=0)
+
+
 @pytest.mark.parametrize(
     ("table", "row", "columns"),
     [
@@ -126,9 +136,10 @@ def test_a_table_that_is_killed_in_the_middle(
     ],
 )
 def test_whole_runs_of_the_other_launchers(
-    table: str, row: str, columns: list[str], tmp_path: Path
+    table: str, row: str, columns: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trained, decoded and scored, and what was scored stands in the table, of all its splits."""
+    monkeypatch.setattr(pool, "spawn", run_here)
     results = ["--scale", "tiny", "--results_dir", str(tmp_path)]
     reproduce.main([table, row, "--seeds", "11", *results])
     [path] = results_of(tmp_path)

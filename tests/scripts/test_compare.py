@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from gpt2 import gen, train_e2e
@@ -44,10 +45,16 @@ def tiny_llama(
 def arguments(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[list[str], Path]:
-    """Flags, and the folder of the results; a machine without Java, no process per mode."""
+    """Flags, and the folder of the results; no Java, no process for each mode, little data."""
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr(compare, "_run", lambda script, args: STARTS[script](args))
+    data = tmp_path / "data" / "restaurants"
+    data.mkdir(parents=True)
+    for split in ("train", "valid"):
+        lines = (ROOT / "data" / "restaurants" / f"src1_{split}.txt").read_text("utf-8").split("\n")
+        (data / f"src1_{split}.txt").write_text("\n".join([*lines[:40], ""]), encoding="utf-8")
     flags = ["--model_name_or_path", str(tiny_llama), "--output_dir", str(tmp_path)]
+    flags += ["--data_dir", str(data)]
     return [*flags, "--steps", "2", "--inputs", "2"], tmp_path / "restaurants-tiny-llama"
 
 
@@ -131,7 +138,7 @@ def test_other_data_of_the_same_name(
     flags, _ = arguments
     compare.main([*flags, "--modes", "shallow"])
     monkeypatch.setattr(compare, "_run", pytest.fail)
-    other = shutil.copytree(compare.ROOT / "data" / "restaurants", tmp_path / "b" / "restaurants")
+    other = shutil.copytree(tmp_path / "data" / "restaurants", tmp_path / "b" / "restaurants")
     with pytest.raises(UserError, match=r"is of --data_dir .*/data/restaurants, now it is .*/b/"):
         compare.main([*flags, "--modes", "shallow", "--data_dir", str(other)])
 
