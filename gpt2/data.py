@@ -23,7 +23,7 @@ from gpt2 import chat
 from gpt2.readers import Record
 from gpt2.tasks import Layout
 from prefix_tuning.errors import UserError
-from prefix_tuning.objectives import IGNORE, pad_positions, target_positions
+from prefix_tuning.objectives import IGNORE, target_positions
 
 
 class Format:
@@ -240,7 +240,6 @@ def with_targets(
 
     def arrange(examples: Examples) -> dict[str, Tensor]:
         batch = collator(examples)
-        at = target_positions(batch["labels"])
-        return {**batch, "targets": pad_positions(at, batch["labels"], rounding.targets)}
+        return {**batch, "targets": target_positions(batch["labels"], rounding.targets)}
 
     return arrange

@@ -22,20 +22,17 @@ IGNORE = -100
 OBJECTIVE_MODES = range(5)
 
 
-def target_positions(labels: Tensor) -> Tensor:
+def target_positions(labels: Tensor, multiple: int = 1) -> Tensor:
     """Where the next token is a target: int64 ``[N]``, places in ``labels [B, T]`` read row by row.
 
     Their number depends on what is in ``labels``, so on a GPU this waits for it: a data collator
     is the place to call it.
+
+    Args:
+        multiple: ``N`` becomes a multiple of it, so that few shapes are met. What is added is the
+            last position of all, which has no next token and therefore no loss.
     """
-    return _flat(_next(labels) != IGNORE)
-
-
-def pad_positions(at: Tensor, labels: Tensor, multiple: int) -> Tensor:
-    """Make the number of :func:`target_positions` a multiple, so that few shapes are met.
-
-    What is added is the last position of all, which has no next token and therefore no loss.
-    """
+    at = _flat(_next(labels) != IGNORE)
     return pad(at, (0, -len(at) % multiple), value=labels.numel() - 1)
 
 

@@ -18,7 +18,7 @@ from gpt2.train_control import PrefixTuning
 from harness.loop import Diverged, SafeTrainer
 from prefix_tuning.activation import fuse_activations
 from prefix_tuning.attention import KeyValues, enable_prefix
-from prefix_tuning.objectives import IGNORE, pad_positions, target_positions
+from prefix_tuning.objectives import IGNORE, target_positions
 
 WAITING = ("nonzero", "_local_scalar_dense", "masked_select", "masked_scatter", "lift_fresh")
 """What makes the host wait for a GPU: counting, looking at a number, and copying one there."""
@@ -113,8 +113,8 @@ def test_positions_are_padded_with_one_that_has_no_loss() -> None:
     labels = torch.tensor([[IGNORE, 5, 6, IGNORE], [IGNORE, IGNORE, IGNORE, 7]])
     at = target_positions(labels)
     assert at.tolist() == [0, 1, 6]
-    assert pad_positions(at, labels, 4).tolist() == [0, 1, 6, 7]
-    assert pad_positions(at, labels, 1).tolist() == at.tolist()
+    assert target_positions(labels, 4).tolist() == [0, 1, 6, 7]
+    assert target_positions(labels, 1).tolist() == at.tolist()
 
 
 def test_widths_are_rounded_up_as_far_as_the_model_goes() -> None:
