@@ -22,7 +22,7 @@ from tqdm import tqdm
 from harness.own_data import Columns, columns_found, source_text
 from harness.own_files import FORMATS, Row, e2e_rows, from_hub
 from prefix_tuning.errors import UserError
-from prefix_tuning.files import numbered_lines, without_surrogates
+from prefix_tuning.files import numbered_lines
 
 HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
@@ -42,7 +42,7 @@ class Record:
 def _text(value: Any, what: str, where: str, may_be_empty: bool = False) -> str:
     if not isinstance(value, str) or not (value.strip() or may_be_empty):
         raise UserError(f"{where}: the {what} is missing or empty")
-    text = without_surrogates(value).strip("\r\n")
+    text = value.strip("\r\n")
     if "\n" not in text and "\r" not in text:  # an expression alone takes ten times as long
         return text
     return " ".join(line.strip() for line in re.split(r"[\r\n]+", text) if line.strip())

@@ -496,12 +496,14 @@ def test_low_data_runs_start_from_words(
 
 
 def test_training_starts_from_a_trained_prefix(
-    bart_folder: Path, pairs: Path, tmp_path: Path
+    bart_folder: Path, pairs: Path, tmp_path: Path, held: list[Any]
 ) -> None:
     finetune.main(command(bart_folder, pairs, tmp_path / "a", "--max_steps", "1"))
     again = command(bart_folder, pairs, tmp_path / "b", "--max_steps", "1")
     again[again.index("--learning_rate") + 1] = "1e-30"
+    again += ["--prefix_dropout", "0.3"]
     finetune.main([*again, "--prefixModel_name_or_path", str(tmp_path / "a")])
+    assert [module.model.dropout.p for module in held] == [0.0, 0.3]
     close(tmp_path / "a", tmp_path / "b", 0.0)
     again[again.index("--preseqlen") + 1] = "4"
     with pytest.raises(UserError, match="was trained with --preseqlen 3, not 4"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -250,6 +251,37 @@ def test_a_kill_at_any_moment_of_a_checkpoint_leaves_a_complete_one(
         write(b"third", 3)
         assert [path.read_bytes() for path in run_folder._checkpoints(folder)] == [b"third"]
         assert manifest.fault(folder / "last.ckpt", "run") is None
+
+
+@pytest.mark.parametrize("calls", range(6))
+def test_a_kill_while_a_folder_is_written_leaves_a_whole_one(calls: int, tmp_path: Path) -> None:
+    folder, left = tmp_path / "best", [calls]
+
+    def write(text: str) -> None:
+        run_folder.whole(folder, lambda new: [(new / n).write_text(text) for n in ("a", "b")])
+
+    def texts(path: Path) -> list[str]:
+        return [(path / name).read_text() for name in ("a", "b")]
+
+    write("old")
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, function in ((os, "replace"), (shutil, "rmtree")):
+            original = getattr(owner, function)
+
+            def counted(*args: Any, original: Any = original, **more: Any) -> Any:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise Killed
+                return original(*args, **more)
+
+            patch.setattr(owner, function, counted)
+        with contextlib.suppress(Killed):
+            write("new")
+    there = folder if folder.exists() else tmp_path / "best.old"
+    assert texts(there) in (["old"] * 2, ["new"] * 2)
+    write("third")
+    assert texts(folder) == ["third"] * 2
+    assert names(tmp_path) == {"best"}
 
 
 def test_nothing_goes_through_the_systems_temporary_folder(
