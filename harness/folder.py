@@ -38,9 +38,9 @@ def trainer_checkpoints(run: Path) -> list[Path]:
 
 def trainer_fault(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint of Trainer without a manifest, as older versions wrote it."""
-    from harness.trainer import older_fault  # torch: only where there is such a checkpoint
+    from harness import older_checkpoints  # torch: only where there is such a checkpoint
 
-    return older_fault(checkpoint)
+    return older_checkpoints.fault(checkpoint)
 
 
 @dataclass(frozen=True)

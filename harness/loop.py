@@ -18,7 +18,6 @@ from transformers.trainer_utils import TrainOutput
 from harness import manifest
 from harness.folder import RunFolder, trainer_checkpoints
 from harness.stop import Diverged, Stop, stopping
-from harness.trainer import LogWithEveryCheckpoint
 from prefix_tuning.errors import UserError, lacks_memory, refused_write
 from prefix_tuning.files import read_json_object, write_json
 
@@ -42,7 +41,7 @@ class SafeTrainer(Trainer):
         self.stop = Stop()
         self.has_begun = False
         self._is_saving = False
-        self.add_callback(LogWithEveryCheckpoint())
+        self.add_callback(_LogWithEveryCheckpoint())
         self.add_callback(_Stopping(self))
 
     @property
@@ -180,6 +179,21 @@ class SafeTrainer(Trainer):
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)
+
+
+class _LogWithEveryCheckpoint(TrainerCallback):
+    """A resumed run logs the same losses as an uninterrupted one only if none is half collected."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        control.should_log = control.should_log or control.should_save
+        return control
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        return self.on_step_end(args, state, control)
 
 
 class _Stopping(TrainerCallback):

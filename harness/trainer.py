@@ -1,4 +1,4 @@
-"""What the runs of transformers' Trainer share."""
+"""Trainer's arguments: read from a command line, checked, and completed for a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import copy
 import difflib
 import math
 import os
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -15,70 +14,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import (
-    HfArgumentParser,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    get_scheduler,
-)
+from transformers import HfArgumentParser, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
-from transformers.trainer_pt_utils import safe_globals
 
 from harness.ranges import SHARE
 from harness.trainer_flags import REFUSED, check_taken, check_values
-from prefix_tuning.checkpoint import read_tensors
 from prefix_tuning.errors import UserError
-from prefix_tuning.files import read_json_object
 
 T = TypeVar("T", bound=TrainingArguments)
-
-
-def older_fault(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint of Trainer that has no manifest; None if nothing."""
-    try:
-        step = read_json_object(checkpoint / "trainer_state.json")["global_step"]
-    except (UserError, KeyError):
-        return "lacks a readable trainer_state.json"
-    if not isinstance(step, int):
-        return "lacks a readable trainer_state.json"
-    for names in ("optimizer.pt", "scheduler.pt", "rng_state*.pth", "*.safetensors"):
-        paths = [path for path in checkpoint.glob(names) if path.is_file()]
-        if not paths:
-            return f"lacks {names.replace('*', '')}"
-        for path in paths:
-            if not _is_readable(path):
-                return f"is damaged ({path.name})"
-    return None
-
-
-def _is_readable(path: Path) -> bool:
-    try:
-        if path.suffix == ".safetensors":
-            read_tensors(path)
-        else:
-            with safe_globals():
-                torch.load(path, map_location="cpu", weights_only=True)
-    except (UserError, OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
-        return False
-    return True
-
-
-class LogWithEveryCheckpoint(TrainerCallback):
-    """A resumed run logs the same losses as an uninterrupted one only if none is half collected."""
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        control.should_log = control.should_log or control.should_save
-        return control
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        return self.on_step_end(args, state, control)
 
 
 def trainer_arguments(
