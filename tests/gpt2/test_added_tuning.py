@@ -16,8 +16,9 @@ from gpt2 import gen, train_e2e
 from gpt2.generator import TextGenerator
 from gpt2.tuning import TUNING, TuningMode
 from gpt2.tuning.folders import describe, load_into
-from harness.flags import at_least_one, flag
+from harness.flags import flag
 from harness.models import load_causal_lm
+from harness.ranges import COUNT
 from prefix_tuning.checkpoint import read_tensors, write_tensors
 from prefix_tuning.errors import UserError
 
@@ -31,10 +32,7 @@ class Biases(TuningMode):
     name: ClassVar[str] = "biases"
     needs_base: ClassVar[bool] = True
 
-    lowest_block: int = flag(1, "the lowest block whose biases train, counted from 1")
-
-    def __post_init__(self) -> None:
-        at_least_one(lowest_block=self.lowest_block)
+    lowest_block: int = flag(1, "the lowest block whose biases train, counted from 1", within=COUNT)
 
     def note(self) -> str:
         return f"from={self.lowest_block}"
