@@ -7,6 +7,7 @@ import pytest
 from conftest import official_files
 from hypothesis import given
 from hypothesis import strategies as st
+from rouge_score.scoring import BootstrapAggregator, Score
 
 from evaluation import summarization
 from evaluation.summarization import COLUMNS, score
@@ -59,6 +60,19 @@ def test_bootstrap_repeats_and_leaves_the_global_generator_alone():
     assert np.random.random() == expected
     assert first.values == score(refs, hyps, bootstrap_seed=1).values
     assert first["ROUGE-1"] == pytest.approx(score(refs, hyps)["ROUGE-1"], abs=15)
+
+
+@pytest.mark.parametrize("n_text", [1, 2, 10, 33, 1500])
+def test_bootstrap_is_that_of_rouge_score_to_the_last_bit(n_text):
+    random = np.random.RandomState(n_text)
+    names = ("rouge1", "rouge2", "rougeL")
+    results = [{name: Score(*random.rand(3)) for name in names} for _ in range(n_text)]
+    aggregator = BootstrapAggregator()
+    for result in results:
+        aggregator.add_scores(result)
+    np.random.seed(5)
+    wanted = {name: found.mid.fmeasure for name, found in aggregator.aggregate().items()}
+    assert summarization._medians(results, names, 5) == wanted
 
 
 @given(st.lists(TEXT, min_size=1, max_size=4))
