@@ -14,7 +14,7 @@ from prefix_tuning.beam_search import check_window
 from prefix_tuning.errors import NOT_FINITE, UserError
 from prefix_tuning.finite import usable_rows
 from prefix_tuning.positions import check_length
-from prefix_tuning.serve.generation import Beams, Text, Ticket, choose
+from prefix_tuning.serve.generation import Beams, Text, choose
 from prefix_tuning.serve.rows import Rows
 
 
@@ -105,8 +105,9 @@ class Engine:
         with self._work:
             if self._stopping:
                 raise Stopping
-            waiting = sum(generation.width for generation in self._waiting)
-            if waiting + self.n_running + wanted > self.max_rows + self.max_waiting:
+            # Whoever has an answer may ask again at once, though its rows are free a moment later.
+            others = (g for g in (*self._running, *self._waiting) if not g.is_over)
+            if sum(g.width for g in others) + wanted > self.max_rows + self.max_waiting:
                 raise QueueFull
             self._waiting.extend(generations)
             self._work.notify()
@@ -191,9 +192,12 @@ class Engine:
 
     def _drop_given_up(self) -> None:
         """Let rows leave whose client went away or whose time is over."""
-        self._place([(g, g.rows) for g in self._running if not _is_given_up(g.ticket)])
         with self._work:
-            self._waiting = deque(g for g in self._waiting if not _is_given_up(g.ticket))
+            for generation in (*self._running, *self._waiting):
+                if generation.ticket.is_late:
+                    generation.ticket.fail(Late())
+            self._waiting = deque(g for g in self._waiting if not g.ticket.cancelled)
+        self._place([(g, g.rows) for g in self._running if not g.ticket.cancelled])
 
     def _join(self) -> list[Text | Beams]:
         """Take from the queue, in order, what there are rows for; their prefixes enter the rows."""
@@ -215,9 +219,3 @@ class Engine:
             self._running.append(generation)
             joined.append(generation)
             free -= generation.width
-
-
-def _is_given_up(ticket: Ticket) -> bool:
-    if ticket.is_late:
-        ticket.fail(Late())
-    return ticket.cancelled

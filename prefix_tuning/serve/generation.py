@@ -106,6 +106,13 @@ class Generation(ABC):
         self.search, self.ends, self._tokenizer = search, ends, tokenizer
         self.rows: list[int] = []
         """Which rows it has now; a beam search begins in one."""
+        self.is_told = False
+        """Whether the listener has all of it, which is before its rows are free."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.is_told or self.ticket.cancelled
 
     @abstractmethod
     def last_tokens(self) -> list[list[int]]:
@@ -150,6 +157,7 @@ class Text(Generation):
             return True
         text, is_stopped = self.text_of(self.tokens)
         reason = "stop" if is_stopped else reason
+        self.is_told = reason is not None
         if reason is not None:
             rest = text[len(self._sent) :]
             self.ticket.listen(Piece(self.index, rest, reason, len(self.tokens)))
@@ -247,6 +255,7 @@ class Beams(Generation):
         return [0] * self.width if is_first else beam.gather(1, pick)[0].tolist()
 
     def _tell(self) -> None:
+        self.is_told = True
         for i, tokens in enumerate(self._row.finished.tokens[: self._n_text]):
             ended = tokens[-1] == self.ends[0]
             tokens = tokens[:-1] if ended else tokens

@@ -140,6 +140,27 @@ def test_a_full_queue_refuses_and_a_stopped_engine_finishes(tmp_path: Path) -> N
         client.ask(5)
 
 
+def test_whoever_has_an_answer_may_ask_again_at_once(tmp_path: Path) -> None:
+    """Though the row of the last text, or of one that is late, is free a moment later."""
+    engine = Engine(make_bank(tmp_path, "gpt2"), max_rows=1, max_waiting=0)
+    client, answers = Client(engine), []
+
+    def ask_again(piece: Piece | Exception) -> None:
+        answers.append(piece)
+        if len(answers) < 4:
+            seconds = 0.0 if len(answers) % 2 else 60
+            ticket = Ticket(ask_again, "short", seconds)
+            engine.submit([Text(ticket, [5, 6], 0, Search(1), [], Numbers(), 0)])
+        else:
+            client.ask(1)
+
+    engine.start()
+    engine.submit([Text(Ticket(ask_again, "short", 60), [5, 6], 0, Search(1), [], Numbers(), 0)])
+    assert client.heard.get(timeout=20).finish_reason == "length"
+    engine.stop()
+    assert [type(answer) for answer in answers] == [Piece, Late, Piece, Late]
+
+
 def test_given_up_and_late_requests_leave_their_rows(tmp_path: Path) -> None:
     engine = Engine(make_bank(tmp_path, "gpt2"), max_rows=1)
     client = Client(engine)
