@@ -67,21 +67,21 @@ def faults(folder: Path, shape: str, count: int, at_a_time: int) -> Counter[str]
         for i, name in enumerate(names):
             write_prefix(version, model, name, seed + i)
     bodies = make_load(count, names, 2)
-    solo = []
-    for version in versions:
-        with serving(folder / "model", version) as (_, url):
-            solo.append(run_load(url, bodies, at_a_time).answers)
-    shutil.copytree(versions[0], folder / "served")
+    served = folder / "served"
+    shutil.copytree(versions[1], served)
     seen: Counter[str] = Counter()
     n_waiting = 3 * count
     flags = ["--max_rows", "16", "--max_waiting", str(n_waiting), "--max_body", "5000"]
-    with serving(folder / "model", folder / "served", *flags) as (process, url):
-        run_load(url, [{**bodies[0], "model": name} for name in names], 1)  # so that all were read
+    with serving(folder / "model", served, *flags) as (process, url):
+        new = run_load(url, bodies, at_a_time).answers
+        shutil.copytree(versions[0], served, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        solo = [run_load(url, bodies, at_a_time).answers, new]
+        assert solo[0] != solo[1]
 
         async def disturbed() -> list[Texts | int | None]:
             chance, done = random.Random(1), asyncio.Event()
             async with connected(url, at_a_time) as client:
-                replacing = asyncio.create_task(replace(folder / "served", versions, names, done))
+                replacing = asyncio.create_task(replace(served, versions, names, done))
                 vanishing = [
                     vanish(url, {**body, "max_tokens": 300}, chance.random() / 5)
                     for body in make_load(count // 4, names, 3)
