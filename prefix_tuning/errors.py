@@ -30,7 +30,9 @@ class Terminated(KeyboardInterrupt):
 
 
 _UNWRITTEN = re.compile(r"I/O error: (.+) \(os error")
-"""How safetensors reports that the system refuses to write, which torch's writer does not name."""
+"""How safetensors reports that the system refuses to write."""
+_UNSAVED = ("inline_container.cc", "basic_ios::clear: iostream error")
+"""How torch does, which does not say why."""
 
 
 def refused_write(error: BaseException) -> str | None:
@@ -39,7 +41,7 @@ def refused_write(error: BaseException) -> str | None:
         return error.strerror
     if type(error).__name__ == "SafetensorError" and (found := _UNWRITTEN.search(str(error))):
         return found[1]
-    if isinstance(error, RuntimeError) and "inline_container.cc" in str(error):
+    if isinstance(error, RuntimeError) and any(said in str(error) for said in _UNSAVED):
         return "the disk is full, or files of this size are not allowed"
     return None
 

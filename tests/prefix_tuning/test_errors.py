@@ -29,6 +29,7 @@ def raising(error: BaseException) -> object:
         (UserError("--bsz 0: must be at least 1"), 2, "error: --bsz 0: must be at least 1"),
         (PermissionError(13, "Permission denied", "out/a"), 2, "error: out/a: Permission denied;"),
         (OSError(28, "No space left on device"), 2, "error: No space left on device; see to"),
+        (RuntimeError("basic_ios::clear: iostream error"), 2, "error: the disk is full, or files"),
         (MemoryError(), 2, "error: not enough memory (MemoryError); smaller batches"),
         (OSError(12, "Cannot allocate memory"), 2, "error: not enough memory ([Errno 12]"),
         (torch.OutOfMemoryError("CUDA out of memory.\nx"), 2, "error: not enough memory (CUDA"),
