@@ -113,7 +113,8 @@ def set_aside(checkpoint: Path) -> Path:
     target = checkpoint.with_name(next(name for name in names if name not in taken))
     manifest = manifest_of(checkpoint)
     is_file = not checkpoint.is_dir()
-    os.replace(checkpoint, target)
+    if checkpoint.exists():
+        os.replace(checkpoint, target)
     if is_file and manifest.is_file():
         os.replace(manifest, manifest_of(target))
     return target

@@ -88,8 +88,9 @@ def _data(args: Arguments) -> dict[str, Path | None]:
 
 def _checkpoints(folder: Path) -> list[Path]:
     """Where an unfinished run goes on, the newest first."""
-    found = [folder / RESUME] if (folder / RESUME).is_file() else []
-    newer = folder / NEXT
+    last, newer = folder / RESUME, folder / NEXT
+    # Its manifest alone says that there was one.
+    found = [last] if last.exists() or manifest.manifest_of(last).is_file() else []
     # Killed before the newer one had taken the place of the older: it is complete or ignored.
     if newer.is_file() and manifest.manifest_of(newer).is_file():
         found.insert(0, newer)

@@ -191,6 +191,9 @@ def test_a_damaged_checkpoint(
     path.write_bytes(whole)
     with pytest.raises(UserError, match=r"last.ckpt"):  # a checkpoint needs its manifest
         finetune.main(arguments)
+    manifest.write_text(sealed)  # and is known to be lost by it
+    with pytest.raises(UserError, match=r"last\.ckpt lacks last\.ckpt: copy it again"):
+        finetune.main(arguments)
 
 
 def killed(arguments: list[str]) -> None:
