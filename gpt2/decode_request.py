@@ -99,16 +99,30 @@ class DecodeRequest(DecodeOptions):
 
     model_name_or_path: str = required("base model, or fine-tuned model")
     prefixModel_name_or_path: str | None = flag(None, "folder of a prefix, adapters or LoRA")
+    prefix_bank: str | None = flag(
+        None, "folder of prefixes; the records of --data_file name theirs in a field prefix"
+    )
     task_mode: str = flag("data2text", "task", choices=tuple(TASKS))
     eval_dataset: str = flag("valid", "split", choices=("train", "valid", "test"))
     gen_dir: str = flag("e2e_results_conv2", "folder of the results")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_bank()
         if self.num_beams and self._search != "beam":
             raise UserError(f"--num_beams {self.num_beams}: --search {self._search} has no beams")
         if self.data_file is None and self.eval_dataset not in self.task.files:
             raise UserError(f"{self.task_mode} has no {self.eval_dataset} file: name --data_file")
+
+    def _check_bank(self) -> None:
+        if self.prefix_bank is None:
+            return
+        if self.prefixModel_name_or_path is not None:
+            raise UserError("--prefix_bank and --prefixModel_name_or_path: give one of them")
+        if not Path(self.prefix_bank).is_dir():
+            raise UserError(f"--prefix_bank {self.prefix_bank}: there is no such folder")
+        if self.data_file is None:
+            raise UserError("--prefix_bank: name the file of the records with --data_file")
 
     @property
     def task(self) -> Task:
@@ -128,7 +142,7 @@ class DecodeRequest(DecodeOptions):
     @property
     def folder(self) -> Path:
         """The folder of what was trained."""
-        return Path(self.prefixModel_name_or_path or self.model_name_or_path)
+        return Path(self.prefixModel_name_or_path or self.prefix_bank or self.model_name_or_path)
 
     @property
     def _search(self) -> str:

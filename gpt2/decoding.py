@@ -20,6 +20,8 @@ from prefix_tuning.finite import finite_logits
 from prefix_tuning.prefix import Prefix
 from prefix_tuning.shape import PrefixShape
 
+PrefixOf = Callable[[Sequence[int]], KeyValues]
+"""The keys and values of the prompts of these indices, a row each."""
 EMPTY = "Error"
 """What the original writes for an empty output, so that no line of the file is empty."""
 
@@ -61,6 +63,10 @@ def _behind(
         return prefix, prompts
     source = torch.tensor([prompt[:-1] for prompt in prompts], device=model.device)
     return prefix.prompt(model, len(prompts), source), [prompt[-1:] for prompt in prompts]
+
+
+def _in_front(prefix: KeyValues | Prefix | PrefixOf, batch: Sequence[int]) -> KeyValues | Prefix:
+    return prefix if isinstance(prefix, KeyValues | Prefix) else prefix(batch)
 
 
 def _generate(model: PreTrainedModel) -> Callable[..., Tensor]:
@@ -144,7 +150,7 @@ def sample(
 def decode_samples(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prefix: KeyValues | Prefix,
+    prefix: KeyValues | Prefix | PrefixOf,
     prompts: Sequence[list[int]],
     search: Search,
     skip: Sequence[int] = (),
@@ -158,14 +164,15 @@ def decode_samples(
     for index, prompt in enumerate(tqdm(prompts, desc="sampling", unit="prompt")):
         numbers = range(index * n, index * n + n)
         if not done.issuperset(numbers):
-            texts = sample(model, tokenizer, prefix, prompt, search, index)
+            front = _in_front(prefix, [index])
+            texts = sample(model, tokenizer, front, prompt, search, index)
             yield from zip(numbers, texts, strict=True)
 
 
 def decode(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prefix: KeyValues | Prefix,
+    prefix: KeyValues | Prefix | PrefixOf,
     prompts: Sequence[list[int]],
     search: Search,
     batch_size: int,
@@ -181,7 +188,8 @@ def decode(
     """
 
     def texts(batch: list[int]) -> list[str]:
-        return decode_batch(model, tokenizer, prefix, [prompts[i] for i in batch], search)
+        front = _in_front(prefix, batch)
+        return decode_batch(model, tokenizer, front, [prompts[i] for i in batch], search)
 
     lengths = [len(prompt) for prompt in prompts]
     one_length = isinstance(prefix, Prefix)

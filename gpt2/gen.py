@@ -38,7 +38,10 @@ class GenArguments:
     mode: str = required(f"task: {', '.join(TASKS)}", positional=True)
     control: str = required("without effect", positional=True, choices=("yes", "no"))
     split: str = required("split of the data", positional=True, choices=("train", "valid", "test"))
-    checkpoint: str = required("folder of a run, of any tuning mode", positional=True)
+    checkpoint: str = required(
+        "folder of a run, of any tuning mode, or of prefixes that the records of --data_file name",
+        positional=True,
+    )
     submit: str = flag("no", "no, or print to only show the command", positional=True)
     model_name_or_path: str | None = flag(None, "base model, if not the one recorded")
     results_dir: str = flag(".", "where the result folder is made")
@@ -59,9 +62,18 @@ def request_of(args: GenArguments, options: DecodeOptions) -> DecodeRequest:
         UserError: the folder holds nothing that writes texts.
     """
     from gpt2.tuning import folders
+    from harness.banked import base_of
+    from prefix_tuning.hub import at_hand
 
-    found = folders.describe_run(args.checkpoint, "CHECKPOINT")
-    base, part = folders.models(found, args.model_name_or_path, options.cache_dir)
+    folder, named, bank = Path(args.checkpoint), args.model_name_or_path, None
+    found = folders.describe(folder)
+    of_bank = base_of(folder) if found.kind == "nothing" else None
+    if of_bank is not None:
+        bank, part = args.checkpoint, None
+        base = named or at_hand(of_bank, folder, options.cache_dir)
+    else:
+        found = folders.describe_run(args.checkpoint, "CHECKPOINT")
+        base, part = folders.models(found, named, options.cache_dir)
     return DecodeRequest(
         **vars(options),
         task_mode=args.mode,
@@ -69,6 +81,7 @@ def request_of(args: GenArguments, options: DecodeOptions) -> DecodeRequest:
         gen_dir=str(Path(args.results_dir) / TASKS[args.mode].results),
         model_name_or_path=base,
         prefixModel_name_or_path=part,
+        prefix_bank=bank,
     )
 
 

@@ -92,6 +92,11 @@ class TextGenerator:
             self.trained_task.get("source_prefix"),
         )
 
+    def starts(self, request: DecodeRequest, records: Sequence[Record]) -> list[str]:
+        """The prompts as texts."""
+        text_format = self.format(request)
+        return [text_format.prompt_of(record) for record in records]
+
     def prompts(self, request: DecodeRequest, records: Sequence[Record]) -> list[list[int]]:
         """The token ids that decoding starts from.
 

@@ -39,6 +39,8 @@ class Record:
     """Texts of the file that are no targets on purpose."""
     chat: tuple[tuple[str, str], ...] = ()
     """Role and text of the turns before the target, where the record is of a chat."""
+    prefix: object = None
+    """The name of its prefix: see :mod:`harness.banked`."""
 
 
 def lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -144,8 +146,8 @@ def read_own(
     """
     rows = own_files.read_rows(data, split)
     for pair in own_data.pairs(rows, columns or Columns(), training):
-        name, chat = pair.name, pair.chat
-        yield Record(pair.source, pair.targets, pair.where, source_name=name, chat=chat)
+        more = {"source_name": pair.name, "chat": pair.chat, "prefix": pair.prefix}
+        yield Record(pair.source, pair.targets, pair.where, **more)
 
 
 def _pairs(path: Path, separator: str, source: int = 0) -> Iterator[tuple[str, str, str]]:

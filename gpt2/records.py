@@ -16,11 +16,16 @@ def one_line(text: str) -> str:
     return text.replace("\n", " ").replace("\r", " ")
 
 
-def group_by_source(records: Iterable[Record]) -> list[Record]:
-    """One record per distinct input, with all its references, in order of first appearance."""
-    groups: dict[tuple[str, tuple[str, ...] | None], list[Record]] = {}
+def group_by_source(records: Iterable[Record], by_prefix: bool = False) -> list[Record]:
+    """One record per distinct input, with all its references, in order of first appearance.
+
+    Args:
+        by_prefix: whether an input is another one where it names another prefix.
+    """
+    groups: dict[tuple[str, tuple[str, ...] | None, str], list[Record]] = {}
     for record in records:
-        groups.setdefault((record.source, record.relations), []).append(record)
+        name = repr(record.prefix) if by_prefix else ""
+        groups.setdefault((record.source, record.relations, name), []).append(record)
     return [
         replace(same[0], targets=tuple(t for record in same for t in record.targets))
         for same in groups.values()

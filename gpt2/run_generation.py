@@ -54,18 +54,17 @@ def decode(request: DecodeRequest, generator: TextGenerator | None = None) -> No
         columns=request.columns,
         split=request.eval_dataset,
     )
-    records = (group_by_source(entries) if request.task.grouped else entries)[: request.limit]
+    by_prefix = request.prefix_bank is not None
+    grouped = group_by_source(entries, by_prefix) if request.task.grouped else entries
+    records = grouped[: request.limit]
     if generator is None:
-        from gpt2.generator import TextGenerator
-
-        generator = TextGenerator.load(request)
+        generator = _load(request)
     search = request.how()
     stem = Path(request.gen_dir) / f"{request.folder.name}_{request.eval_dataset}"
     stem.parent.mkdir(parents=True, exist_ok=True)
     prompts = generator.prompts(request, records)
     identity = generator.identity(request, records, prompts)
-    owner, text_format = identity.owner(), generator.format(request)
-    starts = [text_format.prompt_of(record) for record in records]
+    owner, starts = identity.owner(), generator.starts(request, records)
     n_text = len(records) * max(1, search.n_sample)
     run = partial(generator.texts, request, prompts)
     with locked(stem.parent, stem.name):
@@ -88,6 +87,16 @@ def decode(request: DecodeRequest, generator: TextGenerator | None = None) -> No
         return
     scores = scoring.score_outputs(request.task_mode, entries, texts, records)
     scoring.publish(scores, output.with_name(output.name + "_eval.json"))
+
+
+def _load(request: DecodeRequest) -> TextGenerator:
+    if request.prefix_bank is not None:
+        from gpt2.bank_generator import BankGenerator
+
+        return BankGenerator.load(request)
+    from gpt2.generator import TextGenerator
+
+    return TextGenerator.load(request)
 
 
 def show_some(records: Sequence[Record], texts: Sequence[str], n_sample: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import escape
 from itertools import count, groupby
@@ -32,6 +32,7 @@ class Identity:
         precision: of the computation, as "torch.bfloat16".
         further: anything else that decides the texts (JSON values).
         references: what the texts are compared with; a stopped decode may go on with others.
+        parts: further folders of weights, by name.
     """
 
     folder: Path
@@ -40,16 +41,19 @@ class Identity:
     precision: str
     further: dict[str, object] = field(default_factory=dict)
     references: Iterable[object] = ()
+    parts: Mapping[str, Path] = field(default_factory=dict)
 
     def owner(self) -> dict[str, object]:
         """What made the texts, as JSON values; by content, so that a copy is the same."""
-        files = sorted([*self.folder.glob("*.safetensors"), *self.folder.glob("*.bin")])
+        weights = {path.name: digest(path) for path in weight_files(self.folder)}
+        for name, part in self.parts.items():
+            weights |= {f"{name}/{path.name}": digest(path) for path in weight_files(part)}
         return {
             "search": self.search,
             "prompts": _digest(self.prompts),
             "references": _digest(self.references),
             "precision": self.precision,
-            "weights": {path.name: digest(path) for path in files} or str(self.folder),
+            "weights": weights or str(self.folder),
         }
 
     def settings(self) -> dict[str, object]:
@@ -59,6 +63,7 @@ class Identity:
             "prompts": _digest(self.prompts),
             "precision": self.precision,
             "weights": weights_stamp(self.folder),
+            **{f"weights of {name}": weights_stamp(part) for name, part in self.parts.items()},
             **self.further,
         }
 
@@ -67,9 +72,14 @@ def _digest(values: Iterable[object]) -> str:
     return hashlib.sha256(repr(list(values)).encode()).hexdigest()
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """Every file of weights in a folder."""
+    return sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+
+
 def weights_stamp(folder: Path) -> list[list[object]]:
     """Name, size and time of every file of weights in a folder."""
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+    files = weight_files(folder)
     return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
 
 

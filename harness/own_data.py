@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.own_files import Row
@@ -56,6 +56,8 @@ class Pair:
     """The turns before the target, where the row is a chat."""
     name: str = "'source'"
     """The column of the source, for messages."""
+    prefix: object = None
+    """The value of a column of this name: see :mod:`harness.banked`."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def pairs(
         if guessed and not said and "source" not in row:
             say(f"{where.rpartition(', ')[0]}: {sentence}")
             said = True
-        yield from found
+        yield from (replace(pair, prefix=row.get("prefix")) for pair in found)
 
 
 def columns_found(row: Mapping[str, Any], source: str, target: str | None) -> str:

@@ -12,9 +12,10 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,6 +50,8 @@ class _Entry:
     offset: int
     """Where real tokens are numbered from."""
     stamp: _Stamp
+    task: dict[str, Any] = field(default_factory=dict)
+    """What its metadata says of the task."""
 
 
 class PrefixBank:
@@ -134,6 +137,25 @@ class PrefixBank:
         with self._lock:
             return self._current(name, [name]).offset
 
+    def task(self, name: str) -> dict[str, Any]:
+        """What the prefix says of the task that it was trained for: its separator, for example.
+
+        Raises as :meth:`key_values`.
+        """
+        with self._lock:
+            return self._current(name, [name]).task
+
+    def home(self, name: str) -> Path:
+        """The folder of a prefix.
+
+        Raises:
+            UnknownPrefix: there is no prefix of this name.
+        """
+        home = self._find(name)
+        if home is None:
+            raise UnknownPrefix(f"{self.folder} has no prefix {name!r}")
+        return home
+
     def _find(self, name: str) -> Path | None:
         """The folder of an export, if ``name`` names one inside the bank's folder."""
         if not _NAME.fullmatch(name):
@@ -168,15 +190,15 @@ class PrefixBank:
         old = self._entries.get(name)
         if self._refused_at.get(name) != stamp:
             try:
-                return self._keep(name, *self._read(home), stamp, wanted)
+                return self._keep(name, *self._read(home, stamp), wanted)
             except BrokenPrefix as error:
                 self.refused[name], self._refused_at[name] = str(error), stamp
         if old is None:
             raise BrokenPrefix(self.refused[name])
         return old
 
-    def _read(self, home: Path) -> tuple[Tensor, int]:
-        """The slots ``[P, sites, 2LHd]`` of an export, and where tokens are numbered from."""
+    def _read(self, home: Path, stamp: _Stamp) -> tuple[Tensor, _Entry]:
+        """The slots ``[P, sites, 2LHd]`` of an export, and its entry, which has none yet."""
         self.loads += 1
         try:
             prefix, meta = load(home, self.model)
@@ -192,10 +214,10 @@ class PrefixBank:
         table = torch.stack([prefix.slots(site) for site in self._sites], dim=1)
         if not table.isfinite().all():
             raise BrokenPrefix(f"{home / EXPORT[0]} holds numbers that are not finite")
-        return table, offset
+        return table, _Entry([], offset, stamp, meta.get("task") or {})
 
     def _keep(
-        self, name: str, table: Tensor, offset: int, stamp: _Stamp, wanted: Collection[str | None]
+        self, name: str, table: Tensor, entry: _Entry, wanted: Collection[str | None]
     ) -> _Entry:
         """Put slots into the table, in place of what the name had before."""
         needed = len(table) - len(self._free)
@@ -213,12 +235,12 @@ class PrefixBank:
             )
         if name in self._entries:
             self._forget(name)
-        slots = [self._free.pop() for _ in range(len(table))]
-        self._table[torch.tensor(slots, device=self._table.device)] = table.to(self._table)
-        self._entries[name] = _Entry(slots, offset, stamp)
+        entry.slots = [self._free.pop() for _ in range(len(table))]
+        self._table[torch.tensor(entry.slots, device=self._table.device)] = table.to(self._table)
+        self._entries[name] = entry
         self.refused.pop(name, None)
         self._refused_at.pop(name, None)
-        return self._entries[name]
+        return entry
 
     def _forget(self, name: str) -> None:
         self._free.extend(self._entries.pop(name).slots)
