@@ -146,8 +146,10 @@ def read_own(
     """
     rows = own_files.read_rows(data, split)
     for pair in own_data.pairs(rows, columns or Columns(), training):
-        more = {"source_name": pair.name, "chat": pair.chat, "prefix": pair.prefix}
-        yield Record(pair.source, pair.targets, pair.where, **more)
+        name, chat, prefix = pair.name, pair.chat, pair.prefix
+        yield Record(
+            pair.source, pair.targets, pair.where, source_name=name, chat=chat, prefix=prefix
+        )
 
 
 def _pairs(path: Path, separator: str, source: int = 0) -> Iterator[tuple[str, str, str]]:

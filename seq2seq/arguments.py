@@ -52,8 +52,10 @@ class Arguments(
         _check_task(self)
         if self.tuning_mode == "prefixtune":
             _check_prefix(self)
-        elif self.prefixModel_name_or_path:
-            raise UserError("--prefixModel_name_or_path belongs to --tuning_mode prefixtune")
+        else:
+            for name in ("prefixModel_name_or_path", "prefix_bank"):
+                if getattr(self, name) is not None:
+                    raise UserError(f"--{name} belongs to --tuning_mode prefixtune")
         _check_numbers(self)
         _check_lengths(self)
         _check_batches(self)
@@ -164,6 +166,12 @@ def _check_prefix(args: Arguments) -> None:
         raise UserError(f"--mid_dim {args.mid_dim}: the MLPs need at least one unit")
     if args.use_lowdata_token == "yes" and args.do_train and args.prefixModel_name_or_path:
         raise UserError("--use_lowdata_token yes and --prefixModel_name_or_path exclude each other")
+    if args.prefix_bank is not None:
+        if args.do_train or args.prefixModel_name_or_path:
+            other = "--do_train" if args.do_train else "--prefixModel_name_or_path"
+            raise UserError(f"--prefix_bank and {other} exclude each other: a bank only decodes")
+        if not Path(args.prefix_bank).is_dir():
+            raise UserError(f"--prefix_bank {args.prefix_bank}: there is no such folder")
     if args.use_lowdata_token == "yes" and not args.lowdata_token.strip():
         raise UserError("--lowdata_token is empty: give words to start from")
 

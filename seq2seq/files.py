@@ -36,6 +36,8 @@ class Record:
     """None where there is nothing to train on or to compare with."""
     where: str
     """File and line, for messages."""
+    prefix: object = None
+    """The name of its prefix: see :mod:`harness.banked`."""
     source_name: ClassVar[str] = "the source"
 
 
@@ -87,12 +89,13 @@ def read_rows(rows: Iterable[Row], columns: Columns, training: bool) -> Iterator
             yield Record("", None, where)
             continue
         targets = [] if target_name is None else row[target_name]
+        prefix = row.get("prefix")
         for target in targets if isinstance(targets, list) else [targets]:
-            yield Record(source, _text(target, "target", where), where)
+            yield Record(source, _text(target, "target", where), where, prefix)
         if targets == []:
             if training:
                 raise UserError(f"{where}: the target is missing or empty")
-            yield Record(source, None, where)
+            yield Record(source, None, where, prefix)
 
 
 def hub_rows(name: str, config: str | None, split: str) -> Iterator[Row]:

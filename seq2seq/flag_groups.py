@@ -47,6 +47,9 @@ class ModelArguments:
     prefixModel_name_or_path: str | None = flag(
         None, "trained prefix to decode with, or to start from"
     )
+    prefix_bank: str | None = flag(
+        None, "folder of prefixes to decode with; records name theirs in a column prefix"
+    )
     tokenizer_name: str | None = flag(None, "tokenizer (default: the model's)")
     cache_dir: str | None = flag(None, "where downloaded models are kept")
     tuning_mode: str = flag("prefixtune", f"what to train: {' or '.join(TUNING_MODES)}")

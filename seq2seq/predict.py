@@ -21,11 +21,13 @@ from torch import Tensor
 from evaluation import summarization
 from evaluation.report import Scores, format_table
 from evaluation.words import undefine_unread
+from harness.banked import base_of, homes_of, names_of, tasks_of
 from harness.decode import Identity, claim, decode_by_length, decode_resumably, publish
 from harness.lock import locked
 from harness.own_data import Columns
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
+from prefix_tuning.bank import PrefixBank
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import write_json, write_text
 from prefix_tuning.hub import at_hand
@@ -69,6 +71,10 @@ def of_run(args: Arguments) -> Arguments:
     return dataclasses.replace(decode, prefixModel_name_or_path=best)
 
 
+_OF_TASK = ("task_mode", "source_prefix", "max_source_length", "src_lang", "tgt_lang")
+"""What decides how a prefix's sources are read."""
+
+
 class Decoder:
     """A loaded model with its prefix; ``run(sources, skip)`` decodes.
 
@@ -85,42 +91,81 @@ class Decoder:
         trained, meta = args.prefixModel_name_or_path, None
         if trained:
             meta = loading.check_flags(args, trained)
-        elif args.tuning_mode == "prefixtune":
+        elif args.tuning_mode == "prefixtune" and not args.prefix_bank:
             raise UserError(
                 "--prefixModel_name_or_path is missing: name the trained prefix, or say "
                 "--tuning_mode finetune"
             )
-        name = args.model_name_or_path or (meta and meta["base_model"]["name_or_path"])
-        if not name and (meta or {}).get("original"):
-            name = ORIGINAL_BASE
-        if not name:
-            raise UserError("--model_name_or_path is missing: name the base or fine-tuned model")
-        if trained and not args.model_name_or_path:
-            at_hand(name, Path(trained), args.cache_dir)
-        self.folder, device = Path(trained or name), loading.device(args)
+        part = trained or args.prefix_bank
+        name = self._base(meta or {})
+        if part and not args.model_name_or_path:
+            at_hand(name, Path(part), args.cache_dir)
+        self.folder, device = Path(part or name), loading.device(args)
         self.tokenizer, self.model = loading.load_base(args, name)
         self.model.to(device)
-        self.prefix = None
-        if trained:
+        self.prefix: KeyValues | None = None
+        self.bank: PrefixBank | None = None
+        self.names: list[str | None] = []
+        """With a bank, the prefix of each record of the last :meth:`dataset`."""
+        if part:
             enable_prefix(self.model.requires_grad_(False))
+        if trained:
             prefix, _ = checkpoint.load(trained, self.model)
             with torch.no_grad():
                 self.prefix = KeyValues(prefix.to(self.model.device).all_key_values())
-        self.task = (meta or {}).get("task", {})
-        trained_for = self.task.get("task_mode", args.task_mode)
+        if args.prefix_bank:  # whose prefixes say theirs once records name them
+            self.bank = PrefixBank(self.model, args.prefix_bank)
+        else:
+            self._adopt((meta or {}).get("task", {}), trained)
+
+    def _base(self, meta: dict[str, Any]) -> str:
+        args = self.args
+        recorded = meta.get("base_model", {}).get("name_or_path")
+        if args.prefix_bank and not args.model_name_or_path:
+            recorded = base_of(Path(args.prefix_bank))
+        name = args.model_name_or_path or recorded
+        if not name and meta.get("original"):
+            name = ORIGINAL_BASE
+        if not name:
+            raise UserError("--model_name_or_path is missing: name the base or fine-tuned model")
+        return name
+
+    def _adopt(self, task: dict[str, Any], folder: str | None) -> None:
+        """Take over the text in front and the lengths that training had."""
+        args, self.task = self.args, task
+        trained_for = task.get("task_mode", args.task_mode)
         if trained_for != args.task_mode:
             print(
-                f"note: {trained} was trained for {trained_for}, and is decoded as "
-                f"{args.task_mode}",
+                f"note: {folder} was trained for {trained_for}, and is decoded as {args.task_mode}",
                 flush=True,
             )
-        self.max_source_length = args.max_source_length or self.task.get("max_source_length", 512)
+        self.max_source_length = args.max_source_length or task.get("max_source_length", 512)
         lengths = {"max_source_length": self.max_source_length}
         lengths["eval_max_gen_length"] = self.search.max_length
         loading.check_positions(self.model, lengths)
 
+    def _adopt_all(self, bank: PrefixBank, records: Sequence[Record]) -> None:
+        """The same of all prefixes that records name, which must have been trained alike.
+
+        Raises:
+            UserError: they were not, or a record names no prefix of the folder.
+        """
+        self.names = names_of(records)
+        tasks = tasks_of(bank, self.names, records)
+        tasks = {name: {k: t.get(k) for k in _OF_TASK} for name, t in tasks.items() if name}
+        (first, task), *others = tasks.items()
+        for name, other in others:
+            if other != task:
+                raise UserError(
+                    f"{bank.folder}: the prefixes {first!r} and {name!r} were trained with other "
+                    "sources (length, text in front, languages or task): decode them apart"
+                )
+        self._adopt({k: v for k, v in task.items() if v is not None}, str(first))
+
     def dataset(self, records: Sequence[Any]) -> Seq2SeqDataset:
         """The records with the text in front and the length that training had."""
+        if self.bank is not None:
+            self._adopt_all(self.bank, records)
         args, task = self.args, self.task
         front = task.get("source_prefix")
         if args.source_prefix is not None or front is None:
@@ -149,7 +194,10 @@ class Decoder:
     def decode_batch(self, batch: dict[str, Tensor]) -> list[str]:
         """The outputs for ``input_ids [B, S]``."""
         ids, mask = (batch[k].to(self.model.device) for k in ("input_ids", "attention_mask"))
-        return texts(self.tokenizer, generate(self.model, self.prefix, ids, mask, self.search))
+        prefix = self.prefix
+        if self.bank is not None:
+            prefix = self.bank.key_values([self.names[i] for i in batch["ids"].tolist()])
+        return texts(self.tokenizer, generate(self.model, prefix, ids, mask, self.search))
 
 
 def evaluate(args: Arguments) -> list[Path]:
@@ -182,7 +230,7 @@ def _decode(args: Arguments, run: Decoder, split: str, records: Sequence[Record]
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
     # Several references of one source are several records.
-    first_of = {record.source: record for record in reversed(records)}
+    first_of = {_input(run, record): record for record in reversed(records)}
     dataset = run.dataset(list(first_of.values()))
     identity, suffix = _identity(args, run, dataset, records), f"beam_{run.search.length_penalty}"
     owner = {**identity.owner(), **{n: identity.further[n] for n in ("length", "languages")}}
@@ -193,7 +241,7 @@ def _decode(args: Arguments, run: Decoder, split: str, records: Sequence[Record]
         unfinished = output.with_name(output.name + ".partial")
         decoded = decode_resumably(unfinished, settings, len(dataset), decode)
         by_source = dict(zip(first_of, decoded, strict=True))
-        predictions = [by_source[record.source] for record in records]
+        predictions = [by_source[_input(run, record)] for record in records]
         publish(output, owner)
         write_text(output, "".join(f"{text}\n" for text in predictions))
         unfinished.unlink()
@@ -214,13 +262,21 @@ def _decode(args: Arguments, run: Decoder, split: str, records: Sequence[Record]
     return output
 
 
+def _input(run: Decoder, record: Record) -> tuple[str, str]:
+    """What decides the text of a record."""
+    return record.source, repr(record.prefix) if run.bank is not None else ""
+
+
 def _identity(
     args: Arguments, run: Decoder, dataset: Seq2SeqDataset, records: Sequence[Record]
 ) -> Identity:
+    prompts: list[object] = [dataset[i]["src_texts"] for i in range(len(dataset))]
+    if run.bank is not None:
+        prompts = list(zip(run.names, prompts, strict=True))
     precision = "float16" if args.fp16 else "bfloat16" if args.bf16 else "float32"
     return Identity(
         run.folder,
-        prompts=[dataset[i]["src_texts"] for i in range(len(dataset))],
+        prompts=prompts,
         search=dataclasses.asdict(run.search),
         precision=precision,
         further={
@@ -229,4 +285,5 @@ def _identity(
             "model": [args.model_name_or_path, args.tokenizer_name],
         },
         references=[(record.source, record.target) for record in records],
+        parts=homes_of(run.bank, run.names) if run.bank is not None else {},
     )
