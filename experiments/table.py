@@ -161,14 +161,14 @@ def _add_group(
     if paper_row is None:
         return set()
     key = (paper_row["row"], paper_row["model"])
-    theirs = [entry for entry in entries if (entry["row"], entry["model"]) == key]
+    theirs = [e for e in entries if (e.get("of", e["row"]), e["model"]) == key]
     for number, entry in enumerate(theirs):
         cells = paper_cells(entry, table.columns)
         table.lines.append(Line(entry["row"], entry["model"], entry["source"], cells))
         if number == 0:
             minus = {c: difference(ours[c], cells[c]) for c in table.columns}
             table.lines.append(Line("", "", "difference", minus))
-    return {key}
+    return {key, *((entry["row"], entry["model"]) for entry in theirs)}
 
 
 def _costs(runs: dict[str, Runs]) -> list[str]:

@@ -33,10 +33,12 @@ def test_form(path: Path) -> None:
     assert bool(data["entries"]) != (path.stem in FIGURES_IN_WORDS)
     assert data["entries"] or data["notes"]
     for entry in data["entries"]:
-        assert set(entry) - {"note"} == {"row", "model", "values", "source", "certainty"}
+        assert set(entry) - {"note", "of"} == {"row", "model", "values", "source", "certainty"}
         assert list(entry["values"]) == names
         assert any(value is not None for value in entry["values"].values())
         assert entry["certainty"] in ("confirmed", "from memory")
+    rows = {(entry["row"], entry["model"]) for entry in data["entries"] if "of" not in entry}
+    assert all((e["of"], e["model"]) in rows for e in data["entries"] if "of" in e)
     keys = [(entry["row"], entry["model"], entry["source"]) for entry in data["entries"]]
     assert len(set(keys)) == len(keys)
 

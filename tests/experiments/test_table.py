@@ -117,7 +117,7 @@ def lines_of(made: table.Table, row: str) -> list[table.Line]:
 def test_mean_spread_and_difference(results: Path) -> None:
     """69, 70 and 71: mean 70, squares of deviations 2 over 2. The paper has 70.3."""
     made = table.build(E2E, SCALES["paper"], results)
-    ours, paper, difference, other = lines_of(made, "prefix")
+    ours, paper, difference, other, *_others = lines_of(made, "prefix")
     bleu = ours.cells["BLEU"]
     assert (bleu.value, bleu.spread, bleu.n) == (70, 1, 3)
     assert paper.source == "ACL 2021, table 2"
@@ -180,7 +180,7 @@ def test_development_set(tmp_path: Path) -> None:
     folder = tmp_path / "paper" / "e2e" / "prefix"
     write_result(folder, "seed101", {"BLEU": 75.0}, split="valid")
     made = table.build(E2E, SCALES["paper"], tmp_path, validation=True)
-    _, paper, difference = lines_of(made, "prefix")
+    _, paper, difference, *_ = lines_of(made, "prefix")
     assert paper.cells["BLEU"].value == 74.8
     assert difference.cells["BLEU"].value == pytest.approx(0.2)
     assert made.title.startswith("E2E, development set — paper scale")
@@ -387,3 +387,14 @@ def test_command(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
         table.main(["e2e", "--scale", "big"])
     with pytest.raises(UserError, match="TABLE nothing"):
         table.main(["nothing"])
+
+
+def test_re_runs_by_others_stand_under_the_papers_row(tmp_path: Path) -> None:
+    lines = table.build(E2E, SCALES["paper"], tmp_path).lines
+    rows = [(line.row, line.model, line.source.split(":")[0]) for line in lines]
+    at = rows.index(("prefix 0.1%", "gpt2-medium", "arXiv v1"))
+    assert rows[at + 1 : at + 4] == [
+        (row, "gpt2-medium", "re-run by others")
+        for row in ("prefix P=10", "prefix P=5", "prefix, own code")
+    ]
+    assert all(rows.count(row) == 1 for row in rows[at + 1 : at + 4])
