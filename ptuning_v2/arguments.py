@@ -58,6 +58,9 @@ class ModelArguments:
     shift_positions: str = flags.yes_no(
         "yes", "number the tokens from pre_seq_len, as the original does; no: from 0"
     )
+    convolve_padding: str = flags.yes_no(
+        "no", "let the convolution of DeBERTa-v2 read padding, as the original does"
+    )
     freeze_backbone: bool = flag(False, "without prompts, train the head alone")
     prefix_checkpoint: str | None = flag(None, "folder of a trained prefix to start from")
     config_name: str | None = _unused()

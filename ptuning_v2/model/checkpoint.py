@@ -41,7 +41,7 @@ HEAD = "head.safetensors"
 _TUNING = (
     *("prefix", "prompt", "pre_seq_len", "prefix_projection", "prefix_hidden_size"),
     *("hidden_dropout_prob", "shift_positions", "freeze_backbone"),
-    *("parametrization", "prefix_options"),
+    *("parametrization", "prefix_options", "convolve_padding"),
 )
 """The flags that say what is trained; a checkpoint remembers them."""
 
@@ -126,6 +126,8 @@ class _Tuning:
     freeze_backbone: bool = False
     parametrization: str = "ptuning_v2"
     prefix_options: str | None = None
+    convolve_padding: Literal["yes", "no"] = "yes"
+    """What does not say so was trained when there was no other way, or by the original."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,8 @@ class _Metadata:
 def _validated(meta: Any, path: Path) -> dict[str, Any]:
     """Metadata whose types and sizes are right; of the flags, those that are known."""
     tuning = schema.from_json(_Metadata, meta, str(path)).tuning
-    known = {name: getattr(tuning, name) for name in _TUNING if name in meta["tuning"]}
+    said = {*meta["tuning"], "convolve_padding"}
+    known = {name: getattr(tuning, name) for name in _TUNING if name in said}
     return {**meta, "tuning": known}
 
 

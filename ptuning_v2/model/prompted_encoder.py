@@ -40,6 +40,8 @@ class PromptedEncoder(nn.Module):
         num_labels: outputs of the head; of multiple choice and question answering it is fixed.
         prompts: deep prompts, or for shallow ones an embedding ``[P, D]``.
         shift_positions: number the tokens from ``P``, as in the original, instead of 0.
+        convolve_padding: let the convolution of a DeBERTa-v2 that has one read padding, as in the
+            original: the logits of a row then depend on how much of it there is.
 
     Raises:
         UserError: the encoder cannot carry such prompts.
@@ -60,6 +62,7 @@ class PromptedEncoder(nn.Module):
         num_labels: int,
         prompts: Prefix | nn.Embedding,
         shift_positions: bool = True,
+        convolve_padding: bool = False,
     ) -> None:
         super().__init__()
         self.config = backbone.config
@@ -69,7 +72,7 @@ class PromptedEncoder(nn.Module):
         self.add_module(self._backbone_name, backbone.requires_grad_(False))
         self.prefix_encoder = prompts
         if isinstance(prompts, Prefix):
-            self._carry_prefix(backbone)
+            self._carry_prefix(backbone, convolve_padding)
         elif getattr(backbone, "pooler", None) is None:
             raise UserError(f"--prompt: not for {self.config.model_type}, whose pooler it needs")
         width = self.config.hidden_size
@@ -90,11 +93,12 @@ class PromptedEncoder(nn.Module):
         """The frozen encoder, a ``PreTrainedModel``."""
         return self.get_submodule(self._backbone_name)
 
-    def _carry_prefix(self, backbone: Any) -> None:
+    def _carry_prefix(self, backbone: Any, convolve_padding: bool) -> None:
         enable_prefix(backbone)
-        if self.config.model_type == "deberta-v2":
-            # The original embeds padding like any token here. A convolution, where the model has
-            # one, sees it; so do the start and end of answers, whose softmax includes padding.
+        has_convolution = getattr(self.config, "conv_kernel_size", 0) > 0
+        if self.config.model_type == "deberta-v2" and (convolve_padding or not has_convolution):
+            # The original embeds padding like any token here. A convolution sees it; so do the
+            # start and end of answers, whose softmax includes padding.
             backbone.embeddings.register_forward_pre_hook(_without_mask, with_kwargs=True)
 
     def gradient_checkpointing_enable(self, **_options: Any) -> None:

@@ -103,7 +103,8 @@ def get_model(
         }
         prompts = build(model_args.parametrization, config, shared, options)
     shift, n_label = model_args.shift_positions == "yes", cast(int, config.num_labels)
-    model = PromptedEncoder(base, task_type, n_label, prompts, shift_positions=shift)
+    convolve = model_args.convolve_padding == "yes"
+    model = PromptedEncoder(base, task_type, n_label, prompts, shift, convolve)
     model.new_names = [f"{base.base_model_prefix}.{name}" for name in new]
     return model
 

@@ -39,7 +39,8 @@ def model_of(case: Case) -> PromptedEncoder:
         )
     backbone = AutoModel.from_config(config)
     backbone.load_state_dict(case.part("base."), strict=task.pools)
-    model = PromptedEncoder(backbone, task, tuning["num_labels"] or 1, prompts)
+    n_label = tuning["num_labels"] or 1
+    model = PromptedEncoder(backbone, task, n_label, prompts, convolve_padding=True)
     if model.load_state_dict(case.part("trainable."), strict=False).unexpected_keys:
         raise ValueError("the case trains parameters that the model does not have")
     return model.eval()

@@ -46,6 +46,9 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "electra": ElectraConfig(**_COMMON, embedding_size=16),
     "deberta": DebertaConfig(**_DISENTANGLED),
     "deberta-v2": DebertaV2Config(**_DISENTANGLED, position_buckets=8),
+    "deberta-v2 with a convolution": DebertaV2Config(
+        **_DISENTANGLED, position_buckets=8, conv_kernel_size=3, conv_act="gelu"
+    ),
 }
 families = pytest.mark.parametrize("family", CONFIGS)
 tasks = pytest.mark.parametrize("task", TaskType)
@@ -265,3 +268,25 @@ def test_head_dropout() -> None:
     assert heads.head_dropout(SimpleNamespace(hidden_dropout_prob=0.2)) == 0.2
     of_deberta = SimpleNamespace(hidden_dropout_prob=0.2, cls_dropout=0.0)
     assert heads.head_dropout(of_deberta) == 0.0
+
+
+@torch.no_grad()
+def test_a_convolution_reads_padding_only_as_in_the_original() -> None:
+    """The stock model masks its embeddings: a padded row equals the row alone."""
+    family = "deberta-v2 with a convolution"
+    ids = torch.tensor([[5, 9, 30, 12, 44, 7]])
+    padded = torch.cat([ids, torch.full((1, 4), 1)], dim=1)
+    mask = (padded != 1).long()
+
+    def apart(**options: Any) -> float:
+        model = build(family, TaskType.TOKEN_CLASSIFICATION, **options)
+        alone = model(ids, torch.ones_like(ids)).logits
+        return float((model(padded, mask).logits[:, :6] - alone).abs().max())
+
+    assert apart() < 1e-5
+    assert apart(convolve_padding=True) > 1e-2
+    plain, asked = (
+        build("deberta-v2", TaskType.TOKEN_CLASSIFICATION, convolve_padding=convolve)
+        for convolve in (False, True)
+    )
+    assert torch.equal(plain(padded, mask).logits, asked(padded, mask).logits)

@@ -40,7 +40,8 @@ def model_of(description: dict[str, Any], tensors: dict[str, Tensor]) -> Prompte
         )
     task = TASKS[description["task"]]
     backbone.load_state_dict(part(tensors, "base."), strict=task.pools)
-    model = PromptedEncoder(backbone, task, tuning["num_labels"] or 1, prompts)
+    n_label = tuning["num_labels"] or 1
+    model = PromptedEncoder(backbone, task, n_label, prompts, convolve_padding=True)
     trained = part(tensors, "trainable.")
     assert {n for n, p in model.named_parameters() if p.requires_grad} == trained.keys()
     assert not model.load_state_dict(trained, strict=False).unexpected_keys
