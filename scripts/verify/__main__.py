@@ -94,13 +94,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.disable_progress_bar()
     todo = checks(groups, Places.of(args.vectors, args.data))
     print(f"{len(todo)} checks\n{report.HEADER}", flush=True)
-    outcomes = []
+    about, outcomes = report.about(), []
     for check in todo:
         outcomes.append(perform(check))
         print(report.row(outcomes[-1]), flush=True)
     print(report.summary(outcomes))
     if len(groups) == len(GROUPS):
-        report.write(outcomes, args.json, args.page)
+        report.write(outcomes, about, args.json, args.page)
         print(f"written: {args.json}, {args.page}")
     return int(any(outcome.result == "OFF" for outcome in outcomes))
 

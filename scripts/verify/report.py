@@ -6,7 +6,7 @@ import math
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,10 @@ def about() -> dict[str, str]:
     return found
 
 
-def write(outcomes: Sequence[Outcome], json_path: Path, page: Path) -> None:
-    """Write both files."""
+def write(
+    outcomes: Sequence[Outcome], about: Mapping[str, str], json_path: Path, page: Path
+) -> None:
+    """Write both files; ``about`` is the value of :func:`about` when the checks began."""
     rows: list[dict[str, Any]] = [
         {
             "check": o.check.name,
@@ -77,16 +79,18 @@ def write(outcomes: Sequence[Outcome], json_path: Path, page: Path) -> None:
         }
         for o in outcomes
     ]
-    write_json(json_path, {"about": about(), "summary": summary(outcomes), "checks": rows})
-    write_text(page, _page(outcomes))
+    write_json(json_path, {"about": dict(about), "summary": summary(outcomes), "checks": rows})
+    write_text(page, _page(outcomes, about))
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _page(outcomes: Sequence[Outcome]) -> str:
-    versions = ", ".join(f"{name} {value}" for name, value in about().items())
+def _page(outcomes: Sequence[Outcome], about: Mapping[str, str]) -> str:
+    # The page is committed: it cannot name the commit that it is part of.
+    shown = {name: value for name, value in about.items() if name != "commit"}
+    versions = ", ".join(f"{name} {value}" for name, value in shown.items())
     lines = [
         "# Fidelity",
         "",
