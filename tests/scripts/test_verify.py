@@ -82,12 +82,12 @@ def swapped(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_layer_1(patch: pytest.MonkeyPatch) -> None:
-    original = KeyValues.lookup
+    original = KeyValues.compute
 
-    def lookup(self: Any, module: Any, key: torch.Tensor) -> Any:
-        return None if module.layer_idx == 1 else original(self, module, key)
+    def compute(self: Any, attention: Any) -> Any:
+        return attention.run() if attention.layer == 1 else original(self, attention)
 
-    patch.setattr(KeyValues, "lookup", lookup)
+    patch.setattr(KeyValues, "compute", compute)
 
 
 def padding_is_seen(patch: pytest.MonkeyPatch) -> None:
