@@ -18,6 +18,7 @@ from gpt2.tuning import folders
 from harness.decode import Identity
 from harness.models import load_causal_lm, tokenizer_for
 from harness.precision import resolve_for_decoding
+from harness.trained import note_task
 from prefix_tuning import checkpoint
 from prefix_tuning.activation import fuse_activations
 from prefix_tuning.attention import KeyValues, enable_prefix
@@ -52,13 +53,7 @@ class TextGenerator:
         name, found = request.model_name_or_path, folders.describe(request.folder)
         if request.prefixModel_name_or_path and not found.needs_base:
             checkpoint.read_metadata(found.folder)  # says what is expected there
-        trained_for = found.task.get("task_mode", request.task_mode)
-        if trained_for != request.task_mode:
-            print(
-                f"note: {found.folder} was trained for {trained_for}, and is decoded as "
-                f"{request.task_mode}",
-                flush=True,
-            )
+        note_task(found.folder, found.task.get("task_mode"), request.task_mode)
         print(f"loading {name} ...", flush=True)
         tokenizer = tokenizer_for(name, request.tokenizer_name, request.cache_dir)
         dtype = resolve_for_decoding(request.dtype or found.dtype or "float32")

@@ -78,3 +78,11 @@ def describe(folder: Path, *detectors: Detector) -> Trained:
     if (folder / "config.json").is_file():
         return Trained(folder, "model")
     return Trained(folder, "nothing")
+
+
+def note_task(folder: Path | str, trained_for: str | None, asked: str) -> None:
+    """Say so where a folder is decoded as another task than it was trained for."""
+    if trained_for not in (None, asked):
+        print(
+            f"note: {folder} was trained for {trained_for}, and is decoded as {asked}", flush=True
+        )

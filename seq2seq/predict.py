@@ -25,6 +25,7 @@ from harness.banked import base_of, homes_of, names_of, tasks_of
 from harness.decode import Identity, claim, decode_by_length, decode_resumably, publish
 from harness.lock import locked
 from harness.own_data import Columns
+from harness.trained import note_task
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.bank import PrefixBank
@@ -133,12 +134,7 @@ class Decoder:
     def _adopt(self, task: dict[str, Any], folder: str | None) -> None:
         """Take over the text in front and the lengths that training had."""
         args, self.task = self.args, task
-        trained_for = task.get("task_mode", args.task_mode)
-        if trained_for != args.task_mode:
-            print(
-                f"note: {folder} was trained for {trained_for}, and is decoded as {args.task_mode}",
-                flush=True,
-            )
+        note_task(folder or self.folder, task.get("task_mode"), args.task_mode)
         self.max_source_length = args.max_source_length or task.get("max_source_length", 512)
         lengths = {"max_source_length": self.max_source_length}
         lengths["eval_max_gen_length"] = self.search.max_length

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gpt2.trainer_prefix import TableToTextTrainer
     from harness.report import Sizes
 
+Json = dict[str, Any]
 MANIFEST = "tuned.json"
 """What the folder of a baseline says of itself: its mode, its base model, its task."""
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from gpt2.tuning.base import MANIFEST, Setting
+from gpt2.tuning.base import MANIFEST, Json, Setting
 from gpt2.tuning.prefix import WithPrefix
 from prefix_tuning.files import let_read, write_json
 
@@ -39,12 +39,7 @@ class BothTune(WithPrefix):
         return partial(Trainer_Both, model_folder=MODEL_FOLDER)
 
     def save_prefix(
-        self,
-        folder: Path,
-        prefix: Prefix,
-        config: dict[str, Any],
-        meta: dict[str, Any],
-        setting: Setting,
+        self, folder: Path, prefix: Prefix, config: Json, meta: Json, setting: Setting
     ) -> None:
         """Write the prefix, which is exported never: it is nothing without the model beside it."""
         from prefix_tuning import checkpoint, fingerprint

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gpt2.prefix_flags import PrefixFlags
-from gpt2.tuning.base import Built, Setting, TuningMode, alone
+from gpt2.tuning.base import Built, Json, Setting, TuningMode, alone
 from harness.flags import flag, yes_no
 from prefix_tuning.errors import UserError
 
@@ -47,12 +47,7 @@ class WithPrefix(PrefixFlags, TuningMode):
         return Trainer_Prefix
 
     def save_prefix(
-        self,
-        folder: Path,
-        prefix: Prefix,
-        config: dict[str, Any],
-        meta: dict[str, Any],
-        setting: Setting,
+        self, folder: Path, prefix: Prefix, config: Json, meta: Json, setting: Setting
     ) -> None:
         """Write the checkpoint of a prefix, and its export."""
         from prefix_tuning import checkpoint
