@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpt2.data import Rounding, collate, collate_infix, with_targets
 from gpt2.train_control import PrefixTuning
+from gpt2.trainer_prefix import Trainer_Prefix
 from harness.loop import Diverged, SafeTrainer
 from prefix_tuning.activation import fuse_activations
 from prefix_tuning.attention import KeyValues, enable_prefix
@@ -71,6 +72,16 @@ def test_a_step_waits_for_nothing(mode: int) -> None:
         torch.nn.utils.clip_grad_norm_(prefix.parameters(), 1.0)
         optimizer.step()
     assert waits.found == Counter()
+
+
+def test_the_trainer_takes_the_mean_over_the_sentences() -> None:
+    """By default each counts with the sum of its tokens."""
+    model, prefix = setting()
+    batch = collate(ROWS, pad_id=2)
+    trainer: Any = SimpleNamespace(model_gpt2=model, prefix=prefix, share_of_batch=lambda *_: 1.0)
+    logits = model(batch["input_ids"], prefix=prefix).logits[:, :-1]
+    nll = cross_entropy(logits.transpose(1, 2), batch["labels"][:, 1:], reduction="sum")
+    assert torch.allclose(Trainer_Prefix.batch_loss(trainer, prefix, batch), nll / 3)
 
 
 def test_without_the_collator_a_step_has_to_count() -> None:
