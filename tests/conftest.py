@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import gc
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's library reads it
 import pytest
 import torch
 from hypothesis import settings
-from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -33,7 +30,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from gpt2.train_control import PrefixEmbTuning, PrefixTuning
+from scripts.verify.cases import Case
+from scripts.verify.checks import Difference
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("PREFIX_TUNING_SHARED", ROOT.parent / "shared"))
@@ -119,11 +117,15 @@ def vector_folder(name: str) -> Path:
     pytest.skip(f"{name}: not in tests/vectors, and no shared folder")
 
 
+def case_of(name: str) -> Case:
+    """A case of the original's numbers."""
+    return Case.read(vector_folder(f"{name}.safetensors") / f"{name}.safetensors")
+
+
 def load_vectors(name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """The description and the tensors of a case."""
-    folder = vector_folder(f"{name}.safetensors")
-    description = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    return description, load_file(folder / f"{name}.safetensors")
+    case = case_of(name)
+    return dict(case.about), dict(case.tensors)
 
 
 def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -131,44 +133,11 @@ def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tenso
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def gpt2_of_vectors(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> GPT2LMHeadModel:
-    """The frozen model of a case."""
-    keys = ("vocab_size", "n_layer", "n_head", "n_embd", "n_positions", "activation_function")
-    sizes = {k: config[k] for k in (*keys, "layer_norm_epsilon")}
-    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
-    model.load_state_dict(part(tensors, "base."))
-    return model.eval().requires_grad_(False)
-
-
-def prefix_of_vectors(
-    case: dict[str, Any], tensors: dict[str, torch.Tensor], model: Any
-) -> PrefixTuning:
-    """The prefix of a case, of any variant, through the original's constructors."""
-    variant, config = case["variant"], copy.deepcopy(model.config)
-    config.init_shallow = "yes" if variant.startswith("shallow") else "no"
-    if variant == "shallow_words":
-        config.init_shallow_word = [case["config"]["word_ids"]]
-    config.parametrize_emb = "Emb" if variant == "emb" else "MLP"
-    prefix = (PrefixEmbTuning if variant.startswith("emb") else PrefixTuning)(
-        config,
-        preseqlen=case["config"]["preseqlen"],
-        use_infix=variant == "infix",
-        deep_param=variant == "deep",
-        mid_dim=case["config"].get("mid_dim"),
-    )
-    prefix.load_state_dict(part(tensors, "prefix."))
-    return prefix
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _nothing_waits_for_the_disk() -> Iterator[None]:
-    """A process that is killed leaves what it wrote; only a power cut would not, which no test is.
-
-    What is synchronised, and when, is tested by functions put in this one's place.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
+def within(differences: Iterable[Difference]) -> None:
+    """Assert that there are differences, and that each is within its bound."""
+    found = list(differences)
+    assert found
+    assert [difference for difference in found if difference.share > 1] == []
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,7 @@ def numbers(case: Case) -> Iterator[Difference]:
     """Keys and values, the five losses, logits and gradients of one batch."""
     model, bound = model_of(case), case.tolerance
     prefix = prefix_of(case, model)
+    yield Difference("length", abs(prefix.length - case.about["prefix_length"]), 0)
     ids, labels = case.tensors["in.input_ids"], case.tensors["in.labels"]
     source, mask = case.tensors.get("in.src"), case.tensors.get("in.src_attn")
     inputs = {"src": source, "src_attn": mask}
@@ -81,12 +82,20 @@ def numbers(case: Case) -> Iterator[Difference]:
                 ids, gpt2_model=model, labels=labels, targets_only=targets_only, **inputs
             )
             yield difference(f"loss {mode}", output.loss, expected, bound[f"loss_mode{mode}"])
+            apart = abs(output.loss.mean().item() - case.about["losses"][str(mode)])
+            yield Difference(f"loss {mode}, mean", apart, bound[f"loss_mode{mode}"])
     yield from _logits(case, output.logits, target_mask)
     prefix.objective_mode = 1
-    output = prefix(ids, gpt2_model=model, labels=labels, targets_only=True, **inputs)
-    output.loss.mean().backward()
-    found = {name: parameter.grad for name, parameter in prefix.named_parameters()}
-    yield gradients(found, prefix.from_original(case.part("grad.")), bound["grad"], "gradients")
+    names = [name for name, _ in prefix.named_parameters()]
+    for targets_only in (True, False):
+        output = prefix(ids, gpt2_model=model, labels=labels, targets_only=targets_only, **inputs)
+        found = torch.autograd.grad(output.loss.mean(), [*prefix.parameters()], allow_unused=True)
+        yield gradients(
+            dict(zip(names, found, strict=True)),
+            prefix.from_original(case.part("grad.")),
+            bound["grad"],
+            "gradients",
+        )
     if case.about["variant"] == "shallow_words":
         model.config.init_shallow, words = "yes", case.about["config"]["word_ids"]
         model.config.init_shallow_word = [words]
@@ -119,6 +128,8 @@ def words(case: Case) -> Iterator[Difference]:
     yield difference("losses of the fit", losses, expected, bound["loss_curve"])
     for name, value in case.part("prefix_after.").items():
         yield difference(name, prefix.get_parameter(name), value, bound["prefix_after"])
+    left = sum(parameter.grad is not None for parameter in prefix.parameters())
+    yield Difference("gradients that the fit leaves behind", left, 0)
 
 
 def outputs(case: Case) -> Iterator[Difference]:

@@ -11,7 +11,7 @@ import torch
 from conftest import (
     BPE,
     ROOT,
-    gpt2_of_vectors,
+    case_of,
     load_vectors,
     part,
     tiny_model,
@@ -41,6 +41,7 @@ from prefix_tuning.parametrizations import (
 )
 from prefix_tuning.prefix import Prefix
 from prefix_tuning.shape import PrefixShape
+from scripts.verify import gpt2_numbers
 
 DATA = ROOT / "data" / "restaurants"
 
@@ -239,7 +240,7 @@ def test_zero(tiny_folder: Path, tmp_path: Path) -> None:
 def test_words_of_the_originals_configuration(name: str) -> None:
     """The constructor fits, with the numbers of the original's start, only if it has the model."""
     case, tensors = load_vectors(f"gpt2_lowdata_init_{name}")
-    model = enable_prefix(gpt2_of_vectors(case["config"], tensors))
+    model = gpt2_numbers.model_of(case_of(f"gpt2_lowdata_init_{name}"))
     config = model.config
     config.lowdata, config.lowdata_token = True, [tensors["in.word_ids"].tolist()]
     config.mid_dim = case["config"]["mid_dim"]
@@ -256,7 +257,7 @@ def test_words_of_the_originals_configuration(name: str) -> None:
 @pytest.mark.parametrize("name", vector_cases("gpt2_shallow_words"))
 def test_shallow_words_of_the_originals_configuration(name: str) -> None:
     case, tensors = load_vectors(f"gpt2_shallow_words{name}")
-    model = enable_prefix(gpt2_of_vectors(case["config"], tensors))
+    model = gpt2_numbers.model_of(case_of(f"gpt2_shallow_words{name}"))
     config = model.config
     config.init_shallow, config.init_shallow_word = "yes", [case["config"]["word_ids"]]
     config.prefix_dropout = 0.5

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections import defaultdict
 from typing import Any
 
 import pytest
 import torch
-from conftest import (
-    FAMILIES,
-    SLIDING,
-    gpt2_of_vectors,
-    prefix_of_vectors,
-    tiny_model,
-    vector_cases,
-    vector_folder,
-)
+from conftest import FAMILIES, SLIDING, case_of, tiny_model, vector_cases, within
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
-from gpt2.train_control import PrefixTuning
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.beam_search import Hypotheses, beam_search
 from prefix_tuning.errors import UserError
 from prefix_tuning.parametrizations import MLPPrefix
 from prefix_tuning.shape import PrefixShape
+from scripts.verify import gpt2_numbers
 
 
 def left_padded(prompts: list[list[int]], pad: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -37,50 +26,10 @@ def left_padded(prompts: list[list[int]], pad: int = 0) -> tuple[torch.Tensor, t
     return torch.tensor(ids), torch.tensor(mask)
 
 
-def beam_case(name: str) -> tuple[dict[str, Any], Any, PrefixTuning]:
-    folder = vector_folder(f"gpt2_beam_{name}.safetensors")
-    models = json.loads((folder / "gpt2_beam.json").read_text(encoding="utf-8"))["models"]
-    case = next(model for model in models if model["name"] == name)
-    tensors = load_file(folder / f"gpt2_beam_{name}.safetensors")
-    model = enable_prefix(gpt2_of_vectors(case["config"], tensors))
-    return case, model, prefix_of_vectors(case, tensors, model).eval()
-
-
 @pytest.mark.parametrize("name", vector_cases("gpt2_beam_"))
-@pytest.mark.parametrize("batched", [True, False])
-@pytest.mark.parametrize(("num_beams", "key"), [(5, "output"), (1, "greedy_output")])
-def test_the_originals_outputs(name: str, batched: bool, num_beams: int, key: str) -> None:
-    case, model, prefix = beam_case(name)
-    groups = [[example] for example in case["cases"]]
-    if batched:  # behind an infix, sources of one length
-        by_length = defaultdict(list)
-        for example in case["cases"]:
-            by_length[len(example.get("source", []))].append(example)
-        groups = [*by_length.values()]
-    for group in groups:
-        prompts = [example["prompt"] for example in group]
-        source = (
-            torch.tensor([example["source"] for example in group])
-            if case["variant"] == "infix"
-            else None
-        )
-        ids, mask = left_padded(prompts)
-        found = beam_search(
-            model,
-            prefix.prompt(model, len(group), source),
-            ids,
-            mask,
-            eos_token_id=case["eos_token_id"],
-            num_beams=num_beams,
-            max_new_tokens=20,
-            min_length=case["min_length"],
-            bad_token_ids=[ids[0] for ids in case["bad_words_ids"]],
-        )
-        for prompt, hypotheses, example in zip(prompts, found, group, strict=True):
-            assert prompt + hypotheses.tokens[0] == example[key]
-            if num_beams > 1:
-                scores = example["final_hypothesis_scores"]
-                assert hypotheses.scores == pytest.approx(scores, abs=2e-5)
+def test_the_originals_outputs(name: str) -> None:
+    """With beams and greedy, one by one and with padding in front."""
+    within(gpt2_numbers.outputs(case_of(f"gpt2_beam_{name}")))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
