@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,9 @@ from harness import manifest
 from harness.stop import Diverged
 from prefix_tuning.errors import Terminated, UserError
 from seq2seq import finetune, run_folder
+from seq2seq.arguments import parse
 from seq2seq.callbacks import OurModelCheckPoint, StopEarly
+from seq2seq.flag_groups import ModelArguments, OptimizationArguments, PrefixArguments
 from seq2seq.processes import check_started
 
 
@@ -181,6 +184,15 @@ def test_other_data_or_another_base_model_is_refused(
     (moved / "train.source").write_text("x\n" * 20)
     with pytest.raises(UserError, match=r"train.source \(--data_dir\) has changed"):
         finetune.main(arguments)  # of a finished run too
+
+
+def test_every_flag_of_model_prefix_and_optimisation_belongs_to_a_run(tmp_path: Path) -> None:
+    groups = (ModelArguments, PrefixArguments, OptimizationArguments)
+    names = {field.name for group in groups for field in fields(group)}
+    args = parse(command(tmp_path, tmp_path, tmp_path / "m"))
+    assert names - run_folder.of(args).settings.keys() == {
+        *("cache_dir", "fp16_opt_level", "use_dropout"),  # of no effect on a number
+    }
 
 
 def test_a_folder_in_use(bart_folder: Path, pairs: Path, tmp_path: Path) -> None:

@@ -215,9 +215,11 @@ def test_a_stopped_decode_goes_on(
     assert "going on after 2 of 5" in capsys.readouterr().out
     assert lines(trained / "test_beam_0.8") == wanted
     assert not partial.exists()
-    partial.write_bytes(stopped)
-    decode(pairs, *flags, "--no_repeat_ngram_size", "1")
-    assert "going on" not in capsys.readouterr().out  # it was another search's
+    for other in (("--no_repeat_ngram_size", "1"), ("--max_source_length", "12"), ("--bf16",)):
+        partial.write_bytes(stopped)
+        decode(pairs, *flags, "--overwrite_results", *other)
+        assert "going on" not in capsys.readouterr().out, other  # other texts would come of it
+        assert not partial.exists()
 
 
 def test_equal_sources_are_decoded_once_and_files_need_no_references(
