@@ -8,7 +8,13 @@ from typing import cast
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
 
 from gpt2.decode_request import Search
 from gpt2.records import one_line
@@ -73,6 +79,29 @@ def _generate(model: PreTrainedModel) -> Callable[..., Tensor]:
     return cast(Callable[..., Tensor], model.generate)
 
 
+class LeastLength(LogitsProcessor):
+    """No row ends before it has ``least`` tokens, its prompt counted and its padding not.
+
+    ``generate`` itself would count the padding on the left, so that a row in a batch ends earlier
+    than the row alone.
+
+    Args:
+        mask: ``[B, T]``, 0 on the padding of the prompts.
+        end: the end token.
+    """
+
+    def __init__(self, mask: Tensor, end: int, least: int) -> None:
+        self.prompts, self.width = mask.sum(1), mask.shape[1]
+        self.end, self.least = end, least
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        n_beam = len(scores) // len(self.prompts)
+        lengths = self.prompts.repeat_interleave(n_beam) + input_ids.shape[1] - self.width
+        too_short = (lengths < self.least)[:, None]  # [B * K, 1]
+        is_end = torch.arange(scores.shape[1], device=scores.device) == self.end
+        return scores.masked_fill(too_short & is_end, -torch.inf)
+
+
 def decode_batch(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -107,11 +136,12 @@ def decode_batch(
             ids,
             attention_mask=mask,
             prefix=prefix,
-            logits_processor=finite_logits(),
+            logits_processor=LogitsProcessorList(
+                [*finite_logits(), LeastLength(mask, eos, search.min_length)]
+            ),
             do_sample=False,
             num_beams=search.num_beams,
             max_new_tokens=search.max_new_tokens,
-            min_length=search.min_length,
             bad_words_ids=[[i] for i in bad] or None,
             length_penalty=search.length_penalty,
             eos_token_id=eos,

@@ -71,15 +71,40 @@ def test_every_option_reaches_todays_search(tokenizer: PreTrainedTokenizerFast) 
     search = replace(OTHER, implementation="transformers")
     decode_batch(model, tokenizer, front, [[7, 8, 9], [6]], search)
     del model.seen["random"]
-    (check,) = model.seen.pop("logits_processor")
+    check, least = model.seen.pop("logits_processor")
     assert isinstance(check, FiniteLogits)
+    assert (least.prompts.tolist(), least.width, least.end, least.least) == ([3, 1], 3, 0, 2)
     assert model.seen.pop("ids").tolist() == [[7, 8, 9], [0, 0, 6]]
     assert model.seen.pop("attention_mask").tolist() == [[1, 1, 1], [0, 0, 1]]
     assert model.seen == {
         **{"prefix": front, "do_sample": False, "num_beams": 3, "max_new_tokens": 7},
-        **{"min_length": 2, "length_penalty": 0.5, "eos_token_id": 0, "pad_token_id": 0},
+        **{"length_penalty": 0.5, "eos_token_id": 0, "pad_token_id": 0},
         "bad_words_ids": [[i] for i in newline_ids(tokenizer)],
     }
+
+
+@pytest.mark.parametrize("implementation", ["paper", "transformers"])
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_padding_does_not_count_towards_the_least_length(
+    implementation: str, num_beams: int, tiny_folder: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """A model that wants to end at once: a prompt of one token needs four more, one of six none."""
+    from harness.models import load_causal_lm
+
+    model: Any = enable_prefix(load_causal_lm(str(tiny_folder)))
+    wish = torch.zeros(len(tokenizer))
+    wish[tokenizer.eos_token_id] = 100.0
+    model.lm_head.register_forward_hook(lambda _module, _inputs, logits: logits + wish)
+    search = Search(num_beams, max_new_tokens=9, implementation=implementation)
+    prompts = [[40], [40, 41, 42, 43, 44, 45]]
+
+    def texts(prompts: list[list[int]]) -> list[str]:
+        return decode_batch(model, tokenizer, no_prefix(model), prompts, search)
+
+    alone = [texts([prompt])[0] for prompt in prompts]
+    assert texts(prompts) == alone
+    assert alone[1] == "Error"
+    assert alone[0] != "Error"
 
 
 def test_every_option_reaches_sampling_and_every_prompt_has_its_seed(
