@@ -24,11 +24,19 @@ from gpt2.write import WriteArguments, write
 from harness.flags import Parser, flag, required
 from prefix_tuning.errors import UserError, run_command
 
-LONG = (
-    "Decode a run, of any tuning mode. For inputs of one's own: gen.py RUN --prompt TEXT, "
-    "--prompts FILE or --interactive."
-)
-SHORT = "Write texts for prompts of one's own with a run: gen.py RUN --prompt TEXT."
+LONG = """\
+Decode a run, of any tuning mode; or write texts for inputs of one's own.
+
+    python gpt2/gen.py data2text yes valid runs/my-run no
+    python gpt2/gen.py runs/my-run --prompt "name : The Mill | Type : pub"
+
+Instead of --prompt: --prompts FILE, or --interactive.
+"""
+SHORT = """\
+Write texts for inputs of one's own with a run.
+
+    python gpt2/gen.py runs/my-run --prompt "name : The Mill | Type : pub"
+"""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     from gpt2.generator import TextGenerator
 
 
+HELP = """\
+Decode a data file with a trained prefix or model.
+
+    python gpt2/run_generation.py --model_name_or_path gpt2-medium --prefixModel_name_or_path run
+"""
+
+
 def decode(request: DecodeRequest, generator: TextGenerator | None = None) -> None:
     """Decode a file, write the texts and score them.
 
@@ -142,7 +149,7 @@ def write_results(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Decode as ``argv`` says."""
-    decode(flags.parse(DecodeRequest, argv, "Decode a data file with a trained prefix or model."))
+    decode(flags.parse(DecodeRequest, argv, HELP))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,13 @@ from harness.launch import launch as show_and_run
 from prefix_tuning.errors import UserError, run_command
 
 SCRIPT = Path(__file__).with_name("run_language_modeling.py")
-HELP = f"Train a prefix, or a baseline, with the original's run names and folders. {TRAINER}"
+HELP = f"""\
+Train a prefix, or a baseline, with the original's run names and folders.
+
+    python gpt2/train_e2e.py --train_file pairs.csv --model_name_or_path gpt2
+    python gpt2/train_e2e.py --mode data2text --tuning_mode prefixtune --preseqlen 5
+
+{TRAINER}"""
 
 
 def options_of(launch: Launch) -> TuningMode:

@@ -67,6 +67,14 @@ FREE = {
 """Flags of ours that may change when a run goes on."""
 
 
+HELP = f"""\
+Train a prefix, or a baseline.
+
+    python gpt2/run_language_modeling.py --train_data_file pairs.csv --output_dir run --preseqlen 10
+
+{TRAINER}"""
+
+
 def parse(argv: Sequence[str] | None, defaults: Mapping[str, Any] | None = None) -> TrainRequest:
     """Parse and check the command line, before anything is loaded.
 
@@ -77,9 +85,7 @@ def parse(argv: Sequence[str] | None, defaults: Mapping[str, Any] | None = None)
         UserError: a flag is missing or makes no sense, naming it.
     """
     classes = (ModelArguments, DataArguments, RunFlags, *mode_classes())
-    parser = Parser(
-        *classes, description=f"Train a prefix, or a baseline. {TRAINER}", defaults=defaults
-    )
+    parser = Parser(*classes, description=HELP, defaults=defaults)
     (model, data, run, *options), rest = parser.read_known(argv)
     check(model, data, run)
     tuning = choose(model.tuning_mode, options)

@@ -73,6 +73,13 @@ class _Help(argparse.HelpFormatter):
         needed = [action for action in actions if action.required or not action.option_strings]
         return f"{super()._format_usage(usage, needed, [], prefix).rstrip()} [flags]\n\n"
 
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Paragraphs, of which those that are indented (commands) keep their lines."""
+        return "\n\n".join(
+            part if part.startswith(" ") else super(_Help, self)._fill_text(part, width, indent)
+            for part in text.strip("\n").split("\n\n")
+        )
+
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help or ""
         untold = action.default is False or action.default in (None, "", (), argparse.SUPPRESS)
@@ -87,7 +94,7 @@ class Parser(argparse.ArgumentParser):
     Args:
         classes: each makes a group of the help, titled by its docstring; so does every base class
             with fields of its own. What several have is one flag: that of the first.
-        description: the first lines of the help.
+        description: the first paragraphs of the help; one that is indented is an example.
         defaults: instead of those of the fields, by name, read as their texts would be; a field
             that is required is not where it has one.
         given: values that a command line may replace, by name; None is not given, and what no

@@ -22,7 +22,12 @@ DEFAULT_LENGTHS = {"glue": 128, "superglue": 128, "classification": 128, "qa": 3
 
 DESCRIPTION = """\
 Train prompts, a head, or a whole encoder for a task of language understanding; evaluate it; write
-predictions. Every flag of transformers.TrainingArguments is taken too."""
+predictions.
+
+    python ptuning_v2/run.py --model_name_or_path bert-base-uncased --task_name classification \\
+        --train_file reviews.csv --output_dir run
+
+Every flag of transformers.TrainingArguments is taken too, or refused with the reason."""
 
 
 def _unused(default: Any = None) -> Any:

@@ -65,6 +65,13 @@ class Arguments(
         _check_unsupported(self)
 
 
+HELP = """\
+Train a prefix (or the model) on summaries; decode and score a test set.
+
+    python seq2seq/finetune.py --do_train --do_predict --data_dir xsum --output_dir run
+"""
+
+
 def parse(argv: Sequence[str] | None, given: Mapping[str, Any] | None = None) -> Arguments:
     """Parse and check the command line, before anything is loaded.
 
@@ -77,7 +84,7 @@ def parse(argv: Sequence[str] | None, given: Mapping[str, Any] | None = None) ->
     """
     parser = Parser(
         Arguments,
-        description="Train a prefix (or the model) on summaries; decode and score a test set.",
+        description=HELP,
         given=given,
     )
     (args,) = parser.read(argv)

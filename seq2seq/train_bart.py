@@ -145,6 +145,15 @@ class LaunchArguments:
         return subset_note(self.notes, "lowdata", "size")
 
 
+HELP = """\
+Train a prefix for BART, or the model itself, with the original's run names and folders.
+
+    python seq2seq/train_bart.py --mode xsum --preseqlen 200 --do_train yes --bsz 16 --epoch 30
+
+Flags unknown here are those of finetune.py.
+"""
+
+
 def read(
     argv: Sequence[str] | None, given: Mapping[str, Any] | None = None
 ) -> tuple[LaunchArguments, list[str]]:
@@ -156,7 +165,7 @@ def read(
     Raises:
         UserError: it cannot be launched.
     """
-    parser = Parser(LaunchArguments, description=__doc__, given=given)
+    parser = Parser(LaunchArguments, description=HELP, given=given)
     (args,), rest = parser.read_known(argv)
     return args, rest
 

@@ -2,8 +2,8 @@
 
     python tests/help_of_all.py FILE ...
 
-prints a line of JSON for each: its exit status, how much it printed, the lines of its usage, what
-it imported.
+prints a line of JSON for each: its exit status, how much it printed, the lines of its usage, its
+examples, its flags, what it imported.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -38,9 +39,9 @@ def ask(path: str) -> dict[str, object]:
     output, status = io.StringIO(), None
     with contextlib.redirect_stdout(output):
         try:
-            if path.startswith(
-                ("evaluation/", "prefix_tuning/")
-            ):  # run as python -m evaluation.NAME
+            is_package = path.endswith("__main__.py")
+            # Run as python -m evaluation.NAME.
+            if is_package or path.startswith(("evaluation/", "prefix_tuning/")):
                 sys.path[0] = str(Path.cwd())
                 module = ".".join(Path(path).with_suffix("").parts)
                 runpy.run_module(module, run_name="__main__", alter_sys=False)
@@ -52,11 +53,14 @@ def ask(path: str) -> dict[str, object]:
     heavy = [name for name in HEAVY if name in sys.modules]
     text = output.getvalue()
     usage = len(text.split("\n\n")[0].splitlines())
+    examples = [part for part in text.split("\n\n") if part.startswith("    python ")]
     return {
         "path": path,
         "status": status,
         "length": len(text),
         "usage": usage,
+        "examples": examples,
+        "flags": re.findall(r"^ +(?:-\w, )?(--\w+)", text, flags=re.M),
         "imported": heavy,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,19 @@ def test_every_command_has_help(helps: list[dict[str, object]]) -> None:
 
 def test_the_usage_of_a_command_fits_on_a_screen(helps: list[dict[str, object]]) -> None:
     assert {h["path"]: h["usage"] for h in helps if h["usage"] > 20} == {}  # type: ignore
+
+
+MAIN = ["gpt2/train_e2e.py", "gpt2/run_language_modeling.py", "gpt2/gen.py"]
+MAIN += ["gpt2/run_generation.py", "seq2seq/train_bart.py", "seq2seq/finetune.py"]
+MAIN += ["ptuning_v2/run.py"]
+
+
+def test_help_begins_with_examples_whose_flags_it_lists(helps: list[dict[str, object]]) -> None:
+    of = {str(answer["path"]): answer for answer in helps}
+    for path in MAIN:
+        examples = " ".join(of[path]["examples"])  # type: ignore
+        assert examples.split()[:2] == ["python", path]
+        assert {*re.findall(r"--\w+", examples)} <= {*of[path]["flags"], "--prompt"}  # type: ignore
 
 
 def test_help_imports_nothing_heavy(helps: list[dict[str, object]]) -> None:
