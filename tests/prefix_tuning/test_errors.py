@@ -114,19 +114,21 @@ from prefix_tuning.errors import run_command
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 tensors = {"a": torch.zeros(9999)}
-folder = Path(sys.argv[1])
-run_command(lambda argv: WRITE)
+path = Path(sys.argv[1]) / "x"
+for write in (lambda: write_tensors(path, tensors), lambda: torch.save(tensors, path)):
+    try:
+        run_command(lambda argv: write())
+    except SystemExit as end:
+        print(end.code)
 """
 
 
-@pytest.mark.parametrize(
-    "write", ["write_tensors(folder / 'x', tensors)", "torch.save(tensors, folder / 'x')"]
-)
-def test_a_full_disk_is_a_sentence(write: str, tmp_path: Path) -> None:
-    program = FULL.replace("WRITE", write)
-    command = [sys.executable, "-c", program, str(tmp_path)]
+def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
+    """Whichever library writes."""
+    command = [sys.executable, "-c", FULL, str(tmp_path)]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert found.returncode == 2
-    assert found.stderr.startswith("error: ")
-    assert found.stderr.count("\n") == 1
+    assert found.stdout.split() == ["2", "2"]
+    sentences = found.stderr.splitlines()
+    assert len(sentences) == 2
+    assert all(sentence.startswith("error: ") for sentence in sentences)
     assert not list(tmp_path.glob("*.tmp"))
