@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import torch
 import transformers
 from huggingface_hub import constants
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from prefix_tuning.errors import UserError
+from prefix_tuning.errors import UserError, lacks_memory
 
 Loaded = TypeVar("Loaded")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -69,16 +68,17 @@ def hub_answers(seconds: float = 3.0) -> bool:
 
 def _load(name: str, load: Callable[..., Loaded]) -> Loaded:
     """Load from the folder or the cache, and only then from the hub."""
-    damaged = (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError)
-    failures = (OSError, ValueError, ImportError, KeyError, *damaged)
+    # What libraries say to damaged files has no class in common: tokenizers raises bare exceptions.
     try:
         return load(local_files_only=True)
-    except failures as error:
+    except Exception as error:
+        if lacks_memory(error):
+            raise
         if Path(name).is_dir() or name.endswith(".gguf") or not hub_answers():
             raise _explain(name, error) from error
     try:
         return load()
-    except failures as error:
+    except Exception as error:
         raise _explain(name, error) from error
 
 
@@ -96,8 +96,9 @@ def _explain(name: str, error: Exception) -> UserError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if isinstance(error, ImportError):
         return UserError(f"--model_name_or_path {name}: {reason}")
-    if Path(name).is_dir():
-        return UserError(f"--model_name_or_path {name}: this folder cannot be loaded ({reason})")
+    if Path(name).exists():
+        kind = "folder" if Path(name).is_dir() else "file"
+        return UserError(f"--model_name_or_path {name}: this {kind} cannot be loaded ({reason})")
     return UserError(
         f"--model_name_or_path {name}: neither a local folder nor in the cache, and the model hub "
         "did not give it; give the path of a downloaded model folder or a GGUF file"
@@ -110,10 +111,15 @@ def load_tokenizer(name: str, cache_dir: str | None = None, **more: Any) -> PreT
     Raises:
         UserError: it cannot be had, is empty, or has neither an end token nor a separator.
     """
-    load = partial(AutoTokenizer.from_pretrained, **_source(name), cache_dir=cache_dir, **more)
-    tokenizer: Any = _load(name, load)
+
+    def load(**options: bool) -> tuple[Any, list[int]]:
+        options |= {**_source(name), **more}
+        tokenizer = AutoTokenizer.from_pretrained(cache_dir=cache_dir, **options)
+        return tokenizer, tokenizer("a b", add_special_tokens=False).input_ids
+
+    tokenizer, ids = _load(name, load)
     # Given the wrong file names, transformers builds a tokenizer without a vocabulary, silently.
-    if len(tokenizer) < 10 or not tokenizer("a b", add_special_tokens=False).input_ids:
+    if len(tokenizer) < 10 or not ids:
         raise UserError(f"--model_name_or_path {name}: its tokenizer is empty (vocabulary missing)")
     if tokenizer.eos_token_id is None and tokenizer.sep_token_id is None:
         raise UserError(f"--model_name_or_path {name}: its tokenizer has no end-of-text token")

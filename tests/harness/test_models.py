@@ -25,6 +25,9 @@ from prefix_tuning.shape import PrefixShape
 def test_a_base_model_that_cannot_be_had(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such GGUF file"):
         load_causal_lm(str(tmp_path / "x.gguf"))
+    (tmp_path / "y.gguf").write_text("GGUF")
+    with pytest.raises(UserError, match=r"y\.gguf: this file cannot be loaded"):
+        load_causal_lm(str(tmp_path / "y.gguf"))
     with pytest.raises(UserError, match=r"--model_name_or_path .*cannot be loaded"):
         load_causal_lm(str(tmp_path))
     with pytest.raises(UserError, match="model hub"):
@@ -44,6 +47,27 @@ def test_damaged_weights_are_a_sentence(tiny_folder: Path, tmp_path: Path, kept:
     (folder / "pytorch_model.bin").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(UserError, match=r"--model_name_or_path .*pickle that is damaged"):
         load_causal_lm(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", '{"version": "", "model": {}}'),
+        ("tokenizer.json", '{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": {}}}}'),
+        ("tokenizer_config.json", '{"unk_token": 5}'),
+        ("tokenizer_config.json", "["),
+        ("config.json", '{"model_type": []}'),
+        ("config.json", '{"model_type": "gpt2", "n_embd": "x"}'),
+    ],
+)
+def test_damaged_files_beside_the_weights_are_a_sentence(
+    tiny_folder: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "m")
+    (folder / name).write_text(content, encoding="utf-8")
+    load = load_causal_lm if name == "config.json" else load_tokenizer
+    with pytest.raises(UserError, match=r"--model_name_or_path .*m: this folder cannot be loaded"):
+        load(str(folder))
 
 
 @pytest.mark.parametrize("key", ["n_embd", "n_layer"])
