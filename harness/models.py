@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -163,6 +163,30 @@ def tokenizer_for(
             f"have other numbers in {base}: leave the flag out, or give a tokenizer of its family"
         )
     return tokenizer
+
+
+SPECIAL = ("bos", "eos", "cls", "sep", "pad", "unk")
+
+
+def token_ids(tokenizer: Any) -> dict[str, int | None]:
+    """The numbers of a tokenizer's special tokens, by the names that configurations use."""
+    return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in SPECIAL}
+
+
+def check_rows(name: str, config: PretrainedConfig, settings: Mapping[str, Any]) -> None:
+    """Hold token numbers, the settings called ``..._token_id``, to the rows of the embeddings.
+
+    Raises:
+        UserError: there is no such row; torch would say "index out of range".
+    """
+    n_row = config.get_text_config().vocab_size
+    for key, value in settings.items():
+        for number in value if isinstance(value, list) else [value]:
+            if key.endswith("_token_id") and isinstance(number, int) and not 0 <= number < n_row:
+                raise UserError(
+                    f"--model_name_or_path {name}: {key} is {number}, its embeddings have {n_row} "
+                    "rows: take tokenizer and model of one folder"
+                )
 
 
 def load_config(name: str, cache_dir: str | None = None, **more: Any) -> PretrainedConfig:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.models import load_model, tokenizer_for
+from harness.models import check_rows, load_model, token_ids, tokenizer_for
 from prefix_tuning import checkpoint, initialization
 from prefix_tuning.choice import check_independent, parametrization, parse_options
 from prefix_tuning.errors import UserError
@@ -50,11 +50,14 @@ def load_base(args: Arguments, name: str) -> tuple[PreTrainedTokenizerBase, Any]
     given = {key: getattr(args, key) for key in OVERRIDES if getattr(args, key) is not None}
     try:
         model = load_model(name, AutoModelForSeq2SeqLM, cache_dir=args.cache_dir, **given)
-    except TypeError as error:  # a model's __init__ gets what its configuration does not know
-        if not given:
+    except UserError as error:
+        # A model's __init__ gets what its configuration does not know.
+        if not given or not isinstance(error.__cause__, TypeError):
             raise
         flags = ", ".join(f"--{key}" for key in given)
         raise UserError(f"{name} has no such setting as one of {flags}: leave it out") from error
+    settings = {**vars(model.generation_config), **token_ids(tokenizer)}
+    check_rows(name, model.config, settings)
     return tokenizer, model
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from harness.models import load_tokenizer
+from harness.models import check_rows, load_tokenizer, token_ids
 from prefix_tuning.errors import UserError, lacks_memory
 from prefix_tuning.positions import room
 from ptuning_v2.arguments import Arguments, DataTrainingArguments, ModelArguments
@@ -40,7 +40,9 @@ def load_base(
     if word_by_word and ADD_PREFIX_SPACE.get(config.model_type):
         options["add_prefix_space"] = True
     name = model_args.model_name_or_path
-    return config, load_tokenizer(name, model_args.cache_dir, **options)
+    tokenizer = load_tokenizer(name, model_args.cache_dir, **options)
+    check_rows(name, config, token_ids(tokenizer))
+    return config, tokenizer
 
 
 def check_length(config: PretrainedConfig, pre_seq_len: int, max_seq_length: int) -> None:

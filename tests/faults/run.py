@@ -24,7 +24,7 @@ from types import FrameType
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
 
-from faults.decodes import Decodes
+from faults.decodes import DECODES, Decodes
 from faults.folders import CLASSES, SYSTEMS, Runs
 from faults.readers import READERS, Fault
 
@@ -109,9 +109,10 @@ def main() -> None:
         folder = Path(name)
         (folder / "files").mkdir()
         _try_readers(tally, folder / "files", seeds, began + _SHARES["reader"] * seconds)
-        decodes = Decodes(folder / "decodes")
+        decodes = {name: Decodes(folder / f"decodes-{name}", name) for name in DECODES}
         while time.monotonic() < began + (_SHARES["reader"] + _SHARES["decode"]) * seconds:
-            tally.add("damaged prefix, decoded", next(seeds), decodes.attempt, 120)
+            for system, of_system in decodes.items():
+                tally.add(f"damaged, decoded, {system}", next(seeds), of_system.attempt, 120)
         _try_runs(tally, folder, seeds, began + seconds)
     print("\n".join(tally.lines()))
     sys.exit(any(counts["failed"] for counts in tally.counts.values()))

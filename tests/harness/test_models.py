@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import harness.models as models_of_harness
-from harness.models import load_causal_lm, load_tokenizer, tokenizer_for
+from harness.models import check_rows, load_causal_lm, load_tokenizer, tokenizer_for
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
 from prefix_tuning.parametrizations import MLPPrefix
@@ -68,6 +68,14 @@ def test_damaged_files_beside_the_weights_are_a_sentence(
     load = load_causal_lm if name == "config.json" else load_tokenizer
     with pytest.raises(UserError, match=r"--model_name_or_path .*m: this folder cannot be loaded"):
         load(str(folder))
+
+
+def test_token_numbers_have_rows() -> None:
+    config = LlamaConfig(vocab_size=50)
+    check_rows("m", config, {"eos_token_id": [0, 49], "pad_token_id": None, "max_length": 99})
+    for wrong in ({"pad_token_id": 50}, {"eos_token_id": [0, 10**12]}, {"bos_token_id": -1}):
+        with pytest.raises(UserError, match=r"m: \w+ is .*, its embeddings have 50 rows"):
+            check_rows("m", config, wrong)
 
 
 @pytest.mark.parametrize("key", ["n_embd", "n_layer"])
