@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parents[2]
+if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
+    sys.path[0] = str(ROOT)
 
 from prefix_tuning.errors import UserError, run_command
 
@@ -18,7 +23,6 @@ if TYPE_CHECKING:
     from scripts.verify.checks import Check
     from scripts.verify.places import Places
 
-ROOT = Path(__file__).resolve().parents[2]
 GROUPS = ("numbers", "trajectories", "libraries", "scores", "data")
 
 
