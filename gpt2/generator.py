@@ -16,7 +16,7 @@ from gpt2.decoding import decode, decode_samples, no_prefix
 from gpt2.readers import Record
 from gpt2.tuning import folders
 from harness.decode import Identity
-from harness.models import load_causal_lm, tokenizer_for
+from harness.models import check_rows, load_causal_lm, token_ids, tokenizer_for
 from harness.precision import resolve_for_decoding
 from harness.trained import note_task
 from prefix_tuning import checkpoint
@@ -58,6 +58,7 @@ class TextGenerator:
         tokenizer = tokenizer_for(name, request.tokenizer_name, request.cache_dir)
         dtype = resolve_for_decoding(request.dtype or found.dtype or "float32")
         model = load_causal_lm(name, dtype, request.cache_dir)
+        check_rows(name, model.config, token_ids(tokenizer, ("bos", "eos")))
         if request.activation == "fused":
             fuse_activations(model)
         if found.needs_base and not found.is_prefix:

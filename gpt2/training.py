@@ -26,7 +26,7 @@ from gpt2.tuning.base import Setting, TrainerOptions
 from gpt2.tuning.prefix import WithPrefix
 from harness import graphs, loop, report
 from harness.folder import AGAIN, RunFolder
-from harness.models import load_causal_lm, tokenizer_for
+from harness.models import check_rows, load_causal_lm, token_ids, tokenizer_for
 from harness.processes import is_first
 from harness.trainer import check_batches, set_up
 from prefix_tuning import fingerprint
@@ -113,6 +113,7 @@ def _load(
     print(f"loading {name} ...", flush=True)
     tokenizer = tokenizer_for(name, model_args.tokenizer_name, model_args.cache_dir)
     model = load_causal_lm(name, model_args.dtype, model_args.cache_dir)
+    check_rows(name, model.config, token_ids(tokenizer, ("bos", "eos")))
     folder.check_base(fingerprint.describe(model, name))
     if model_args.activation == "fused":
         fuse_activations(model)

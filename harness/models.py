@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -168,17 +168,22 @@ def tokenizer_for(
 SPECIAL = ("bos", "eos", "cls", "sep", "pad", "unk")
 
 
-def token_ids(tokenizer: Any) -> dict[str, int | None]:
+def token_ids(tokenizer: Any, names: Sequence[str] = SPECIAL) -> dict[str, int | None]:
     """The numbers of a tokenizer's special tokens, by the names that configurations use."""
-    return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in SPECIAL}
+    return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in names}
 
 
 def check_rows(name: str, config: PretrainedConfig, settings: Mapping[str, Any]) -> None:
     """Hold token numbers, the settings called ``..._token_id``, to the rows of the embeddings.
 
     Raises:
-        UserError: there is no such row; torch would say "index out of range".
+        UserError: there is no such row; torch would say "index out of range". Or ``pad_token_id``
+            is None.
     """
+    if settings.get("pad_token_id", 0) is None:
+        raise UserError(
+            f"--model_name_or_path {name}: its tokenizer has no padding token: copy it again"
+        )
     n_row = config.get_text_config().vocab_size
     for key, value in settings.items():
         for number in value if isinstance(value, list) else [value]:

@@ -72,7 +72,9 @@ def test_damaged_files_beside_the_weights_are_a_sentence(
 
 def test_token_numbers_have_rows() -> None:
     config = LlamaConfig(vocab_size=50)
-    check_rows("m", config, {"eos_token_id": [0, 49], "pad_token_id": None, "max_length": 99})
+    check_rows("m", config, {"eos_token_id": [0, 49], "bos_token_id": None, "max_length": 99})
+    with pytest.raises(UserError, match="m: its tokenizer has no padding token"):
+        check_rows("m", config, {"pad_token_id": None})
     for wrong in ({"pad_token_id": 50}, {"eos_token_id": [0, 10**12]}, {"bos_token_id": -1}):
         with pytest.raises(UserError, match=r"m: \w+ is .*, its embeddings have 50 rows"):
             check_rows("m", config, wrong)
