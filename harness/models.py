@@ -187,7 +187,8 @@ def check_rows(name: str, config: PretrainedConfig, settings: Mapping[str, Any])
     n_row = config.get_text_config().vocab_size
     for key, value in settings.items():
         for number in value if isinstance(value, list) else [value]:
-            if key.endswith("_token_id") and isinstance(number, int) and not 0 <= number < n_row:
+            is_row = number is None or (isinstance(number, int) and 0 <= number < n_row)
+            if key.endswith("_token_id") and not is_row:
                 raise UserError(
                     f"--model_name_or_path {name}: {key} is {number}, its embeddings have {n_row} "
                     "rows: take tokenizer and model of one folder"

@@ -56,8 +56,9 @@ def load_base(args: Arguments, name: str) -> tuple[PreTrainedTokenizerBase, Any]
             raise
         flags = ", ".join(f"--{key}" for key in given)
         raise UserError(f"{name} has no such setting as one of {flags}: leave it out") from error
-    settings = {**vars(model.generation_config), **token_ids(tokenizer)}
-    check_rows(name, model.config, settings)
+    check_rows(name, model.config, token_ids(tokenizer))
+    ours = {k: v for k, v in vars(model.generation_config).items() if v is not None}
+    check_rows(name, model.config, ours)
     return tokenizer, model
 
 

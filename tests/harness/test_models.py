@@ -75,7 +75,7 @@ def test_token_numbers_have_rows() -> None:
     check_rows("m", config, {"eos_token_id": [0, 49], "bos_token_id": None, "max_length": 99})
     with pytest.raises(UserError, match="m: its tokenizer has no padding token"):
         check_rows("m", config, {"pad_token_id": None})
-    for wrong in ({"pad_token_id": 50}, {"eos_token_id": [0, 10**12]}, {"bos_token_id": -1}):
+    for wrong in ({"pad_token_id": 50}, {"eos_token_id": [0, 10**12]}, {"bos_token_id": "a"}):
         with pytest.raises(UserError, match=r"m: \w+ is .*, its embeddings have 50 rows"):
             check_rows("m", config, wrong)
 
