@@ -19,7 +19,7 @@ from transformers import (
     MambaConfig,
 )
 
-from prefix_tuning import backends
+from prefix_tuning import backends, key_values
 from prefix_tuning.attention import KeyValues, enable_prefix, has_plain_head
 from prefix_tuning.errors import UserError
 from prefix_tuning.objectives import target_nll
@@ -454,3 +454,20 @@ def test_logits_equal_peft_with_the_same_mlp() -> None:
     expected = theirs(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     found = model(ids, prefix=KeyValues(prefix.key_values())).logits
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_a_cast_prefix_keeps_its_positions_and_what_it_hides() -> None:
+    layers = torch.rand(3, 2, 2, 4, 5, 8)
+    offset, visible = torch.tensor([5, 2]), torch.rand(2, 5) > 0.5
+    cast = KeyValues(layers, offset, visible).to(torch.bfloat16)
+    assert torch.equal(torch.stack(cast.sites["self"]), layers.bfloat16())
+    assert cast.offset is offset
+    assert cast.visible is visible
+
+
+def test_a_mask_that_was_changed_is_widened_again() -> None:
+    mask = torch.zeros(1, 1, 2, 3)
+    wide = key_values._widen_once(mask, 2)
+    assert key_values._widen_once(mask, 2) is wide
+    mask[..., 0] = -1.0
+    assert key_values._widen_once(mask, 2)[0, 0, 0].tolist() == [0.0, 0.0, -1.0, 0.0, 0.0]
