@@ -30,7 +30,7 @@ def data_files(args: Arguments) -> dict[str, Path | None]:
     """
     if args.data_args.is_own:
         named = {k: Path(v) for k, v in args.data_args.files.items() if k != "test_file"}
-        return {name: path if path.is_file() else None for name, path in named.items()}
+        return {k: v for name, path in named.items() for k, v in _content(name, path).items()}
     if args.data_args.data_dir is None:
         return {"data_dir": None}
     folder = Path(args.data_args.data_dir)
@@ -39,6 +39,14 @@ def data_files(args: Arguments) -> dict[str, Path | None]:
     files = [p for base in own or [folder] for p in base.rglob("*") if p.is_file()]
     files += [p for p in folder.iterdir() if own and p.is_file()]
     return {f"data_dir/{p.relative_to(folder).as_posix()}": p for p in sorted(files)}
+
+
+def _content(name: str, path: Path) -> dict[str, Path | None]:
+    """A file, or the files of a folder, by name; a data set of the hub has no files here."""
+    if not path.is_dir():
+        return {name: path if path.is_file() else None}
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    return {f"{name}/{p.relative_to(path).as_posix()}": p for p in files}
 
 
 def _plain(name: str) -> str:

@@ -67,6 +67,11 @@ class OwnData:
                 )
             if not (Path(file).exists() or is_hub_name(file)):
                 raise UserError(f"--{name} {file}: there is no such file")
+        if self.text_pair_column and not self.text_column:
+            raise UserError(
+                f"--text_pair_column {self.text_pair_column}: name the first text of the pair too, "
+                "with --text_column"
+            )
         if self.validation_file and self.eval_fraction:
             raise UserError("--validation_file and --eval_fraction: give one of them")
 

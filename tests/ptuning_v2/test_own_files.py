@@ -18,6 +18,7 @@ from transformers import BertConfig, BertModel, BertTokenizer
 from prefix_tuning.errors import UserError
 from ptuning_v2 import run
 from ptuning_v2.arguments import get_args
+from ptuning_v2.identity import data_files
 from ptuning_v2.tasks.own.dataset import OwnTags, OwnTexts
 from ptuning_v2.tasks.own.files import Columns, Labelled, class_of, classes, held_out, labelled
 from ptuning_v2.tasks.qa.dataset import own_questions
@@ -112,7 +113,7 @@ def test_files_of_validation_and_test(
         ([("text", "label"), ("x", "p")], "--label_column l", "--label_column l: there is no such"),
         ([("text", "label"), ("x", "p")], "--text_column t", "--text_column t: there is no such"),
         ([("text", "label"), ("x", "p"), ("x", "q")], "", "nothing can be held out of one text"),
-        ([("text", "label")], "", "has the label"),
+        ([("text", "label")], "", "there are no rows to train on"),
     ],
 )
 def test_mistakes_in_files(
@@ -124,6 +125,22 @@ def test_mistakes_in_files(
 ) -> None:
     with pytest.raises(UserError, match=message):
         texts(bert_tokenizer, "--train_file", table("rows.csv", *rows), *flags.split())
+
+
+@pytest.mark.parametrize("text", [["a", "b"], {"a": "b"}, 5])
+def test_texts_that_are_none(
+    text: Any, write: Callable[[str, Any], Path], bert_tokenizer: BertTokenizer
+) -> None:
+    rows = [{"text": "a", "label": "p"}, {"text": text, "label": "q"}]
+    with pytest.raises(UserError, match="line 2: not a text"):
+        texts(bert_tokenizer, "--train_file", write("rows.jsonl", rows))
+
+
+def test_a_folder_is_known_by_its_files(write: Callable[[str, Any], Path], tmp_path: Path) -> None:
+    train = write("data/train.jsonl", [{"text": "a", "label": 0}])
+    files = data_files(arguments("classification", "--train_file", tmp_path / "data"))
+    assert files == {"train_file/train.jsonl": train}
+    assert data_files(arguments("classification", "--train_file", train)) == {"train_file": train}
 
 
 def test_unknown_label_of_validation(
@@ -147,6 +164,7 @@ def test_unknown_label_of_validation(
         ("glue", "--train_file {} --dataset_name rte --do_train", "reads the official files"),
         ("tagging", "--train_file {} --prompt", "--prompt with --task_name tagging"),
         ("glue", "--do_train", "--task_name glue has cola"),
+        ("classification", "--train_file {} --text_pair_column b", "--text_pair_column b: name"),
     ],
 )
 def test_mistakes_in_flags(task: str, flags: str, message: str, reviews: Path) -> None:
@@ -301,6 +319,7 @@ def test_other_values_are_no_classes(value: Any) -> None:
 def test_labels_are_known_in_one_order() -> None:
     assert classes(["b", "a", "b"], "file") == ["a", "b"]
     assert classes(["10", "9", "9"], "file") == ["9", "10"]
+    assert classes(["9" * 5000, "1"], "file") == ["1", "9" * 5000]
 
 
 def test_a_folder_and_parquet(write: Callable[[str, Any], Path], tmp_path: Path) -> None:

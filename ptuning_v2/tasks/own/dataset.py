@@ -74,7 +74,7 @@ class OwnTexts(TextData):
 
     def read(self, split: str) -> list[TextRow]:
         seed = self.training_args.seed
-        rows = split_rows(self.data_args, split, seed, self._labelled, lambda row: row.values)
+        rows = split_rows(self.data_args, split, seed, self._labelled, text_of)
         numbers = {name: number for number, name in enumerate(self.label_list or ())}
         return [_text_row(row, numbers, idx) for idx, row in enumerate(rows)]
 

@@ -168,6 +168,8 @@ def classes(names: Iterable[str], data: str) -> list[str]:
     """
     given = list(names)
     found = sorted({*given})
+    if not given:
+        raise UserError(f"{data}: there are no rows to train on")
     if len(found) < 2:
         raise UserError(f"{data}: every row has the label {''.join(found)!r}: there is no choice")
     if len(given) >= 20 and len(found) > len(given) / 2:
@@ -175,7 +177,7 @@ def classes(names: Iterable[str], data: str) -> list[str]:
             f"{data}: {len(given)} rows have {len(found)} different labels: name the right column "
             "with --label_column"
         )
-    numbers = all(name.isdecimal() for name in found)
+    numbers = all(name.isdecimal() and len(name) < 19 for name in found)
     return sorted(found, key=int) if numbers else found
 
 
