@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -96,17 +97,29 @@ def test_gen_takes_a_folder_of_prefixes(bank: Path, tiny_folder: Path, tmp_path:
     )
 
 
-def test_other_names_are_another_decode(bank: Path, tiny_folder: Path, tmp_path: Path) -> None:
-    rows = records(4)
-    flags = ["--prefix_bank", bank, "--search", "greedy"]
-    data = jsonl(tmp_path / "a.jsonl", rows)
-    decode(tiny_folder, data, tmp_path / "out", *flags)
-    names = sorted(p.name for p in (tmp_path / "out").iterdir() if not p.name.startswith("."))
-    jsonl(data, [{**row, "prefix": "ann" if row["prefix"] != "ann" else "ben"} for row in rows])
-    given = f"--model_name_or_path {tiny_folder} --data_file {data} --gen_dir {tmp_path / 'out'}"
-    run_generation.main([*given.split(), "--length", "8", "--no_score", *map(str, flags)])
-    after = sorted(p.name for p in (tmp_path / "out").iterdir() if not p.name.startswith("."))
-    assert len(after) == 2 * len(names)
+def test_other_names_or_weights_are_another_decode(
+    bank: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Even where the prompts are the same tokens, as those of one separator are."""
+    own = tmp_path / "bank"
+    for name, origin in (("one", "ann"), ("two", "cem")):
+        shutil.copytree(bank / origin, own / name)
+        meta = json.loads((own / name / "prefix.json").read_text("utf-8"))
+        meta["task"]["separator"] = " =>"
+        (own / name / "prefix.json").write_text(json.dumps(meta), encoding="utf-8")
+    out, data = tmp_path / "out", tmp_path / "a.jsonl"
+
+    def decoded(*names: str) -> int:
+        rows = [{"source": f"name {i}", "target": "a pub"} for i in range(len(names))]
+        jsonl(data, [{**row, "prefix": name} for row, name in zip(rows, names, strict=True)])
+        given = f"--model_name_or_path {tiny_folder} --data_file {data} --gen_dir {out}"
+        flags = f"--prefix_bank {own} --search greedy --length 8 --no_score"
+        run_generation.main([*given.split(), *flags.split()])
+        return len([path for path in out.glob("*_greedy")])
+
+    assert [decoded("one", "two"), decoded("one", "two"), decoded("two", "one")] == [1, 1, 2]
+    shutil.copytree(own / "one", own / "two", dirs_exist_ok=True)
+    assert decoded("one", "two") == 3
 
 
 @pytest.mark.parametrize(
