@@ -47,7 +47,7 @@ class TableToTextTrainer(SafeTrainer):
         self.model_accepts_loss_kwargs = False
         self._write = save
         self._length_groups = length_groups
-        self.last_loss, self.last_targets = torch.zeros(()), 1.0
+        self.last_loss, self.last_labels = torch.zeros(()), torch.zeros(1, 2)
         self.add_callback(KeepBest(save))
 
     def _arrange(self, collator: Callable[..., Any], rounding: Rounding) -> Callable[..., Any]:
@@ -62,21 +62,22 @@ class TableToTextTrainer(SafeTrainer):
         """
 
         def text() -> str:
-            loss = float(self.last_loss)
-            return (
-                f"{loss:.2f} ({loss / self.last_targets:.3f} a token)" if is_sum else f"{loss:.3f}"
-            )
+            loss, labels = float(self.last_loss), self.last_labels
+            if not is_sum:
+                return f"{loss:.3f}"
+            # The first token of a text has no loss.
+            n_target = float((labels[:, 1:] != IGNORE).sum()) / len(labels)
+            return f"{loss:.2f} ({loss / n_target:.3f} a token)"
 
         self.remove_callback(ProgressCallback)
         self.add_callback(Progress(text, lambda: float(self.last_loss)))
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """One step, whose loss is remembered to be shown."""
-        labels = inputs["labels"]
+        # Counted when it is shown: a GPU would have to be waited for.
+        self.last_labels = inputs["labels"]
         loss = super().training_step(model, inputs, *args, **kwargs)
         self.last_loss = loss.detach() * self.current_gradient_accumulation_steps
-        # As many positions have a loss as labels that count: the first token of a text has none.
-        self.last_targets = float((labels[:, 1:] != IGNORE).sum()) / len(labels)
         return loss
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
@@ -165,11 +166,6 @@ class Trainer_Prefix(TableToTextTrainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One step, with the frozen model in the mode that ``use_dropout`` asks for."""
-        self.set_modes()
-        return super().training_step(*args, **kwargs)
-
-    def set_modes(self) -> None:
-        """Bring the prefix into train mode, and the model into that of ``use_dropout``."""
         assert self.model is not None
         self.model.train()
         if self.model_gpt2.training != self.use_dropout:  # a walk over all modules
@@ -179,6 +175,7 @@ class Trainer_Prefix(TableToTextTrainer):
             for module in self.model_gpt2.modules():
                 if isinstance(module, GradientCheckpointingLayer):
                     module.training = True
+        return super().training_step(*args, **kwargs)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate with all dropout off."""

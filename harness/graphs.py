@@ -1,10 +1,10 @@
 """Training steps as CUDA graphs: forward, loss and backward of every shape, recorded once.
 
 A step of a small batch is bound by the host, which launches a thousand kernels; a graph launches
-them at once. Whoever trains knows nothing of this file: :func:`use` puts it before a trainer's
-``training_step``. Clipping, optimiser and schedule follow as they are, on the gradients that the
-graph has left. It has not been run on a GPU yet; ``benchmarks/gpu.sh`` compares it with eager
-steps.
+them at once. Whoever trains knows nothing of this file: :func:`use` puts it in place of a
+trainer's ``forward_backward``. Clipping, optimiser and schedule follow as they are, on the
+gradients that the graph has left. It has not been run on a GPU yet; ``benchmarks/gpu.sh`` compares
+it with eager steps.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ def use(trainer: Any, record: Record | None = None) -> str | None:
     """Let a trainer replay its steps.
 
     Args:
-        trainer: a transformers ``Trainer`` with ``set_modes()``, which brings all modules into the
-            mode of training; its ``compute_loss`` must not look at what a tensor holds.
+        trainer: a :class:`harness.loop.SafeTrainer` whose ``compute_loss`` does not look at what a
+            tensor holds.
         record: instead of a :class:`CudaRecorder`.
 
     Returns:
@@ -141,18 +141,16 @@ def use(trainer: Any, record: Record | None = None) -> str | None:
     reason = obstacle(trainer.args) if record is None else None
     if reason:
         return reason
-    eager = trainer.training_step
+    eager = trainer.forward_backward
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
     graphed: list[GraphedStep] = []
 
-    def training_step(model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        prepared = trainer._prepare_inputs(inputs)
-        trainer.set_modes()
+    def forward_backward(model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         if not graphed:  # the first step, when everything has been moved where it stays
             compute = functools.partial(trainer.compute_loss, model)
             graphed.append(GraphedStep(compute, parameters, record or CudaRecorder()))
-        loss = graphed[0](prepared)
+        loss = graphed[0](trainer._prepare_inputs(inputs))
         return eager(model, inputs, num_items_in_batch) if loss is None else loss
 
-    trainer.training_step = training_step
+    trainer.forward_backward = forward_backward
     return None

@@ -65,11 +65,15 @@ class SafeTrainer(Trainer):
             Diverged: its loss is not a number, or infinite. On a GPU :meth:`log` says so, since to
                 look at every loss would be to wait for every step.
         """
-        loss = super().training_step(*args, **kwargs)
+        loss = self.forward_backward(*args, **kwargs)
         on_cpu = loss.device.type == "cpu"
         if on_cpu and not self._skips_steps and not torch.isfinite(loss).all():
             raise self._diverged(f"the training loss of step {self.state.global_step + 1}")
         return loss
+
+    def forward_backward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Loss and gradients of a batch: what a recorded step (graphs.py) stands in for."""
+        return super().training_step(*args, **kwargs)
 
     @property
     def _skips_steps(self) -> bool:

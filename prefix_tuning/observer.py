@@ -55,6 +55,9 @@ def observe(model: PreTrainedModel, **inputs: Any) -> Observer:
     tokens = next(iter(inputs.values()))
     positions = torch.arange(tokens.shape[1], device=tokens.device)[None]  # [1, T]
     observer = Observer()
+    if inputs.get("attention_mask") is None:
+        # Without one transformers looks at the positions, and the host waits for their GPU.
+        inputs["attention_mask"] = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
     inputs |= {"position_ids": positions, "use_cache": False}
     run(model, observer, inputs, model.base_model)
     return observer

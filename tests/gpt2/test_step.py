@@ -20,6 +20,7 @@ from harness.loop import Diverged, SafeTrainer
 from prefix_tuning.activation import fuse_activations
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.objectives import IGNORE, target_positions
+from prefix_tuning.parametrizations import PARAMETRIZATIONS
 
 WAITING = ("nonzero", "_local_scalar_dense", "masked_select", "masked_scatter", "lift_fresh")
 """What makes the host wait for a GPU: counting, looking at a number, and copying one there."""
@@ -72,6 +73,26 @@ def test_a_step_waits_for_nothing(mode: int) -> None:
         torch.nn.utils.clip_grad_norm_(prefix.parameters(), 1.0)
         optimizer.step()
     assert waits.found == Counter()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("parametrization", list(PARAMETRIZATIONS))
+def test_a_step_makes_nothing_on_another_device_than_its_model(
+    monkeypatch: pytest.MonkeyPatch, family: str, parametrization: str
+) -> None:
+    """On "meta", where a tensor of the CPU does not fit, and where no number can be looked at."""
+    model = enable_prefix(fuse_activations(tiny_model(family).requires_grad_(False)))
+    prefix = PrefixTuning(
+        model.config, preseqlen=3, parametrization=parametrization, prefix_dropout=0.1
+    )
+    arrange = collate_infix if parametrization == "infix" else collate
+    batch = with_targets(partial(arrange, pad_id=2), Rounding(targets=8))(ROWS)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)  # unknown on "meta"
+    batch = {name: tensor.to("meta") for name, tensor in batch.items()}
+    prefix.to("meta")(
+        **batch, gpt2_model=model.to("meta"), targets_only=True
+    ).loss.mean().backward()
+    assert all(p.grad is not None and p.grad.is_meta for p in prefix.parameters())
 
 
 def test_the_trainer_takes_the_mean_over_the_sentences() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from gpt2.run_names import run_name
 from gpt2.train_control import PrefixTuning
 from gpt2.train_request import parse
 from gpt2.trainer_prefix import Trainer_Prefix
+from harness import graphs
 from harness.models import load_causal_lm
 from prefix_tuning import checkpoint
 from prefix_tuning.errors import UserError
@@ -121,6 +124,36 @@ def _initial_prefix(base: Path, files: Path, output: Path) -> torch.Tensor:
         + ["--learning_rate", "1e-30"]
     )
     return load_file(output / "export" / "prefix.safetensors")["past_key_values"]
+
+
+def test_recorded_steps_train_and_show_what_eager_ones_do(
+    tiny_folder: Path,
+    files: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With a recorder that repeats the computation: here is no GPU."""
+    recorded: list[object] = []
+
+    def record(step: Callable[[], None]) -> Callable[[], None]:
+        recorded.append(step)
+        return step
+
+    monkeypatch.setattr(graphs, "obstacle", lambda args: None)
+    monkeypatch.setattr(graphs, "CudaRecorder", lambda: record)
+    shown = {}
+    for way in ("no", "auto"):
+        more = ("--generate", "no", "--max_steps", "8", "--cuda_graphs", way)
+        train_e2e.main(command(tiny_folder, files, tmp_path / way, *more))
+        said = capsys.readouterr().out
+        shown[way] = re.findall(r"^step \d+/8 +loss \S+ \(\S+ a token\)", said, re.MULTILINE)
+    assert recorded
+    assert shown["auto"] == shown["no"]
+    assert len(shown["no"]) == 8
+    eager, replayed = (load_file(tmp_path / way / "model.safetensors") for way in ("no", "auto"))
+    for name, value in eager.items():
+        torch.testing.assert_close(replayed[name], value, rtol=1e-6, atol=1e-7)
 
 
 def test_outputs_have_the_originals_files_and_order(run: Path, files: Path) -> None:
@@ -237,6 +270,7 @@ KILLED = """
 import os, signal, sys
 from gpt2 import train_e2e
 from gpt2.trainer_prefix import Trainer_Prefix
+from harness import graphs
 
 step = Trainer_Prefix.training_step
 

@@ -135,19 +135,18 @@ def test_a_trainer_steps_eagerly_where_nothing_is_recorded() -> None:
     def refuse(step: Callable[[], None]) -> Callable[[], None]:
         raise RuntimeError
 
-    def training_step(model: Any, inputs: Any, n: Any = None) -> Tensor:
+    def forward_backward(model: Any, inputs: Any, n: Any = None) -> Tensor:
         calls.append("eager")
         return eager(model, inputs)
 
     for record in (refuse, lambda step: step):
         trainer = SimpleNamespace(
             model=module,
-            training_step=training_step,
-            set_modes=lambda: calls.append("modes"),
+            forward_backward=forward_backward,
             compute_loss=compute,
             _prepare_inputs=lambda inputs: inputs,
         )
         trainer.args = arguments()
         assert use(trainer, record) is None
-        assert torch.isfinite(trainer.training_step(module, batches(1)[0]))
-    assert calls == ["modes", "eager", "modes"]
+        assert torch.isfinite(trainer.forward_backward(module, batches(1)[0]))
+    assert calls == ["eager"]
