@@ -30,9 +30,6 @@ class TableToTextTrainer(SafeTrainer):
         rounding: of the shapes of batches.
     """
 
-    graphable = False
-    """Whether the loss is computed without looking at what a tensor holds (harness/graphs.py)."""
-
     def __init__(
         self,
         *args: Any,
@@ -166,8 +163,6 @@ class Trainer_Prefix(TableToTextTrainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One step, with the frozen model in the mode that ``use_dropout`` asks for."""
-        assert self.model is not None
-        self.model.train()
         if self.model_gpt2.training != self.use_dropout:  # a walk over all modules
             self.model_gpt2.train(self.use_dropout)
         if self._checkpointing:

@@ -90,9 +90,7 @@ def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -
     before = _step_of(resume_from)
     trainer.show_progress(is_sum=request.tuning.sums_losses)
     _note_learning_rate(run_args.learning_rate, setting.model, request)
-    if run_args.cuda_graphs == "auto":
-        reason = graphs.use(trainer) if trainer.graphable else "this tuning mode has none"
-        print(f"CUDA graphs: {reason or 'a step of each width is recorded'}")
+    graphs.use_if_asked(trainer, run_args.cuda_graphs)
     result = loop.train(trainer, folder, resume_from)
     losses = _final_losses(trainer, run_args.evaluate_train_set == "yes")  # by all processes
     if is_first():

@@ -114,8 +114,11 @@ class CudaRecorder:
         return graph.replay
 
 
-def obstacle(args: Any) -> str | None:
-    """Why Trainer's arguments exclude graphs; None where they do not."""
+def obstacle(trainer: Any) -> str | None:
+    """Why a trainer or its arguments exclude graphs; None where they do not."""
+    args = trainer.args
+    if not trainer.graphable:
+        return "this tuning mode has none"
     if args.device.type != "cuda":
         return "there is no GPU"
     if args.world_size > 1 or args.n_gpu > 1:
@@ -127,18 +130,24 @@ def obstacle(args: Any) -> str | None:
     return "--torch_compile records by itself" if args.torch_compile else None
 
 
+def use_if_asked(trainer: Any, asked: str) -> None:
+    """Do as ``--cuda_graphs`` says, and print what that is."""
+    if asked == "auto":
+        reason = use(trainer)
+        print(f"CUDA graphs: {reason or 'a step of each width is recorded'}", flush=True)
+
+
 def use(trainer: Any, record: Record | None = None) -> str | None:
     """Let a trainer replay its steps.
 
     Args:
-        trainer: a :class:`harness.loop.SafeTrainer` whose ``compute_loss`` does not look at what a
-            tensor holds.
+        trainer: a :class:`harness.loop.SafeTrainer`.
         record: instead of a :class:`CudaRecorder`.
 
     Returns:
         None, or why its steps stay eager.
     """
-    reason = obstacle(trainer.args) if record is None else None
+    reason = obstacle(trainer) if record is None else None
     if reason:
         return reason
     eager = trainer.forward_backward
@@ -146,6 +155,7 @@ def use(trainer: Any, record: Record | None = None) -> str | None:
     graphed: list[GraphedStep] = []
 
     def forward_backward(model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        model.train()
         if not graphed:  # the first step, when everything has been moved where it stays
             compute = functools.partial(trainer.compute_loss, model)
             graphed.append(GraphedStep(compute, parameters, record or CudaRecorder()))

@@ -35,6 +35,9 @@ class SafeTrainer(Trainer):
     ``save_total_limit`` says.
     """
 
+    graphable = False
+    """Whether the loss is computed without looking at what a tensor holds (graphs.py)."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.identity = ""

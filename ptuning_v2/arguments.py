@@ -158,6 +158,9 @@ class RunFlags:
     save_strategy: str = flag("epoch", "when to write a checkpoint to resume from; no: never")
     save_total_limit: int | None = flag(1, "number of checkpoints that stay")
     logging_dir: str | None = flag(None, "TensorBoard folder (default: <output_dir>/runs)")
+    cuda_graphs: str = flag(
+        "no", "auto: record a step of each width on a GPU and replay it", choices=("auto", "no")
+    )
     use_cpu: bool = flag(False, "compute on the CPU even if there is a GPU", aliases=("--no_cuda",))
 
 

@@ -12,6 +12,7 @@ FREE = {
     *("use_fast_tokenizer", "cache_dir", "config_name", "tokenizer_name", "use_auth_token"),
     *("data_dir", "max_predict_samples", "predict_split", "overwrite_cache"),
     *("dataset_config_name", "train_file", "validation_file", "test_file"),
+    "cuda_graphs",
 }
 """The flags that may change when a run goes on, besides those of Trainer."""
 

@@ -61,10 +61,12 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
         return functional.mse_loss(logits.view(-1), labels.view(-1).to(logits.dtype))
     if labels.is_floating_point():
         return functional.binary_cross_entropy_with_logits(logits, labels)
-    known = labels.view(-1) >= 0
-    if not known.any():
-        return logits.sum() * 0.0
-    return functional.cross_entropy(logits[known], labels.view(-1)[known])
+    labels = labels.view(-1)
+    known = labels >= 0  # perhaps none, which a GPU need not be asked
+    total = functional.cross_entropy(
+        logits, labels.where(known, IGNORE), ignore_index=IGNORE, reduction="sum"
+    )
+    return total / known.sum().clamp(min=1)
 
 
 def token_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor) -> Tensor:

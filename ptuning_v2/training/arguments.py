@@ -17,6 +17,7 @@ class RunArguments(TrainingArguments):
     output_dir: str = ""
     overwrite_output_dir: bool = False
     logging_dir: str | None = None
+    cuda_graphs: str = "no"
 
 
 _FALLS = "the learning rate of ner, srl and qa falls by 5 % every epoch, without warm-up"

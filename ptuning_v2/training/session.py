@@ -13,7 +13,7 @@ from typing import Any
 from transformers import set_seed
 from transformers.utils import logging as library_logging
 
-from harness import loop, report
+from harness import graphs, loop, report
 from harness.folder import AGAIN, RunFolder
 from harness.processes import is_first
 from harness.trainer import check_batches, set_up
@@ -116,6 +116,7 @@ def train(args: Arguments) -> Session:
             print(f"going on from {state.checkpoint}", flush=True)
         if is_first():
             sizes(session.trainer.trained_model).write(folder.path)
+        graphs.use_if_asked(session.trainer, args.training_args.cuda_graphs)
         _train(session.trainer, folder, state.checkpoint)
         return session
 

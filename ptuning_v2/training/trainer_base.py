@@ -42,6 +42,8 @@ class BaseTrainer(SafeTrainer):
         meta: what checkpoints say about themselves (``ptuning_v2.model.checkpoint.metadata``).
     """
 
+    graphable = True
+
     def __init__(
         self,
         *args: Any,

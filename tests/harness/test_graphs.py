@@ -125,8 +125,12 @@ def arguments(**changes: Any) -> Any:
     ],
 )
 def test_obstacles(changes: dict[str, Any], reason: str | None) -> None:
-    found = obstacle(arguments(**changes))
+    found = obstacle(SimpleNamespace(args=arguments(**changes), graphable=True))
     assert found is None if reason is None else reason in str(found)
+
+
+def test_a_loss_that_looks_at_numbers_is_not_recorded() -> None:
+    assert "none" in str(obstacle(SimpleNamespace(args=arguments(), graphable=False)))
 
 
 def test_a_trainer_steps_eagerly_where_nothing_is_recorded() -> None:

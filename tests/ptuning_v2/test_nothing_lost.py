@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig, BertForMaskedLM
 
+from harness import graphs
 from prefix_tuning.errors import Terminated, UserError
 from ptuning_v2 import run
 from ptuning_v2.training.trainer_base import BaseTrainer
@@ -166,3 +168,32 @@ def test_a_run_that_diverges(command: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "m" / "export").exists()
     for path in (tmp_path / "m").rglob("model.safetensors"):
         assert all(value.isfinite().all() for value in load_file(path).values()), path
+
+
+def test_recorded_steps_are_eager_ones(
+    command: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a recorder that repeats the computation, and a width first met behind an evaluation."""
+    rows = [f"{' '.join((WORDS * 2)[: 3 * (i % 5) + 1])}\t{i % 2}" for i in range(8)]
+    (data / "train.tsv").write_text("sentence\tlabel\n" + "\n".join(rows) + "\n")
+    recorded: list[object] = []
+
+    def forward_backward(self: Any, model: Any, inputs: Any, *args: Any) -> Any:
+        raise AssertionError("an eager step")
+
+    def record(step: Callable[[], None]) -> Callable[[], None]:
+        recorded.append(step)
+        return step
+
+    monkeypatch.setattr(graphs, "obstacle", lambda trainer: None)
+    monkeypatch.setattr(graphs, "CudaRecorder", lambda: record)
+    for way in ("no", "auto"):
+        with monkeypatch.context() as patch:
+            if way == "auto":
+                patch.setattr(BaseTrainer, "forward_backward", forward_backward)
+            more = ("--pad_to_max_length", "false", "--max_seq_length", "20")
+            run.main(command(way, "--cuda_graphs", way, *more))
+    assert len(recorded) > 1
+    eager, replayed = (load_file(tmp_path / w / "best/model.safetensors") for w in ("no", "auto"))
+    for name, value in eager.items():
+        torch.testing.assert_close(replayed[name], value, rtol=1e-6, atol=1e-7)

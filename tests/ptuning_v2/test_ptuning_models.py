@@ -97,6 +97,18 @@ def logits_of(output: Any) -> Tensor:
 
 @families
 @tasks
+def test_a_step_makes_nothing_on_another_device_than_its_model(
+    monkeypatch: pytest.MonkeyPatch, family: str, task: TaskType
+) -> None:
+    """On "meta", where a tensor of the CPU does not fit, and where no number can be looked at."""
+    model = build(family, task).train().to("meta")
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)  # unknown on "meta"
+    model(**{name: tensor.to("meta") for name, tensor in batch(task).items()}).loss.backward()
+    assert model.prefix_encoder.embedding.weight.grad.is_meta
+
+
+@families
+@tasks
 def test_every_slot_and_head_learns_and_the_rest_is_frozen(family: str, task: TaskType) -> None:
     model = build(family, task).train()
     before = {n: p.clone() for n, p in model.named_parameters()}
