@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("table", metavar="TABLE", help=f"{', '.join(spec.names())}, or all")
     add("rows", metavar="ROW", nargs="*", help="only these rows of the table")
-    add("--scale", default="small", help="tiny, small (default) or paper")
+    add("--scale", default="small", help="tiny, small (default), study or paper")
     add("--print", action="store_true", dest="only_print", help="only say what would be done")
     add("--jobs", type=int, help="runs at a time (default: one, or one for each of --gpus)")
     add("--gpus", help="numbers of the GPUs to use, 0,1 say; each run sees one of them")

@@ -13,6 +13,7 @@ from prefix_tuning.errors import UserError
 
 SCALES = Path(__file__).resolve().parent / "scales.yaml"
 ASSUMED = ("step", "text", "mb", "whole")
+_FIELDS = ("title", "launchers", "skip_models", "repeats", "only_named")
 _CHANGES = ("model", "data", "inputs", "flags", "modes", "drop", "decoding", "assumed")
 
 
@@ -26,6 +27,8 @@ class Scale:
     skip_models: tuple[str, ...] = ()
     repeats: int | None = None
     """At most so many seeds and so many subsets."""
+    only_named: bool = False
+    """Whether a table has to name the scale to be meant for it."""
 
 
 def read() -> dict[str, Scale]:
@@ -35,7 +38,7 @@ def read() -> dict[str, Scale]:
     result = {}
     for name, value in data.take("scales", dict).items():
         where = f"{file}, {name}"
-        scale = Checker(where, value, ("title", "launchers", "skip_models", "repeats"))
+        scale = Checker(where, value, _FIELDS)
         launchers = scale.take("launchers", dict)
         for launcher, changes in launchers.items():
             if launcher not in LAUNCHERS:
@@ -50,7 +53,9 @@ def read() -> dict[str, Scale]:
                 assumed.take(key, (int, float))
         skipped = scale.many("skip_models", str) or ()
         repeats = scale.take("repeats", int, None)
-        result[name] = Scale(name, scale.take("title", str), launchers, skipped, repeats)
+        only_named = scale.take("only_named", bool, False)
+        title = scale.take("title", str)
+        result[name] = Scale(name, title, launchers, skipped, repeats, only_named)
     return result
 
 

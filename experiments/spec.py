@@ -72,6 +72,10 @@ class Experiment:
     scales: tuple[str, ...] | None = None
     assumed: str = ""
 
+    def suits(self, scale: Scale) -> bool:
+        """Whether the file is meant for the scale."""
+        return scale.name in self.scales if self.scales else not scale.only_named
+
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits that are decoded and scored; the table's own is the first."""
@@ -213,6 +217,10 @@ def _check(file: str, experiment: Experiment) -> None:
             raise UserError(f"{file}, field scales: there are {', '.join(scales.read())}")
 
 
+def _scales_of_all() -> list[str]:
+    return [name for name, scale in scales.read().items() if not scale.only_named]
+
+
 def names(folder: Path = FOLDER) -> list[str]:
     """All tables that there are files of."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
@@ -222,7 +230,7 @@ def chosen(table: str, scale: Scale) -> list[Experiment]:
     """The experiment that TABLE names, or all that are meant for the scale."""
     if table != "all":
         return [read(table)]
-    return [e for e in map(read, names()) if not e.scales or scale.name in e.scales]
+    return [e for e in map(read, names()) if e.suits(scale)]
 
 
 @dataclass(frozen=True)
@@ -256,8 +264,8 @@ def expand(
             raise UserError(
                 f"ROW {row.name}: left out at --scale {scale.name}, it is of {row.model}"
             )
-    if experiment.scales and scale.name not in experiment.scales:
-        wanted = " or ".join(experiment.scales)
+    if not experiment.suits(scale):
+        wanted = " or ".join(experiment.scales or _scales_of_all())
         raise UserError(f"--scale {scale.name}: {experiment.name}.yaml is meant for {wanted}")
     runs = []
     for row in experiment.rows:

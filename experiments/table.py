@@ -283,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add = parser.add_argument
     add("table", metavar="TABLE", help=f"{', '.join(spec.names())}, or all")
-    add("--scale", default="small", help="tiny, small (default) or paper")
+    add("--scale", default="small", help="tiny, small (default), study or paper")
     add("--results_dir", type=Path, default=ROOT / "results", help="where results are kept")
     args = parser.parse_args(argv)
     scale = scales.named(args.scale)

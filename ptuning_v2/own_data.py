@@ -39,8 +39,8 @@ class OwnData:
     test_file: str | None = flag(None, "and one to predict; qa alone needs the answers in it")
     eval_fraction: float | None = flag(
         None,
-        "share of --train_file that is held out, where there is no --validation_file (default: "
-        "0.1; 0: none)",
+        "share of the training rows that is held out to evaluate on (default: of --train_file "
+        "without --validation_file 0.1, of --data_dir none; 0: none)",
         within=FRACTION,
     )
     text_column: str | None = flag(None, "column of the text, or the words (default: guessed)")

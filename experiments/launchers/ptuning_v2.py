@@ -10,7 +10,10 @@ from experiments.launchers.base import DATA, RUN, Launcher, Step, Values
 from prefix_tuning.files import read_json_object
 
 SCORES = {
-    "evaluation.classification": {"best_eval_accuracy": ("", 100)},
+    "evaluation.classification": {
+        "best_eval_accuracy": ("", 100),
+        "best_eval_matthews_correlation": ("", 100),
+    },
     "evaluation.qa": {"best_eval_exact_match": (" EM", 1), "best_eval_f1": (" F1", 1)},
     "evaluation.tagging": {
         "best_test_f1": ("", 100),
@@ -19,6 +22,7 @@ SCORES = {
     },
 }
 """Scorer -> score of the best epoch -> what follows the data set's name in the column, factor."""
+_GLUE = ("cola", "sst2")
 _SUPERGLUE = ("boolq", "copa", "rte", "wic", "wsc")
 _SQUAD = ("squad", "squad_v2")
 
@@ -52,6 +56,8 @@ class PtuningV2(Launcher):
     def data_folder(self, name: str, given: str | None) -> Path | None:
         if given is not None:
             return Path(given)
+        if name in _GLUE and (DATA / "glue").is_dir():
+            return DATA / "glue"
         if name in _SUPERGLUE and (DATA / "superglue").is_dir():
             return DATA / "superglue"
         return DATA if name in _SQUAD and (DATA / name).is_dir() else None

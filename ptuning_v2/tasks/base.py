@@ -20,6 +20,7 @@ from prefix_tuning.errors import UserError
 from prefix_tuning.files import without_surrogates
 from prefix_tuning.objectives import IGNORE
 from ptuning_v2.arguments import DataTrainingArguments
+from ptuning_v2.tasks.own.files import held_out
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 """Where the original's repository keeps the files of ner and srl."""
@@ -155,12 +156,20 @@ class TaskData(ABC, Generic[Row, Encoded]):
             UserError: a file is missing or malformed, naming it and the line, or has no rows.
         """
         data, run = self.data_args, self.training_args
-        if run.do_train:
+        # What is held out of one's own files, read() has left out already.
+        fraction = None if data.is_own else data.eval_fraction
+        held: list[Row] = []
+        if run.do_train or (run.do_eval and fraction):
             rows = self._rows("train", data.max_train_samples)
-            self.train_dataset = self.encode(draw(rows, data.train_size, run.seed), True)
+            rows = draw(rows, data.train_size, run.seed)
+            if fraction:
+                rows, held = held_out(rows, fraction, run.seed, id, self.name)
+            if run.do_train:
+                self.train_dataset = self.encode(rows, True)
         if run.do_eval:
+            split = self.splits("validation")[0]
             self.eval_dataset = self.encode(
-                self._rows(self.splits("validation")[0], data.max_eval_samples)
+                cut(held, data.max_eval_samples) or self._rows(split, data.max_eval_samples)
             )
         if run.do_predict:
             assert data.predict_split is not None

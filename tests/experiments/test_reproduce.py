@@ -168,6 +168,7 @@ def test_whole_runs_of_the_other_launchers(
         (["e2e", "--gpus", "a,b"], "--gpus a,b"),
         (["e2e", "--data_dir", "/nowhere/at/all"], "--data_dir /nowhere/at/all"),
         (["small_e2e", "--scale", "paper"], "meant for tiny or small"),
+        (["e2e", "--scale", "study"], "meant for tiny or small or paper"),
     ],
 )
 def test_mistakes(argv: list[str], message: str, tmp_path: Path) -> None:
@@ -270,12 +271,12 @@ def test_seeds_subsets_and_levels() -> None:
 
 
 @pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize("scale", ["tiny", "small", "paper"])
+@pytest.mark.parametrize("scale", ["tiny", "small", "study", "paper"])
 def test_print_of_every_table(
     table: str, scale: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     experiment = spec.read(table)
-    if experiment.scales and scale not in experiment.scales:
+    if not experiment.suits(SCALES[scale]):
         pytest.skip("not meant for this scale")
     reproduce.main([table, "--scale", scale, "--print", "--results_dir", str(tmp_path)])
     output = capsys.readouterr().out
@@ -547,7 +548,7 @@ PAPER_ROW = {"row": "prefix 0.1%", "model": "gpt2-medium"}
             {"rows": [{"name": "a", "flags": {}, "paper_row": PAPER_ROW | {"columns": 3}}]},
             r"row a, paper_row, field columns: expected str",
         ),
-        ({"scales": ["huge"]}, r"field scales: there are tiny, small, paper"),
+        ({"scales": ["huge"]}, r"field scales: there are tiny, small, study, paper"),
         ({"figures": [{"name": "f", "kind": "pie"}]}, r"figure f, field kind: 'pie'"),
         (
             {"figures": [{"name": "f", "kind": "bars", "rows": ["no"]}]},

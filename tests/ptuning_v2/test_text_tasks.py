@@ -283,6 +283,26 @@ def test_how_many_rows(parse, bert_tokenizer, write):
     assert draw([1, 2, 3], None, 0) == [1, 2, 3]
 
 
+def test_a_share_of_the_official_training_rows_stands_for_the_development_set(
+    parse, bert_tokenizer, write
+):
+    rows = "".join(f"{c}\t0\n" for c in "abcdefghij")
+    write("SST-2/train.tsv", f"sentence\tlabel\n{rows}")  # and no dev.tsv
+
+    def texts(*flags, **values):
+        given = parse("glue", "sst2", "do_eval", *flags, eval_fraction=0.2, **values)
+        data = GlueDataset(bert_tokenizer, *given[1:3]).load()
+        parts = (data.train_dataset, data.eval_dataset)
+        return [part and "".join(row.pairs[0][0] for row in part.rows) for part in parts]
+
+    train, held = texts("do_train", seed=1)
+    assert sorted(train + held) == list("abcdefghij")
+    assert len(held) == 2
+    assert texts(seed=1) == [None, held]
+    train, one = texts("do_train", seed=1, train_size=5, max_eval_samples=1)
+    assert [len(train), len(one)] == [4, 1]
+
+
 # Metrics and submission files
 
 
