@@ -86,6 +86,22 @@ def our_step(args: argparse.Namespace, batches: list[dict[str, torch.Tensor]]) -
     return step
 
 
+def floor_step(args: argparse.Namespace, batches: list[dict[str, torch.Tensor]]) -> Step:
+    """What any prefix costs: the frozen model on the same tokens, forward and back to its input."""
+    model: Any = fuse_activations(make_model(args.shape, args.dtype))
+
+    def step(i: int) -> None:
+        batch = batches[i % len(batches)]
+        words = model.get_input_embeddings()(batch["input_ids"]).requires_grad_()
+        hidden = model.base_model(inputs_embeds=words, use_cache=False).last_hidden_state
+        at = batch["targets"]
+        logits = model.lm_head(hidden.flatten(0, 1).index_select(0, at)).float()
+        targets = batch["input_ids"].flatten().roll(-1).index_select(0, at)
+        torch.nn.functional.cross_entropy(logits, targets).backward()
+
+    return step
+
+
 def peft_step(args: argparse.Namespace, batches: list[dict[str, torch.Tensor]]) -> Step:
     """One update of PEFT's."""
     n_layer, n_head, n_embd = GPT2[args.shape]
@@ -136,6 +152,7 @@ def main() -> None:
         "PEFT": peft_step(args, random_batches),
         "ours, same batches": our_step(args, random_batches),
         "ours, length groups": our_step(args, grouped),
+        "frozen model alone": floor_step(args, random_batches),
     }
     seconds = alternate(ways, args.rounds)
     widest = max(random_batches, key=lambda batch: batch["input_ids"].shape[1])
@@ -150,6 +167,8 @@ def main() -> None:
         if name in memory:
             line += f"  peak {memory[name]:7.0f} MB  {memory[name] / memory['PEFT']:5.2f} x PEFT"
         print(line)
+    share = seconds["frozen model alone"] / seconds["ours, same batches"]
+    print(f"the frozen model alone takes {share:.2f} of our step on the same batches")
 
 
 if __name__ == "__main__":
