@@ -303,11 +303,12 @@ def commands(table: str, scale: str) -> list[Step]:
 
 
 @pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize("scale", ["tiny", "small"])
+@pytest.mark.parametrize("scale", ["tiny", "small", "study"])
 def test_flags_are_the_launchers(table: str, scale: str) -> None:
     """Each is known to the launcher itself or to the script it starts."""
-    if spec.read(table).launcher not in (GPT2, SEQ2SEQ):
-        pytest.skip("see the next test")
+    experiment = spec.read(table)
+    if experiment.launcher not in (GPT2, SEQ2SEQ) or not experiment.suits(SCALES[scale]):
+        pytest.skip("see the next test, or not meant for this scale")
     for step in commands(table, scale):
         if step.module == "gpt2.train_e2e":
             launch, rest = launch_flags.read([], step.flags)
@@ -319,13 +320,16 @@ def test_flags_are_the_launchers(table: str, scale: str) -> None:
             seq2seq_arguments.parse([*train_bart.build_command(args, Path("run")), *rest])
 
 
-@pytest.mark.parametrize("table", [name for name in TABLES if name.startswith("ptuning")])
-@pytest.mark.parametrize("scale", ["tiny", "small", "paper"])
+@pytest.mark.parametrize("table", [name for name in TABLES if "ptuning" in name])
+@pytest.mark.parametrize("scale", ["tiny", "small", "study", "paper"])
 def test_flags_of_understanding(table: str, scale: str, tmp_path: Path) -> None:
+    if not spec.read(table).suits(SCALES[scale]):
+        pytest.skip("not meant for this scale")
     for step in commands(table, scale):
         argv = [flag.replace("=/data", f"={tmp_path}") for flag in step.argv]
         model_args, _, run_args, _ = get_args(argv)
-        assert model_args.prefix
+        assert model_args.prefix == step.flags.get("prefix", False)
+        assert model_args.prefix or not table.startswith("ptuning")
         assert run_args.do_train
 
 
