@@ -7,7 +7,6 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
@@ -18,7 +17,7 @@ from transformers import (
 
 from gpt2.decode_request import Search
 from gpt2.records import one_line
-from harness.decode import decode_by_length
+from harness.decode import decode_by_length, show_decoding
 from harness.text import clean_up
 from prefix_tuning.attention import KeyValues
 from prefix_tuning.beam_search import beam_search
@@ -108,8 +107,14 @@ def decode_batch(
     prefix: KeyValues | Prefix,
     prompts: Sequence[list[int]],
     search: Search,
+    on_finished: Callable[[int], None] | None = None,
 ) -> list[str]:
-    """Decode prompts (token ids) together, each as if alone; behind an infix of one length."""
+    """Decode prompts (token ids) together, each as if alone; behind an infix of one length.
+
+    Args:
+        on_finished: told how many more prompts are finished, while others are not, by the paper's
+            search.
+    """
     prefix, prompts = _behind(model, prefix, prompts)
     width = max(map(len, prompts))
     eos = tokenizer.eos_token_id
@@ -129,6 +134,7 @@ def decode_batch(
             min_length=search.min_length,
             bad_token_ids=bad,
             length_penalty=search.length_penalty,
+            on_finished=on_finished,
         )
         generated = [hypotheses.tokens[0] for hypotheses in found]
     else:
@@ -185,18 +191,21 @@ def decode_samples(
     search: Search,
     skip: Sequence[int] = (),
 ) -> Iterator[tuple[int, str]]:
-    """Draw ``n_sample`` texts for every prompt in turn, with a progress bar.
+    """Draw ``n_sample`` texts for every prompt in turn; shows how far it is.
 
     Yields:
         ``prompt * n_sample + sample`` and the text.
     """
     done, n = set(skip), search.n_sample
-    for index, prompt in enumerate(tqdm(prompts, desc="sampling", unit="prompt")):
+    shown = show_decoding(len(prompts) * n, len(done))
+    for index, prompt in enumerate(prompts):
         numbers = range(index * n, index * n + n)
         if not done.issuperset(numbers):
             front = _in_front(prefix, [index])
             texts = sample(model, tokenizer, front, prompt, search, index)
             yield from zip(numbers, texts, strict=True)
+            shown.at(shown.done + len(set(numbers) - done))
+    shown.close()
 
 
 def decode(
@@ -208,7 +217,7 @@ def decode(
     batch_size: int,
     skip: Sequence[int] = (),
 ) -> Iterator[tuple[int, str]]:
-    """Decode prompts in batches of about one length, longest first, with a progress bar.
+    """Decode prompts in batches of about one length, longest first; shows how far it is.
 
     Where the prefix depends on the source the length is exactly one, so that no padding shifts the
     positions.
@@ -219,8 +228,13 @@ def decode(
 
     def texts(batch: list[int]) -> list[str]:
         front = _in_front(prefix, batch)
-        return decode_batch(model, tokenizer, front, [prompts[i] for i in batch], search)
+        picked = [prompts[i] for i in batch]
+        return decode_batch(model, tokenizer, front, picked, search, on_finished)
+
+    def on_finished(n_text: int) -> None:
+        shown.at(shown.done + n_text)
 
     lengths = [len(prompt) for prompt in prompts]
     one_length = isinstance(prefix, Prefix)
-    return decode_by_length(lengths, batch_size, set(skip), texts, one_length)
+    shown = show_decoding(len(prompts), len(set(skip)))
+    return decode_by_length(lengths, batch_size, set(skip), texts, one_length, shown)

@@ -10,13 +10,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel, ProgressCallback, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gpt2.data import EXACT, Rounding, rounded, with_targets
 from gpt2.keep_best import KeepBest
 from harness.loop import SafeTrainer
-from harness.progress import Progress
 from harness.samplers import LengthGroupedSampler
 from prefix_tuning.objectives import IGNORE
 
@@ -44,38 +43,27 @@ class TableToTextTrainer(SafeTrainer):
         self.model_accepts_loss_kwargs = False
         self._write = save
         self._length_groups = length_groups
-        self.last_loss, self.last_labels = torch.zeros(()), torch.zeros(1, 2)
+        self.last_labels = torch.zeros(1, 2)
         self.add_callback(KeepBest(save))
 
     def _arrange(self, collator: Callable[..., Any], rounding: Rounding) -> Callable[..., Any]:
         """The collator of batches whose shapes are rounded."""
         return rounded(collator, rounding)
 
-    def show_progress(self, is_sum: bool) -> None:
-        """Show the loss of some steps, and the time left, instead of what Trainer shows.
-
-        Args:
-            is_sum: the loss adds up the tokens of a text; it is shown per token as well.
-        """
-
-        def text() -> str:
-            loss, labels = float(self.last_loss), self.last_labels
-            if not is_sum:
-                return f"{loss:.3f}"
-            # The first token of a text has no loss.
-            n_target = float((labels[:, 1:] != IGNORE).sum()) / len(labels)
-            return f"{loss:.2f} ({loss / n_target:.3f} a token)"
-
-        self.remove_callback(ProgressCallback)
-        self.add_callback(Progress(text, lambda: float(self.last_loss)))
+    def loss_text(self) -> str:
+        """The loss, and per token where it adds up the tokens of a text."""
+        if not self.sums_losses:
+            return super().loss_text()
+        loss, labels = float(self.last_loss), self.last_labels
+        # The first token of a text has no loss.
+        n_target = float((labels[:, 1:] != IGNORE).sum()) / len(labels)
+        return f"{loss:.2f} ({loss / n_target:.3f} a token)"
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """One step, whose loss is remembered to be shown."""
+        """One step, whose labels are remembered for its loss to be shown."""
         # Counted when it is shown: a GPU would have to be waited for.
         self.last_labels = inputs["labels"]
-        loss = super().training_step(model, inputs, *args, **kwargs)
-        self.last_loss = loss.detach() * self.current_gradient_accumulation_steps
-        return loss
+        return super().training_step(model, inputs, *args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         if not self._length_groups:

@@ -88,7 +88,7 @@ def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -
                 write_lines(folder.path / HELD_OUT, lines)
         built.sizes.write(folder.path)
     before = _step_of(resume_from)
-    trainer.show_progress(is_sum=request.tuning.sums_losses)
+    trainer.sums_losses = request.tuning.sums_losses
     _note_learning_rate(run_args.learning_rate, setting.model, request)
     graphs.use_if_asked(trainer, run_args.cuda_graphs)
     result = loop.train(trainer, folder, resume_from)

@@ -11,9 +11,8 @@ from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from harness.manifest import digest
+from harness.progress import Shown
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import parse_json, read_json_object, write_json, write_text
 
@@ -108,18 +107,27 @@ def decode_by_length(
     skip: Collection[int],
     decode_batch: Callable[[list[int]], Sequence[str]],
     one_length: bool = False,
+    shown: Shown | None = None,
 ) -> Iterator[tuple[int, str]]:
-    """Index and text of everything that is not in ``skip``, with a progress bar, not in order.
+    """Index and text of everything that is not in ``skip``, not in order; shows how far it is.
 
     Args:
         lengths, size, skip, one_length: of :func:`batches_by_length`.
         decode_batch: gives the texts of some indices.
+        shown: of :func:`show_decoding`, if the search tells it of texts before their batch ends.
     """
-    done = {"total": len(lengths), "initial": len(skip)}
-    with tqdm(**done, desc="decoding", unit="text", disable=None) as bar:
-        for batch in batches_by_length(lengths, size, skip, one_length):
-            yield from zip(batch, decode_batch(batch), strict=True)
-            bar.update(len(batch))
+    shown = shown or show_decoding(len(lengths), len(skip))
+    done = len(skip)
+    for batch in batches_by_length(lengths, size, skip, one_length):
+        yield from zip(batch, decode_batch(batch), strict=True)
+        done += len(batch)
+        shown.at(done)
+    shown.close()
+
+
+def show_decoding(total: int, done: int = 0) -> Shown:
+    """What shows how many of ``total`` texts are there."""
+    return Shown("decoded", total, done, to_stderr=True)
 
 
 def decode_resumably(path: Path, settings: dict[str, object], n_text: int, run: Run) -> list[str]:

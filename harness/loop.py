@@ -18,6 +18,7 @@ from transformers.trainer_utils import TrainOutput
 from harness import manifest
 from harness.folder import RunFolder, trainer_checkpoints
 from harness.stop import Diverged, Stop, stopping
+from harness.trainer_progress import show
 from prefix_tuning.errors import UserError, lacks_memory, refused_write
 from prefix_tuning.files import read_json_object, write_json
 
@@ -44,6 +45,8 @@ class SafeTrainer(Trainer):
         self.stop = Stop()
         self.has_begun = False
         self._is_saving = False
+        self.last_loss = torch.zeros(())
+        show(self, self.loss_text, lambda: float(self.last_loss))
         self.add_callback(_LogWithEveryCheckpoint())
         self.add_callback(_Stopping(self))
 
@@ -72,7 +75,12 @@ class SafeTrainer(Trainer):
         on_cpu = loss.device.type == "cpu"
         if on_cpu and not self._skips_steps and not torch.isfinite(loss).all():
             raise self._diverged(f"the training loss of step {self.state.global_step + 1}")
+        self.last_loss = loss.detach() * self.current_gradient_accumulation_steps
         return loss
+
+    def loss_text(self) -> str:
+        """The loss of the last step, to be shown."""
+        return f"{float(self.last_loss):.3f}"
 
     def forward_backward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Loss and gradients of a batch: what a recorded step (graphs.py) stands in for."""

@@ -1,18 +1,21 @@
-"""What training shows while it runs: a bar on a terminal, some twenty lines in a log."""
+"""What a run shows on its way: a bar on a terminal, some twenty lines in a log."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 LINES = 20
 FEW = 100
 """Updates below which a prefix is hardly trained."""
+PATIENCE = 20.0
+"""Seconds without a line before an evaluation, which may be one of many, has some."""
+COSTS = ("runtime", "per_second", "compilation_time")
+"""What an evaluation took, as the names of its values end."""
 
 
 def duration(seconds: float) -> str:
@@ -22,64 +25,99 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class Progress(TrainerCallback):
-    """Shows step, loss and time left, the first loss after the first step.
+class Shown:
+    """How far something is, and the time left.
 
     Args:
-        loss: the loss of the last step, as a text.
-        value: the same as a number, to see at the end whether it fell.
+        name: what is counted, at the beginning of a line.
+        total: the count at the end.
+        done: how much of it an earlier run has done.
+        to_stderr: lines do not go to stdout, where the results are.
+        patience: seconds between two lines at least.
     """
 
-    def __init__(self, loss: Callable[[], str], value: Callable[[], float]) -> None:
-        self.loss = loss
-        self.value = value
-        self.values: list[float] = []
-        self.bar: tqdm[Any] | None = None
-        self.begun_at, self.begun = 0, 0.0
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        done: int = 0,
+        to_stderr: bool = False,
+        patience: float = 0.0,
     ) -> None:
-        """Begin; say so where the steps are few."""
-        if not state.is_world_process_zero:
+        self.name, self.total, self.done, self.before = name, total, done, done
+        self.file = sys.stderr if to_stderr else sys.stdout
+        self.patience = patience
+        self.begun = self.last = time.monotonic()
+        self.bar: tqdm[Any] | None = None
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=total, initial=done, desc=name, leave=not patience)
+
+    def is_due(self, done: int) -> bool:
+        """Whether ``done`` is one of the counts that are shown: the first, some twenty, the end."""
+        every = max(1, self.total // LINES)
+        if self.patience and time.monotonic() - self.last < self.patience:
+            return False
+        return done > self.done and (
+            self.done == self.before or done // every > self.done // every or done >= self.total
+        )
+
+    def at(self, done: int, text: str = "") -> None:
+        """``done`` are done; shows it, with ``text``, if that is due."""
+        if done <= self.done:
             return
-        self.begun_at, self.begun = state.global_step, time.monotonic()
-        if state.max_steps < FEW:
+        is_due = self.is_due(done)
+        if self.bar is not None:
+            self.bar.update(done - self.done)
+            if is_due and text:
+                self.bar.set_postfix_str(text)
+        elif is_due:
+            self.last = time.monotonic()
+            left = (self.last - self.begun) / (done - self.before) * (self.total - done)
+            parts = [f"{self.name} {done}/{self.total}", *([text] if text else [])]
+            print("  ".join([*parts, f"{duration(left)} left"]), file=self.file, flush=True)
+        self.done = done
+
+    def close(self) -> None:
+        """End the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+class TrainingShown:
+    """Steps of training with their loss, and a sentence where they are few or do not help.
+
+    Args:
+        total: steps of the whole run.
+        done: steps of an earlier part of it.
+    """
+
+    def __init__(self, total: int, done: int) -> None:
+        self.values: list[float] = []
+        if total < FEW:
             print(
-                f"note: {state.max_steps} updates are few; a prefix needs {FEW} or more "
+                f"note: {total} updates are few; a prefix needs {FEW} or more "
                 "(--max_steps, or more epochs)",
                 flush=True,
             )
-        if sys.stderr.isatty():
-            done = state.global_step
-            self.bar = tqdm(total=state.max_steps, initial=done, desc="training", unit="step")
+        self.shown = Shown("step", total, done)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Show the step, if it is one of those shown."""
-        if not state.is_world_process_zero:
+    def at(self, step: int, text: Callable[[], str], value: Callable[[], float]) -> None:
+        """``step`` is done.
+
+        Args:
+            text: the loss as it is shown.
+            value: the same as a number. Both are asked for when they are due: a GPU would have to
+                be waited for.
+        """
+        if not self.shown.is_due(step):
+            self.shown.at(step)
             return
-        step, every = state.global_step, max(1, state.max_steps // LINES)
-        first = step == self.begun_at + 1
-        shown = first or step % every == 0 or step == state.max_steps
-        if shown:
-            self.values.append(self.value())
-        if self.bar is not None:
-            self.bar.update()
-            if shown:
-                self.bar.set_postfix_str(f"loss {self.loss()}")
-        elif shown:
-            per_step = (time.monotonic() - self.begun) / (step - self.begun_at)
-            left = duration(per_step * (state.max_steps - step))
-            print(f"step {step}/{state.max_steps}  loss {self.loss()}  {left} left", flush=True)
+        self.values.append(value())
+        self.shown.at(step, f"loss {text()}")
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """End; say so where the loss did not fall."""
-        if self.bar is not None:
-            self.bar.close()
+    def end(self) -> None:
+        """Say so where the loss did not fall."""
+        self.shown.close()
         if len(self.values) < 4:
             return
         before, after = self.values[0], sum(self.values[-3:]) / 3
@@ -89,3 +127,11 @@ class Progress(TrainerCallback):
                 "a larger or smaller --learning_rate, or more steps",
                 flush=True,
             )
+
+
+def show_scores(step: int, scores: Mapping[str, float]) -> None:
+    """A line for an evaluation, without what it took."""
+    kept = {n: v for n, v in scores.items() if not n.endswith(COSTS) and v is not None}
+    values = "  ".join(f"{name} {value:.4g}" for name, value in kept.items())
+    tqdm.write(f"evaluation at step {step}  {values}", file=sys.stdout)
+    sys.stdout.flush()

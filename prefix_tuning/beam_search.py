@@ -11,7 +11,7 @@ stand in front, shared by all beams of the row, and are never copied when beams 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,6 +145,7 @@ def beam_search(
     bad_token_ids: Sequence[int] = (),
     length_penalty: float = 1.0,
     early_stopping: bool = False,
+    on_finished: Callable[[int], None] | None = None,
 ) -> list[Hypotheses]:
     """Search for the best continuation of every prompt.
 
@@ -159,6 +160,7 @@ def beam_search(
         bad_token_ids: tokens never generated (their probability is not redistributed).
         length_penalty: exponent of the length in a hypothesis' score.
         early_stopping: stop a row as soon as it has ``num_beams`` finished hypotheses.
+        on_finished: told how many more rows are finished, whenever some are.
 
     Returns:
         per prompt the finished hypotheses, best first.
@@ -185,6 +187,8 @@ def beam_search(
         too_short = n_prompt + step < min_length
         best, beam, token = candidates(logits, log_probs, too_short, eos_token_id, bad_token_ids)
         alive, picked = advance_rows(rows, best, beam, token, step, eos_token_id, early_stopping)
+        if on_finished is not None and len(alive) < len(rows):
+            on_finished(len(rows) - len(alive))
         if not alive:
             return finished
         kept = torch.tensor(alive, device=best.device)

@@ -126,7 +126,7 @@ class SummarizationModule(BaseTransformer):
             "src_pad_tok": padding.float(),
             "src_pad_frac": padding / source.numel(),
         }
-        self.log("loss", loss.detach(), prog_bar=True)
+        self.log("loss", loss.detach())
         self.log_dict(sizes)
         # Lightning divides "loss" by the accumulated batches.
         return {"loss": loss, "mean": loss.detach()}
@@ -216,7 +216,7 @@ class SummarizationModule(BaseTransformer):
             f"val_{name}": math.nan if value is None else value
             for name, value in {"loss": loss, **scores}.items()
         }
-        self.log_dict(logged, prog_bar=True, sync_dist=True)
+        self.log_dict(logged, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

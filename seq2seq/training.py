@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from transformers import set_seed
@@ -30,6 +30,7 @@ from seq2seq.callbacks import (
     LoggingCallback,
     OurModelCheckPoint,
     Seq2SeqLoggingCallback,
+    ShowProgress,
     StopAtMaxSteps,
     StopWhenAsked,
     get_checkpoint_callback,
@@ -151,7 +152,7 @@ def _callbacks(args: Arguments) -> list[Callback]:
         Seq2SeqLoggingCallback(folder),
         StopAtMaxSteps(args.max_steps),
         StopWhenAsked(),
-        TQDMProgressBar(),
+        ShowProgress(),
         get_checkpoint_callback(folder, metric, args.save_steps, keep_all),
     ]
     if args.early_stopping_patience >= 0:
@@ -176,6 +177,7 @@ def _trainer(args: Arguments, callbacks: Sequence[Callback], logger: Logger | No
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             enable_model_summary=False,
+            enable_progress_bar=False,
             logger=logger or False,
             callbacks=list(callbacks),
             plugins=[CheckpointFiles()],

@@ -57,7 +57,7 @@ def test_every_option_reaches_the_search_of_2020(
     assert seen.pop("mask").tolist() == [[1, 1, 1], [0, 0, 1]]
     assert seen == {
         **{"num_beams": 3, "max_new_tokens": 7, "min_length": 2, "length_penalty": 0.5},
-        **{"eos_token_id": 0, "bad_token_ids": newline_ids(tokenizer)},
+        **{"eos_token_id": 0, "bad_token_ids": newline_ids(tokenizer), "on_finished": None},
     }
 
 

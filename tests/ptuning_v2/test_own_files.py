@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -353,7 +354,11 @@ def test_from_a_file_to_predictions(
     given = f"--task_name classification --train_file {file} --output_dir {tmp_path / 'run'}"
     base = f"--model_name_or_path {tmp_path / 'bert'} --report_to none --use_cpu"
     run.main(f"{given} {base} --num_train_epochs 1 --pre_seq_len 2".split())
-    [line] = [line for line in capsys.readouterr().out.splitlines() if "to predict" in line]
+    said = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("step 1/") for line in said)
+    assert any(re.match(r"evaluation at step \d+  loss \S+  acc\w* ", line) for line in said)
+    assert not [line for line in said if line.startswith("{")]
+    [line] = [line for line in said if "to predict" in line]
     command = line.split("run.py ")[1].replace("FILE", str(new))
     run.main([*command.split(), "--report_to", "none", "--use_cpu"])
     path = tmp_path / "run" / "predictions" / "test_predictions.jsonl"

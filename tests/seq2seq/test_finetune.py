@@ -180,11 +180,17 @@ def test_a_run_leaves_what_it_promises(
     bart_folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "m"
-    arguments_of_run = command(bart_folder, pairs, run, "--logging_steps", "2")
+    more = ("--logging_steps", "2", "--label_smoothing", "0.1")
+    arguments_of_run = command(bart_folder, pairs, run, *more)
     logged = arguments_of_run.index("--logger_name") + 1
     arguments_of_run[logged] = "default"
     finetune.main(arguments_of_run)
-    assert "trained parameters              1,416" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "trained parameters              1,416" in said
+    steps = [line for line in said.splitlines() if line.startswith("step ")]
+    assert [line.split("  ")[0] for line in steps] == [f"step {step}/5" for step in range(1, 6)]
+    assert "a token)" in steps[0]  # label smoothing adds them up
+    assert "\nevaluation at step 5  loss " in said
     meta = checkpoint.read_metadata(run)
     assert meta["options"]["sites"] == ["self", "encoder", "encoder_decoder"]
     assert meta["position_offset"] == 0
