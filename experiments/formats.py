@@ -12,8 +12,9 @@ from experiments.model import Cell, Line, Table
 
 HEAD = ("row", "model", "source")
 LEGEND = (
-    "ours: mean ± standard deviation of the sample (number of runs); difference: ours minus the "
-    "line above it"
+    "ours: mean ± standard deviation of the sample (number of runs), and the 95 % interval of the "
+    "mean by Student's t, which takes the runs as independent; difference: ours minus the line "
+    "above it"
 )
 
 
@@ -39,33 +40,49 @@ class _Notes:
         return [f"[{number}] {escape(why)}" for why, number in self.numbers.items()]
 
 
-def cell_text(cell: Cell, decimals: int, signed: bool, notes: _Notes) -> str:
-    """``68.2 ± 0.4 (3)``, ``-0.5`` where it is a difference, or a dash and the number of a note."""
+def cell_text(
+    cell: Cell, decimals: int, signed: bool, notes: _Notes, interval: str = ", {}"
+) -> str:
+    """``68.2 ± 0.4 (3), 67.2 to 69.2``, a difference as ``-0.5``, or a dash and a note's number."""
     if cell.value is None:
         return f"– {notes.mark(cell.why)}"
     text = f"{cell.value:+.{decimals}f}" if signed else f"{cell.value:.{decimals}f}"
     if cell.spread is not None:
         text += f" ± {cell.spread:.{decimals}f}"
-    return text if cell.n is None else f"{text} ({cell.n})"
+    if cell.n is None:
+        return text
+    text += f" ({cell.n})"
+    return text if cell.interval is None else text + interval.format(_ends(cell, decimals))
 
 
-def _cells(table: Table, line: Line, notes: _Notes, escape: Escape) -> list[str]:
+def _ends(cell: Cell, decimals: int) -> str:
+    """``67.2 to 69.2``: where the mean lies, with a probability of 95 %."""
+    assert cell.value is not None
+    assert cell.interval is not None
+    ends = (cell.value - cell.interval, cell.value + cell.interval)
+    return " to ".join(f"{end:.{decimals}f}" for end in ends)
+
+
+def _cells(table: Table, line: Line, notes: _Notes, escape: Escape, interval: str) -> list[str]:
     signed = line.source == "difference"
     texts = [
-        cell_text(line.cells[column], table.decimals[column], signed, notes)
+        cell_text(line.cells[column], table.decimals[column], signed, notes, interval)
         for column in table.columns
     ]
     return [*map(escape, (line.row, line.model, line.source)), *texts]
 
 
-def _rows(table: Table, escape: Escape) -> tuple[list[list[str]], list[str]]:
+def _rows(
+    table: Table, escape: Escape, interval: str = ", {}"
+) -> tuple[list[list[str]], list[str]]:
     """Head and lines as texts, and the notes below them.
 
     Args:
         escape: what stands for a text of others, of which no character may mean anything.
+        interval: what follows a number that has one; ``{}`` are its ends.
     """
     notes = _Notes()
-    rows = [_cells(table, line, notes, escape) for line in table.lines]
+    rows = [_cells(table, line, notes, escape, interval) for line in table.lines]
     head = [*HEAD, *map(escape, table.columns)]
     return [head, *rows], [escape(LEGEND), *notes.lines(escape), *map(escape, table.notes)]
 
@@ -160,12 +177,13 @@ def csv_text(table: Table) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
-        ["table", "title", *HEAD, "column", "value", "standard_deviation", "runs", "why_missing"]
+        "table title row model source column value standard_deviation runs interval_95".split()
+        + ["why_missing"]
     )
     for line in table.lines:
         for column in table.columns:
             cell = line.cells[column]
-            numbers = [cell.value, cell.spread, cell.n]
+            numbers = [cell.value, cell.spread, cell.n, cell.interval]
             shown = ["" if number is None else repr(number) for number in numbers]
             place = [table.name, table.title, line.row, line.model, line.source, column]
             texts = [_no_formula(text) for text in (*place, cell.why)]
@@ -179,7 +197,7 @@ def _html(text: str) -> str:
 
 def html(table: Table) -> str:
     """A page of its own."""
-    rows, notes = _rows(table, _html)
+    rows, notes = _rows(table, _html, "<br><small>{}</small>")
     style = "body{font-family:sans-serif}td,th{padding:.2em .7em;text-align:left}"
     style += "table{border-collapse:collapse}tr{border-top:1px solid #ccc}"
     title = _html(table.title)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import sqrt
+from statistics import mean, stdev
 
 
 @dataclass
@@ -10,12 +13,29 @@ class Cell:
     """A number, or why there is none.
 
     ``n`` is how many runs of ours the mean is over; None for numbers of others and differences.
+    ``interval`` is half the 95 % interval of the mean by Student's t; None of a single run.
     """
 
     value: float | None = None
     spread: float | None = None
     n: int | None = None
     why: str = ""
+    interval: float | None = None
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> Cell:
+        """Mean, sample standard deviation and interval of runs that are independent.
+
+        Args:
+            numbers: at least one.
+        """
+        n = len(numbers)
+        if n == 1:
+            return cls(numbers[0], n=1)
+        from scipy.special import stdtrit
+
+        spread = stdev(numbers)
+        return cls(mean(numbers), spread, n, interval=stdtrit(n - 1, 0.975) * spread / sqrt(n))
 
 
 @dataclass

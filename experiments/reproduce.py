@@ -4,7 +4,8 @@
 
 Every run is a process of its own and leaves ``results/<scale>/<table>/<row>/<run>.json``; its files
 are in the folder of that name, what it printed in ``log.txt`` there. Finished runs are skipped,
-interrupted ones go on, failed ones are tried again. ``table.sh`` then prints the table.
+interrupted ones go on, failed ones are tried again. ``table.sh`` then prints the table. With
+``--publish`` nothing is run: those that are finished go to ``results/published/``, for everybody.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import scales, spec
+from experiments import published, scales, spec
 from experiments.estimate import Estimate
 from experiments.launchers.base import MODELS
 from experiments.pool import Job, Pool, slots
@@ -37,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     add("rows", metavar="ROW", nargs="*", help="only these rows of the table")
     add("--scale", default="small", help="tiny, small (default), study or paper")
     add("--print", action="store_true", dest="only_print", help="only say what would be done")
+    add("--publish", action="store_true", help="write finished runs to results/published/")
     add("--jobs", type=int, help="runs at a time (default: one, or one for each of --gpus)")
     add("--gpus", help="numbers of the GPUs to use, 0,1 say; each run sees one of them")
     add("--seeds", type=int, nargs="+", help="instead of the experiment's")
@@ -92,6 +94,22 @@ def show(jobs: Sequence[Job], work: Path) -> None:
             print(f"    python -m {step.module} {shlex.join(step.argv)}")
 
 
+def _command(args: argparse.Namespace, job: Job) -> str:
+    """What makes a run anywhere, without the folders of this machine."""
+    run = job.run
+    words = [run.experiment.name, run.row.name, "--scale", run.scale.name]
+    if "seed" not in run.experiment.common | run.row.flags:
+        words += ["--seeds", str(run.seed)]
+    for name in ("steps", "inputs"):
+        if (value := getattr(args, name)) is not None:
+            words += [f"--{name}", str(value)]
+    if args.model_name_or_path is not None:
+        words += ["--model_name_or_path", Path(args.model_name_or_path).name]
+    if args.data_dir is not None:
+        words += ["--data_dir", "FOLDER"]
+    return f"./scripts/reproduce.sh {shlex.join(words)}"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what ``argv`` asks for."""
     args = _parser().parse_args(argv)
@@ -104,7 +122,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{len(jobs)} runs, {len(jobs) - len(to_do)} of them done")
     if to_do:
         print("\n".join(Estimate(work).lines([job.run for job in to_do], len(places))))
-    if args.only_print:
+    if args.publish:
+        for job in jobs:
+            if job.is_done():
+                print(f"published {published.publish(job, _command(args, job), args.results_dir)}")
+    if args.only_print or args.publish:
         return
     # A polite kill takes the running processes along.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,42 @@ MORE: dict[str, Field] = {
     "level": _COUNT,
 }
 """What it may have besides."""
+_LOCAL_PATH = re.compile(r"""(^|[\s=:"'])(/|~/|[A-Za-z]:\\)\w""")
+
+
+def _shows_no_path(value: Any) -> bool:
+    """Whether no text in it has a path of one machine."""
+    if isinstance(value, dict):
+        return all(map(_shows_no_path, [*value, *value.values()]))
+    if isinstance(value, list):
+        return all(map(_shows_no_path, value))
+    return not isinstance(value, str) or not _LOCAL_PATH.search(value)
+
+
+def _matches(pattern: str) -> Check:
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+_DIGEST = _matches("[0-9a-f]{64}")
+_OPTIONAL = ("parameters", "disk_mb", "peak_memory", "outputs")
+PUBLISHED: dict[str, Field] = {
+    **RESULT,
+    **MORE,
+    "table": _TEXT,
+    "row": _TEXT,
+    "scale": _TEXT,
+    "seed": (_is_count, "a count"),
+    "subset": _COUNT,
+    "command": (_matches(r"\./scripts/reproduce\.sh .+"), "./scripts/reproduce.sh and its words"),
+    "machine": (_matches(r"\S.*"), "a kind of processor, and how many cores"),
+    "commit": (_matches("[0-9a-f]{40}(-dirty)?|unknown"), "40 hexadecimal digits, or unknown"),
+    "data_sha256": (_all(_DIGEST), "a SHA-256 of every file or folder of data"),
+    "scorer_sha256": (_DIGEST, "a SHA-256"),
+    "scorer_versions": (_all(_is_text), "versions of packages"),
+    "peak_memory": (_all(_is_number), "finite numbers"),
+    "outputs": (_all(_list(_is_text)), "texts of every split"),
+}
+"""What a published run says: a result, and all that somebody else needs to get it again."""
 _VALUES = _all(_or_none(_is_number))
 _ENTRY = _has({"row": _is_text, "model": _is_text, "source": _is_text, "values": _VALUES})
 PAPER: dict[str, Field] = {
@@ -98,6 +135,24 @@ def read_result(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} has no {min(absent)}: {mend}")
     _check(path, result, RESULT | {k: v for k, v in MORE.items() if k in result}, mend)
     return result
+
+
+def check_published(path: Path, run: dict[str, Any]) -> dict[str, Any]:
+    """The content of ``path``, as ``results/published/README.md`` describes it.
+
+    Raises:
+        UserError: a field is missing, unknown, of another kind, or shows a path of a machine.
+    """
+    mend = "see results/published/README.md"
+    for name in (*PUBLISHED, *run):
+        if name not in run and name not in _OPTIONAL:
+            raise UserError(f"{path} has no {name}: {mend}")
+        if name not in PUBLISHED:
+            raise UserError(f"{path}, field {name}: there is no such field: {mend}")
+        if name != "outputs" and not _shows_no_path(run.get(name)):
+            raise UserError(f"{path}, field {name}: holds a path of your machine: take it out")
+    _check(path, run, {name: field for name, field in PUBLISHED.items() if name in run}, mend)
+    return run
 
 
 def read_failure(path: Path) -> str:

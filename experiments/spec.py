@@ -83,6 +83,12 @@ class Experiment:
         return (split, "valid") if self.validation else (split,)
 
 
+def run_name(seed: int, subset: int | None, level: int | None) -> str:
+    """The name of a run among those of its row."""
+    parts = {"seed": seed, "subset": subset, "level": level}
+    return "_".join(f"{key}{value}" for key, value in parts.items() if value is not None)
+
+
 @dataclass(frozen=True)
 class Run:
     """One training: a row with one seed, of one subset or level."""
@@ -98,8 +104,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        parts = {"seed": self.seed, "subset": self.subset, "level": self.level}
-        return "_".join(f"{key}{value}" for key, value in parts.items() if value is not None)
+        return run_name(self.seed, self.subset, self.level)
 
     @property
     def folder(self) -> Path:

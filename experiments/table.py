@@ -12,15 +12,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import figures, formats, scales, spec
+from experiments import figures, formats, published, scales, spec
 from experiments.estimate import duration
 from experiments.model import Cell, Line, Table
 from experiments.results import read_failure, read_paper, read_result
@@ -39,10 +39,13 @@ class Runs:
     results: list[dict[str, Any]]
     failed: dict[str, str]
     missing: list[str]
+    notes: list[str] = field(default_factory=list)
+    """Which results are published ones, and which of these have other settings."""
 
 
 def read_runs(experiment: Experiment, scale: Scale, results: Path) -> dict[str, Runs]:
-    """Row -> its runs, from the files below ``results``."""
+    """Row -> its runs, from the files below ``results``, published ones included."""
+    others = published.read(experiment, scale.name, results)
     expected: dict[str, list[str]] = {row.name: [] for row in experiment.rows}
     for run in spec.expand(experiment, scale):
         expected[run.row.name].append(run.name)
@@ -52,23 +55,26 @@ def read_runs(experiment: Experiment, scale: Scale, results: Path) -> dict[str, 
         paths = sorted(folder.glob("seed*.json"))
         failures = [path for path in paths if path.name.endswith(".failed.json")]
         done = [path for path in paths if path not in failures]
+        own = {path.stem: read_result(path) for path in done}
+        all_runs, notes = published.join(own, others[row.name])
         failed = {p.name.removesuffix(".failed.json"): read_failure(p) for p in failures}
-        finished = {path.stem for path in done}
+        failed = {name: why for name, why in failed.items() if name not in all_runs}
+        finished = {*all_runs}
         # Seeds of the command line's choice stand for the experiment's.
         other = (finished | {*failed}) - {*expected[row.name]}
         missing = [n for n in expected[row.name] if n not in finished and n not in failed]
         if other and not finished & {*expected[row.name]}:
             missing = []
-        found[row.name] = Runs([read_result(path) for path in done], failed, missing)
+        found[row.name] = Runs([*all_runs.values()], failed, missing, notes)
     return found
 
 
 def our_cell(runs: Runs, split: str, column: str) -> Cell:
-    """Mean and sample standard deviation of a column over the runs of a row."""
+    """Mean, spread and interval of a column over the runs of a row."""
     values = [r["scores"].get(split, {}).get(column) for r in runs.results]
     numbers = [value for value in values if value is not None]
     if numbers:
-        return Cell(mean(numbers), stdev(numbers) if len(numbers) > 1 else None, len(numbers))
+        return Cell.of(numbers)
     for result in runs.results:
         reasons = result["missing"].get(split, {})
         return Cell(why=reasons.get(column) or reasons.get("") or "not among this row's scores")
@@ -193,6 +199,7 @@ def _costs(runs: dict[str, Runs]) -> list[str]:
 def _run_notes(runs: dict[str, Runs]) -> list[str]:
     notes = []
     for row, of_row in runs.items():
+        notes += [f"{row}: {note}" for note in of_row.notes]
         notes += [f"{row}, {run}: failed: {why}" for run, why in of_row.failed.items()]
         if of_row.results and of_row.missing:
             notes.append(f"{row}: not run: {', '.join(of_row.missing)}")

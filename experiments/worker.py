@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from experiments.launchers import LAUNCHERS
 from experiments.launchers.base import JOB, RUN, STEPS, parameters, training_state
+from experiments.published import provenance
 from prefix_tuning.errors import UserError, run_command
 from prefix_tuning.files import read_json_object, write_json
 
@@ -162,6 +163,7 @@ def result_of(job: dict[str, Any], folder: Path) -> dict[str, Any]:
         "model": base_model(job, folder),
         "parameters": parameters(folder / RUN),
         **machine(),
+        **provenance(folder / RUN),
         "peak_memory": peak_memory(),
         "disk_mb": round(sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6, 1),
     }

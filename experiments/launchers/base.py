@@ -147,9 +147,18 @@ class Launcher(ABC):
             folder: of the run.
         """
 
+    def scored(self, split: str, folder: Path) -> Path | None:
+        """The scores of what a finished run decoded; None where nothing is decoded."""
+        return None
 
-def newest(folder: Path, pattern: str) -> dict[str, Any]:
-    """The JSON that was written last among those of a name.
+    def outputs(self, split: str, folder: Path) -> Path | None:
+        """What was decoded, a text a line."""
+        path = self.scored(split, folder)
+        return path and path.with_name(path.name.removesuffix("_eval.json"))
+
+
+def newest(folder: Path, pattern: str) -> Path:
+    """The file that was written last among those of a name.
 
     Raises:
         UserError: there is none.
@@ -157,7 +166,7 @@ def newest(folder: Path, pattern: str) -> dict[str, Any]:
     found = sorted(folder.rglob(pattern), key=lambda path: path.stat().st_mtime)
     if not found:
         raise UserError(f"{folder} holds no {pattern}: the launcher left no scores")
-    return read_json_object(found[-1])
+    return found[-1]
 
 
 def parameters(run: Path) -> dict[str, int]:

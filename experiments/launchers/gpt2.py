@@ -14,7 +14,7 @@ from gpt2.readers import read_e2e
 from gpt2.records import group_by_source
 from gpt2.tasks import TASKS, read_records
 from prefix_tuning.errors import UserError
-from prefix_tuning.files import read_json, write_json, write_lines
+from prefix_tuning.files import read_json, read_json_object, write_json, write_lines
 
 
 def one_reference(path: Path) -> Path:
@@ -117,7 +117,7 @@ class Gpt2(Launcher):
     def scores(
         self, scorer: str, columns: str, split: str, folder: Path
     ) -> tuple[Values, dict[str, str]]:
-        rows = newest(folder / TEXTS, f"*_{split}_*_eval.json")
+        rows = read_json_object(self.scored(split, folder))
         chosen = SCORERS[scorer.removeprefix("evaluation.")]
         values: Values = {}
         missing = dict(chosen.missing)
@@ -130,6 +130,9 @@ class Gpt2(Launcher):
             if value is None:
                 missing[column] = row["missing"].get(place.key, "not computed")
         return values, missing
+
+    def scored(self, split: str, folder: Path) -> Path:
+        return newest(folder / TEXTS, f"*_{split}_*_eval.json")
 
 
 def _as_jsonl(path: Path) -> Path:

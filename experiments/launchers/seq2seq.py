@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.launchers.base import DATA, RUN, Launcher, Step, Values, newest
+from prefix_tuning.files import read_json_object
 
 SUMMARIES = {"xsum": "xsum", "xsum_news": "xsum_news", "xsum_news_sport": "xsum_topic-news-sports"}
 """The modes of tables -> folder in ``data/``."""
@@ -52,8 +53,11 @@ class Seq2seq(Launcher):
     def scores(
         self, scorer: str, columns: str, split: str, folder: Path
     ) -> tuple[Values, dict[str, str]]:
-        document = newest(folder / RUN, f"{_SPLITS[split]}_beam_*_eval.json")
+        document = read_json_object(self.scored(split, folder))
         front = f"{columns} " if columns else ""
         values: Values = {f"{front}{name}": document["scores"][key] for name, key in ROUGE.items()}
         undefined = [column for column, value in values.items() if value is None]
         return values, dict.fromkeys(undefined, document.get("note") or "undefined")
+
+    def scored(self, split: str, folder: Path) -> Path:
+        return newest(folder / RUN, f"{_SPLITS[split]}_beam_*_eval.json")
