@@ -72,9 +72,11 @@ def make_batches(order: list[int], batch_size: int) -> list[dict[str, torch.Tens
     return batches
 
 
-def our_step(args: argparse.Namespace, batches: list[dict[str, torch.Tensor]]) -> Step:
+def our_step(
+    args: argparse.Namespace, batches: list[dict[str, torch.Tensor]], model: Any = None
+) -> Step:
     """One update of our prefix."""
-    model = enable_prefix(fuse_activations(make_model(args.shape, args.dtype)))
+    model = enable_prefix(fuse_activations(model or make_model(args.shape, args.dtype)))
     prefix = PrefixTuning(model.config, preseqlen=args.preseqlen, objective_mode=0).to(device())
     optimizer = torch.optim.AdamW(prefix.parameters(), lr=5e-5)
 
@@ -86,9 +88,11 @@ def our_step(args: argparse.Namespace, batches: list[dict[str, torch.Tensor]]) -
     return step
 
 
-def floor_step(args: argparse.Namespace, batches: list[dict[str, torch.Tensor]]) -> Step:
+def floor_step(
+    args: argparse.Namespace, batches: list[dict[str, torch.Tensor]], model: Any = None
+) -> Step:
     """What any prefix costs: the frozen model on the same tokens, forward and back to its input."""
-    model: Any = fuse_activations(make_model(args.shape, args.dtype))
+    model = fuse_activations(model or make_model(args.shape, args.dtype))
 
     def step(i: int) -> None:
         batch = batches[i % len(batches)]

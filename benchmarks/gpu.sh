@@ -23,10 +23,11 @@ step() { # NAME LIMIT COMMAND...: what takes longer than its limit is stopped
 }
 
 step correctness.txt 60 python -m pytest -q tests/gpt2/test_step.py tests/harness/test_graphs.py
-step graphs_10.json 90 python benchmarks/graphed_steps.py --batch_size 10
+step graphs_10.json 80 python benchmarks/graphed_steps.py --batch_size 10
 [ $failed = 0 ] || { echo "not correct: no ratios"; exit 1; }
 step graphs_32.json 60 python benchmarks/graphed_steps.py --batch_size 32
-step training.txt 90 python benchmarks/gpt2_training.py --shape gpt2-medium --preseqlen 5 --dtype bfloat16
-step decoding.txt 90 python benchmarks/gpt2_decoding.py --shape gpt2-medium --dtype bfloat16
+step training.txt 80 python benchmarks/gpt2_training.py --shape gpt2-medium --preseqlen 5 --dtype bfloat16
+step decoding.txt 80 python benchmarks/gpt2_decoding.py --shape gpt2-medium --dtype bfloat16
 step bart.txt 60 python benchmarks/bart_training.py --dtype bfloat16
+step ptuning.txt 45 python benchmarks/ptuning_training.py --rounds 30 --dtype bfloat16
 exit $failed

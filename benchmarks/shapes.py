@@ -7,6 +7,7 @@ from pathlib import Path
 
 GPT2 = {"gpt2": (12, 12, 768), "gpt2-medium": (24, 16, 1024), "tiny": (2, 2, 64)}
 SERVED = {"toy": (2, 2, 32), "small": (6, 6, 384), "gpt2": (12, 12, 768)}
+BERT = {"bert-base": (12, 12, 768), "bert-large": (24, 16, 1024), "tiny": (2, 2, 64)}
 """Layers, heads, width."""
 BART = {"bart-large": (12, 16, 1024, 4096), "bart-base": (6, 12, 768, 3072)}
 """Layers of a stack, heads, width, width inside the MLP."""
