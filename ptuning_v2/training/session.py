@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers import set_seed
@@ -24,6 +22,7 @@ from ptuning_v2.model import checkpoint
 from ptuning_v2.model.utils import sizes
 from ptuning_v2.tasks.base import TaskData
 from ptuning_v2.tasks.families import FAMILIES
+from ptuning_v2.training.outputs import add_to_all, drafts, place, write_scores
 from ptuning_v2.training.trainer_base import BEST, LEAST_LOSS, BaseTrainer
 
 
@@ -35,7 +34,9 @@ class Session:
     data: TaskData[Any, Any]
     folder: Path
     overwrite: bool = False
-    """Whether predictions replace others."""
+    """Whether predictions and scores replace others."""
+    trained: bool = False
+    """Whether it was trained just now: its scores replace those of its earlier epochs."""
 
 
 def run(args: Arguments) -> None:
@@ -118,7 +119,7 @@ def train(args: Arguments) -> Session:
             sizes(session.trainer.trained_model).write(folder.path)
         graphs.use_if_asked(session.trainer, args.training_args.cuda_graphs)
         _train(session.trainer, folder, state.checkpoint)
-        return session
+        return replace(session, trained=True)
 
 
 def _train(trainer: BaseTrainer, run: RunFolder, resume_from: Path | None) -> None:
@@ -127,9 +128,10 @@ def _train(trainer: BaseTrainer, run: RunFolder, resume_from: Path | None) -> No
     folder, result = run.path, loop.train(trainer, run, resume_from)
     trainer.settle()
     trainer.log_metrics("train", result.metrics)
-    trainer.save_metrics("train", result.metrics)
     trainer.save_state()
     if is_first():
+        write_scores(folder, "train", result.metrics)
+        add_to_all(folder, result.metrics)
         report.draw_loss(trainer.state.log_history, folder / "curves.png", trainer.test_key)
     trainer.accelerator.wait_for_everyone()  # for the best to be written
     if (folder / BEST).is_dir():
@@ -143,9 +145,12 @@ def _train(trainer: BaseTrainer, run: RunFolder, resume_from: Path | None) -> No
 
 def evaluate(session: Session) -> None:
     """Score the development set; the scores go to ``eval_results.json``."""
-    metrics = session.trainer.evaluate()
-    session.trainer.log_metrics("eval", metrics)
-    session.trainer.save_metrics("eval", metrics)
+    trainer = session.trainer
+    with drafts(session.folder) as folder:
+        trainer.answers_to = folder
+        metrics = trainer.evaluate()
+        trainer.log_metrics("eval", metrics)
+        _keep(session, folder, "eval", metrics, "scores")
 
 
 def predict(session: Session) -> None:
@@ -153,35 +158,24 @@ def predict(session: Session) -> None:
     trainer, data = session.trainer, session.data
     for split, examples in data.predict_datasets.items():
         output = trainer.predict(examples, metric_key_prefix=split)
-        trainer.log_metrics(split, output.metrics or {})
-        trainer.save_metrics(split, output.metrics or {})
-        if trainer.is_world_process_zero():
-            path = _write(session, split, output.predictions)
-            print(f"predictions of {split}: {path}", flush=True)
+        metrics = output.metrics or {}
+        trainer.log_metrics(split, metrics)
+        if is_first():
+            with drafts(session.folder) as folder:
+                written = data.write_predictions(folder, split, output.predictions)
+                kept = _keep(session, folder, split, metrics, "predictions")
+            print(f"predictions of {split}: {kept / written.name}", flush=True)
 
 
-def _write(session: Session, split: str, logits: Any) -> Path:
-    """Write predictions, beside those of the same names that differ, unless they give way."""
-    folder, target = session.folder, session.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".") as name:
-        written = session.data.write_predictions(Path(name), split, logits)
-        files = list(Path(name).iterdir())
-        if not session.overwrite:
-            places = (folder / f"predictions-{number}" for number in count(2))
-            while any(_differs(file, target / file.name) for file in files):
-                target = next(places)
-        target.mkdir(exist_ok=True)
-        for file in files:
-            os.replace(file, target / file.name)
-    if target != folder:
-        print(
-            f"{folder / written.name} holds other predictions: these go to {target.name} beside it "
-            "(--overwrite_output_dir replaces them)",
-            flush=True,
-        )
-    return target / written.name
-
-
-def _differs(file: Path, other: Path) -> bool:
-    return other.is_file() and other.read_bytes() != file.read_bytes()
+def _keep(
+    session: Session, drafted: Path, split: str, metrics: Mapping[str, Any], kind: str
+) -> Path:
+    """Write the scores of a split and what was drafted; return the folder they are in."""
+    folder = session.folder
+    if is_first():
+        write_scores(drafted, split, metrics)
+        overwrite = session.overwrite or (session.trained and kind == "scores")
+        folder = place(drafted, session.folder, kind, overwrite)
+        if folder == session.folder:
+            add_to_all(folder, metrics)
+    return folder

@@ -62,7 +62,7 @@ class BaseTrainer(SafeTrainer):
         # The loss is a mean over the batch already: Trainer must divide it by the accumulation.
         self.model_accepts_loss_kwargs = False
         assert self.args.output_dir is not None
-        self.folder = Path(self.args.output_dir)
+        self.folder = self.answers_to = Path(self.args.output_dir)
         self.test_key = test_key
         self.predict_dataset = predict_dataset or {}
         self.meta = meta

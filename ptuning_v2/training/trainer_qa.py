@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -15,14 +16,14 @@ class QuestionAnsweringTrainer(ExponentialTrainer):
     """ExponentialTrainer whose metrics need the answers as text.
 
     Args:
-        post_process_function: ``post_process_function(dataset, logits)`` makes answers of the
-            logits ``[N, T]`` of starts and of ends, and returns their scores.
+        post_process_function: ``post_process_function(dataset, logits, folder)`` makes answers of
+            the logits ``[N, T]`` of starts and of ends, writes them, and returns their scores.
     """
 
     def __init__(
         self,
         *args: Any,
-        post_process_function: Callable[[Any, Any], dict[str, float]],
+        post_process_function: Callable[[Any, Any, Path], dict[str, float]],
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -41,7 +42,9 @@ class QuestionAnsweringTrainer(ExponentialTrainer):
             dataloader, description, False, ignore_keys, metric_key_prefix
         )
         if metric_key_prefix == "eval":
-            scores = self.post_process_function(dataloader.dataset, output.predictions)
+            scores = self.post_process_function(
+                dataloader.dataset, output.predictions, self.answers_to
+            )
             named = {f"eval_{name}": score for name, score in scores.items()}
             output = output._replace(metrics={**(output.metrics or {}), **named})
         return output

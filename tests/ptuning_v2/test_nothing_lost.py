@@ -145,6 +145,52 @@ def test_predictions_are_not_overwritten_by_others(
     assert not list((tmp_path / "m").glob(".[!l]*"))  # nothing is left but the lock
 
 
+def test_scores_are_not_overwritten_by_others(
+    command: Any, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.main(command("m", "--do_predict", "--predict_split", "validation"))
+    folder, kept = tmp_path / "m", {}
+    for name in ("eval", "validation", "all"):
+        kept[name] = (folder / f"{name}_results.json").read_bytes()
+    run.main(command("m"))  # only the times differ
+    assert "holds other" not in capsys.readouterr().out
+    kept["eval"] = (folder / "eval_results.json").read_bytes()
+    kept["all"] = (folder / "all_results.json").read_bytes()
+    best = ("--prefix_checkpoint", str(folder / "best"))
+    again = [word for word in command("m", *best) if word != "--do_train"]
+    dev = data / "dev.tsv"
+    swapped = dev.read_text().replace("\t0", "\t2").replace("\t1", "\t0").replace("\t2", "\t1")
+    dev.write_text(swapped)  # the same texts, and so the same predictions: other labels
+    for _ in range(2):
+        run.main([*again, "--do_predict", "--predict_split", "validation"])
+        said = capsys.readouterr().out
+        assert "eval_results.json holds other scores: these go to scores-2" in said
+        assert "validation_results.json holds other predictions: these go to predictions-2" in said
+    for name, content in kept.items():
+        assert (folder / f"{name}_results.json").read_bytes() == content
+    accuracy = [
+        json.loads((f / "eval_results.json").read_text())["eval_accuracy"]
+        for f in (folder, folder / "scores-2")
+    ]
+    assert sum(accuracy) == pytest.approx(1)
+    assert not (folder / "scores-3").exists()
+    run.main([*again, "--overwrite_output_dir"])
+    found = json.loads((folder / "eval_results.json").read_text())
+    assert found["eval_accuracy"] == accuracy[1]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{"])
+def test_a_damaged_summary_of_scores_is_written_anew(
+    content: str, command: Any, tmp_path: Path
+) -> None:
+    """A kill while an older version wrote it leaves half of it."""
+    run.main(command("m"))
+    path = tmp_path / "m" / "all_results.json"
+    path.write_text(content)
+    run.main(command("m"))
+    assert "eval_accuracy" in json.loads(path.read_text())
+
+
 def test_other_data_or_flags_are_refused(command: Any, data: Path, tmp_path: Path) -> None:
     run.main(command("m"))
     for name, value in (("optim", "sgd"), ("adam_beta1", "0.5"), ("dataloader_drop_last", "true")):

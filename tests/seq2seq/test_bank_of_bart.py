@@ -69,6 +69,37 @@ def test_a_mixed_decode_is_each_record_alone(bank: Path, bart_folder: Path, tmp_
     assert mixed[:4] != mixed[-4:]  # the same sources behind other prefixes
 
 
+def test_other_names_or_weights_are_another_decode(
+    bank: Path, bart_folder: Path, tmp_path: Path
+) -> None:
+    own, data = tmp_path / "bank", tmp_path / "test.jsonl"
+    shutil.copytree(bank, own)
+    fixed = "--do_predict --eval_beams 2 --eval_min_gen_length 2 --eval_max_gen_length 4 "
+    flags = [
+        *fixed.split(),
+        "--accelerator",
+        "cpu",
+        "--prefix_bank",
+        str(own),
+        "--model_name_or_path",
+        str(bart_folder),
+    ]
+
+    def decoded(*names: str) -> int:
+        rows = [{"source": "the pub", "prefix": name} for name in names]
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        finetune.main([*flags, "--data_dir", str(data)])
+        return len([*own.glob("test*_beam_0.8")])
+
+    assert [decoded("ann", "ben"), decoded("ann", "ben"), decoded("ben", "ann")] == [1, 1, 2]
+    # Names and files' names are as before, only who has which weights is not.
+    (own / "ann").rename(tmp_path / "ann")
+    (own / "ben").rename(own / "ann")
+    (tmp_path / "ann").rename(own / "ben")
+    assert decoded("ann", "ben") == 3
+    assert decoded("ben", "ann") == 4
+
+
 @pytest.mark.parametrize(
     ("prefix", "flags", "message"),
     [

@@ -18,9 +18,9 @@ def get_trainer(args: Arguments) -> tuple[QuestionAnsweringTrainer, SQuAD]:
     config, tokenizer = load_base(args)
     data = SQuAD(tokenizer, data_args, training_args, qa_args).load()
 
-    def answer(examples: Windows, logits: Outputs) -> dict[str, float]:
+    def answer(examples: Windows, logits: Outputs, folder: Path) -> dict[str, float]:
         answers = data.predict(examples, logits)
-        answers.write(Path(training_args.output_dir))
+        answers.write(folder)
         return data.score(examples, answers)
 
     make = partial(QuestionAnsweringTrainer, post_process_function=answer)
