@@ -34,9 +34,11 @@ def n_steps(run: Run) -> int | None:
 
 
 def n_inputs(run: Run) -> int | None:
-    """Texts that are decoded in all splits together."""
-    limit = run.settings["inputs"]
-    name = run.experiment.launcher.dataset(run.settings["flags"])
+    """Texts that are decoded, or evaluated on, in all splits together."""
+    limit, flags = run.settings["inputs"], run.settings["flags"]
+    if "eval_fraction" in flags and "train_size" in flags:
+        return round(flags["eval_fraction"] * flags["train_size"])
+    name = run.experiment.launcher.dataset(flags)
     known = sizes().get(name, {}).get("inputs", limit)
     if known is None:
         return None

@@ -224,6 +224,13 @@ def test_unfinished_runs_of_other_settings_are_refused(stub: Path, begun: str) -
         reproduce.main([*argv, "--steps", "2"])
 
 
+def test_rows_held_out_are_the_inputs() -> None:
+    run = spec.expand(spec.read("small_ptuning_rates"), SCALES["study"], rows=["rte-head-0.1"])[0]
+    assert estimate.n_inputs(run) == 249
+    run = spec.expand(spec.read("small_ptuning"), SCALES["study"], rows=["sst2-head"])[0]
+    assert estimate.n_inputs(run) == 872
+
+
 def test_estimates_come_from_finished_runs(stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """3 steps in 6 seconds and 6 texts in 2; a run of 30 steps and 60 texts takes 60 + 20."""
     argv = ["small_e2e", "P=1", "--scale", "tiny", "--results_dir", str(stub)]
