@@ -6,7 +6,7 @@ FOLDER holds the small networks and dictionaries of the MisakiSwift project: ``u
 and ``us_bart_config.json`` (one layer a stack, 63 characters, 751,488 parameters, from spelling to
 American pronunciation) and ``gb_gold.json`` (British pronunciations of 87,398 words). The network
 is frozen; prefixes are trained, and 1,000 words that they never saw are decoded, by ``seq2seq/`` as
-a user would. What is counted are exact pronunciations.
+a user would. What is counted are exact pronunciations. ``--sites finetune`` trains the network instead.
 
 Spelling and sound have alphabets of their own with the same ids: files spell ids as characters.
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+FINETUNE = "finetune"
 SITES = ("encoder", "self", "encoder_decoder", "encoder,self,encoder_decoder")
 
 
@@ -35,7 +36,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--beams", type=int, default=5, help="beams of the search")
     add("--words", type=int, default=1000, help="decoded, of the 1,000 that are held out")
     add("--learning_rate", type=float, default=3e-3, help="peak learning rate")
-    add("--sites", nargs="+", default=list(SITES), help="attentions with a prefix, as comma lists")
+    add("--finetune_rate", type=float, default=3e-4, help="peak learning rate of fine-tuning")
+    add("--seeds", type=int, nargs="+", default=[0], help="one training of each for every seed")
+    sites = "attentions with a prefix, as comma lists, or finetune"
+    add("--sites", nargs="+", default=list(SITES), help=sites)
     return parser
 
 
@@ -128,19 +132,32 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     base |= {"do_predict": True, "num_workers": 0, "overwrite_results": True}
     finetune.run(arguments.parse([], {**base, "tuning_mode": "finetune"}))
     shares = {"frozen, no prefix": exact(work, work / "us" / "test_beam_1.0")}
-    training: dict[str, object] = {"do_train": True, "seed": 0}
-    training |= {"preseqlen": args.preseqlen, "mid_dim": 128}
-    training |= {"max_steps": args.steps, "train_batch_size": 128, "val_metric": "loss"}
-    training |= {"learning_rate": args.learning_rate, "warmup_steps": 100}
     for sites in args.sites:
-        run = work / sites.replace(",", "-")
-        chosen = {"output_dir": run, "prefix_sites": sites}
-        finetune.run(arguments.parse([], {**base, **training, **chosen}))
-        shares[sites] = exact(work, run / "checkpoint-curr_best" / "test_beam_1.0")
+        found = [_train(args, work, base, sites, seed) for seed in args.seeds]
+        shares[sites] = sum(found) / len(found)
+        if len(found) > 1:
+            print(f"{sites}: {' '.join(f'{share:.1%}' for share in found)}")
     print(f"\nexact pronunciations, P={args.preseqlen}, {args.steps} steps of 128 words")
     for name, share in shares.items():
         print(f"{name:30} {share:6.1%}")
     return shares
+
+
+def _train(
+    args: argparse.Namespace, work: Path, base: dict[str, object], sites: str, seed: int
+) -> float:
+    """Train and decode; the share of exact pronunciations."""
+    run = work / (sites.replace(",", "-") + (f"-seed{seed}" if seed else ""))
+    training: dict[str, object] = {"do_train": True, "seed": seed, "output_dir": run}
+    training |= {"max_steps": args.steps, "train_batch_size": 128, "val_metric": "loss"}
+    training |= {"warmup_steps": 100}
+    if sites == FINETUNE:
+        training |= {"tuning_mode": "finetune", "learning_rate": args.finetune_rate}
+    else:
+        training |= {"prefix_sites": sites, "learning_rate": args.learning_rate}
+        training |= {"preseqlen": args.preseqlen, "mid_dim": 128}
+    finetune.run(arguments.parse([], {**base, **training}))
+    return exact(work, run / "checkpoint-curr_best" / "test_beam_1.0")
 
 
 if __name__ == "__main__":
