@@ -6,7 +6,8 @@ FOLDER holds the small networks and dictionaries of the MisakiSwift project: ``u
 and ``us_bart_config.json`` (one layer a stack, 63 characters, 751,488 parameters, from spelling to
 American pronunciation) and ``gb_gold.json`` (British pronunciations of 87,398 words). The network
 is frozen; prefixes are trained, and 1,000 words that they never saw are decoded, by ``seq2seq/`` as
-a user would. What is counted are exact pronunciations. ``--sites finetune`` trains the network instead.
+a user would. What is counted are exact pronunciations. ``--sites finetune`` trains all of the
+network instead.
 
 Spelling and sound have alphabets of their own with the same ids: files spell ids as characters.
 """
