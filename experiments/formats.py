@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import re
@@ -40,9 +41,7 @@ class _Notes:
         return [f"[{number}] {escape(why)}" for why, number in self.numbers.items()]
 
 
-def cell_text(
-    cell: Cell, decimals: int, signed: bool, notes: _Notes, interval: str = ", {}"
-) -> str:
+def cell_text(cell: Cell, decimals: int, signed: bool, notes: _Notes) -> str:
     """``68.2 ± 0.4 (3), 67.2 to 69.2``, a difference as ``-0.5``, or a dash and a note's number."""
     if cell.value is None:
         return f"– {notes.mark(cell.why)}"
@@ -52,7 +51,7 @@ def cell_text(
     if cell.n is None:
         return text
     text += f" ({cell.n})"
-    return text if cell.interval is None else text + interval.format(_ends(cell, decimals))
+    return text if cell.interval is None else f"{text}, {_ends(cell, decimals)}"
 
 
 def _ends(cell: Cell, decimals: int) -> str:
@@ -63,26 +62,23 @@ def _ends(cell: Cell, decimals: int) -> str:
     return " to ".join(f"{end:.{decimals}f}" for end in ends)
 
 
-def _cells(table: Table, line: Line, notes: _Notes, escape: Escape, interval: str) -> list[str]:
+def _cells(table: Table, line: Line, notes: _Notes, escape: Escape) -> list[str]:
     signed = line.source == "difference"
     texts = [
-        cell_text(line.cells[column], table.decimals[column], signed, notes, interval)
+        cell_text(line.cells[column], table.decimals[column], signed, notes)
         for column in table.columns
     ]
     return [*map(escape, (line.row, line.model, line.source)), *texts]
 
 
-def _rows(
-    table: Table, escape: Escape, interval: str = ", {}"
-) -> tuple[list[list[str]], list[str]]:
+def _rows(table: Table, escape: Escape) -> tuple[list[list[str]], list[str]]:
     """Head and lines as texts, and the notes below them.
 
     Args:
         escape: what stands for a text of others, of which no character may mean anything.
-        interval: what follows a number that has one; ``{}`` are its ends.
     """
     notes = _Notes()
-    rows = [_cells(table, line, notes, escape, interval) for line in table.lines]
+    rows = [_cells(table, line, notes, escape) for line in table.lines]
     head = [*HEAD, *map(escape, table.columns)]
     return [head, *rows], [escape(LEGEND), *notes.lines(escape), *map(escape, table.notes)]
 
@@ -195,22 +191,111 @@ def _html(text: str) -> str:
     return escape(one_line(text))
 
 
+_STYLE = """
+body{font-family:sans-serif;margin:1em;line-height:1.4}
+main{display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start}
+main>div{overflow-x:auto;max-width:100%}
+figure{margin:0;flex:1 1 20em;max-width:60em}
+img{max-width:100%}
+table{border-collapse:collapse}
+tr{border-top:1px solid #ccc}
+td,th{padding:.3em .7em;text-align:left;vertical-align:top}
+th{cursor:pointer}
+details{font-size:85%}
+summary{color:#555;cursor:pointer}
+code{overflow-wrap:anywhere}
+@media(max-width:40em){
+main>div{width:100%}
+table,tbody,tr,td{display:block}
+thead tr{display:flex;flex-wrap:wrap}
+tbody tr{padding:.5em 0}
+td{padding:.1em 0}
+td::before{content:attr(data-column) " ";color:#555}
+}"""
+_SCRIPT = """
+document.querySelectorAll("th").forEach((head, column) => {
+  let up = false;
+  const sort = () => {
+    up = !up;
+    const value = row => row.cells[column].dataset.value;
+    const body = document.querySelector("tbody");
+    [...body.rows].sort((a, b) => {
+      const [x, y] = [value(a), value(b)];
+      if (!x || !y) return !x - !y;
+      const [m, n] = [Number(x), Number(y)];
+      const order = isNaN(m) || isNaN(n) ? x.localeCompare(y) : m - n;
+      return up ? order : -order;
+    }).forEach(row => body.append(row));
+  };
+  head.onclick = sort;
+  head.onkeydown = event => event.key === "Enter" && sort();
+});"""
+
+
+def _html_cell(table: Table, column: str, cell: Cell, signed: bool) -> str:
+    """A number with its interval, its runs and their commands one click away, or why it is none."""
+    decimals = table.decimals[column]
+    start = f'<td data-column="{_html(column)}" data-value='
+    if cell.value is None:
+        return f'{start}"">–<details><summary>why</summary>{_html(cell.why)}</details></td>'
+    text = cell_text(cell, decimals, signed, _Notes()).partition(",")[0]
+    if not cell.runs:
+        return f'{start}"{cell.value!r}">{text}</td>'
+    summary = "the run" if cell.interval is None else _ends(cell, decimals)
+    runs = "".join(
+        f"<li>{_html(run.name)}: {run.value:.{decimals}f}<br><code>{_html(run.command)}</code></li>"
+        for run in cell.runs
+    )
+    more = f"<details><summary>{summary}</summary><ul>{runs}</ul></details>"
+    return f'{start}"{cell.value!r}">{text}{more}</td>'
+
+
+def _html_line(table: Table, line: Line) -> str:
+    texts = zip(HEAD, (line.row, line.model, line.source), strict=True)
+    names = (f'<td data-column="{h}" data-value="{_html(t)}">{_html(t)}</td>' for h, t in texts)
+    signed = line.source == "difference"
+    cells = (_html_cell(table, column, line.cells[column], signed) for column in table.columns)
+    return f"<tr>{''.join((*names, *cells))}</tr>"
+
+
+def _picture(table: Table, name: str) -> str:
+    """A picture inside the page, so that the file can be sent alone."""
+    source = _html(name)
+    if table.folder is not None:
+        coded = base64.b64encode((table.folder / name).read_bytes()).decode()
+        source = f"data:image/png;base64,{coded}"
+    return f'<figure><img src="{source}" alt="{_html(name)}"></figure>'
+
+
 def html(table: Table) -> str:
-    """A page of its own."""
-    rows, notes = _rows(table, _html, "<br><small>{}</small>")
-    style = "body{font-family:sans-serif}td,th{padding:.2em .7em;text-align:left}"
-    style += "table{border-collapse:collapse}tr{border-top:1px solid #ccc}"
+    """A page of its own, which sorts by a click on a head and needs nothing from elsewhere."""
     title = _html(table.title)
-    lines = ["<!DOCTYPE html>", '<html lang="en">', "<head>", '<meta charset="utf-8">']
-    lines += [f"<title>{title}</title>", f"<style>{style}</style>", "</head>", "<body>"]
-    lines += [f"<h1>{title}</h1>", "<table>"]
-    for number, row in enumerate(rows):
-        tag = "th" if number == 0 else "td"
-        cells = "".join(f"<{tag}>{cell}</{tag}>" for cell in row)
-        lines.append(f"<tr>{cells}</tr>")
-    lines += ["</table>", "<ul>", *(f"<li>{note}</li>" for note in notes), "</ul>"]
-    lines += [f'<p><img src="{escape(n)}" alt="{escape(n)}"></p>' for n in table.pictures]
-    return "\n".join([*lines, "</body>", "</html>"]) + "\n"
+    head = "".join(f'<th tabindex="0">{_html(name)}</th>' for name in (*HEAD, *table.columns))
+    return "\n".join(
+        [
+            "<!DOCTYPE html>",
+            '<html lang="en">',
+            "<head>",
+            '<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{title}</title>",
+            f"<style>{_STYLE}</style>",
+            "</head>",
+            "<body>",
+            f"<h1>{title}</h1>",
+            "<main>",
+            f"<div><table><thead><tr>{head}</tr></thead><tbody>",
+            *(_html_line(table, line) for line in table.lines),
+            "</tbody></table></div>",
+            *(_picture(table, name) for name in table.pictures),
+            "</main>",
+            f"<ul><li>{_html(LEGEND)}</li>",
+            *(f"<li>{_html(note)}</li>" for note in table.notes),
+            f"</ul>\n<script>{_SCRIPT}</script>",
+            "</body>",
+            "</html>\n",
+        ]
+    )
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import sqrt
+from pathlib import Path
 from statistics import mean, stdev
+
+
+@dataclass(frozen=True)
+class RunOf:
+    """One of the runs behind a number, and the command that makes it."""
+
+    name: str
+    value: float
+    command: str
 
 
 @dataclass
@@ -21,6 +31,7 @@ class Cell:
     n: int | None = None
     why: str = ""
     interval: float | None = None
+    runs: list[RunOf] = field(default_factory=list)
 
     @classmethod
     def of(cls, numbers: Sequence[float]) -> Cell:
@@ -59,3 +70,5 @@ class Table:
     lines: list[Line]
     notes: list[str] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
+    folder: Path | None = None
+    """Where the pictures are."""

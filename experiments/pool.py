@@ -30,6 +30,8 @@ class Job:
 
     run: Run
     folder: Path
+    command: str = ""
+    """Makes the run anywhere."""
 
     @property
     def result(self) -> Path:
@@ -92,6 +94,7 @@ class Job:
             "seed": run.seed,
             "subset": run.subset,
             "level": run.level,
+            "command": self.command,
             "scale": run.scale.name,
             "launcher": run.experiment.launcher.name,
             "scorer": run.experiment.scorer,

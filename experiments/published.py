@@ -80,7 +80,7 @@ def _versions() -> Iterator[tuple[str, str]]:
             continue
 
 
-def publish(job: Job, command: str, results: Path) -> Path:
+def publish(job: Job, results: Path) -> Path:
     """Write a finished run for others; return the file.
 
     Raises:
@@ -93,7 +93,7 @@ def publish(job: Job, command: str, results: Path) -> Path:
             "the folder beside it, and reproduce.sh makes it again"
         )
     settings = {k: v for k, v in result["settings"].items() if k not in _LOCAL}
-    document = {**result, "command": command, "settings": settings}
+    document = {**result, "command": job.command, "settings": settings}
     texts = {split: _texts(job, split) for split in result["scores"]}
     outputs = {split: lines for split, lines in texts.items() if lines is not None}
     if outputs and sum(len(t) for lines in outputs.values() for t in lines) <= LARGEST_OUTPUTS:

@@ -24,7 +24,7 @@ from experiments import published, scales, spec
 from experiments.estimate import Estimate
 from experiments.launchers.base import MODELS
 from experiments.pool import Job, Pool, slots
-from experiments.spec import Overrides
+from experiments.spec import Overrides, Run
 from harness.ranges import COUNT
 from prefix_tuning.errors import UserError, run_command
 
@@ -51,6 +51,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _command(args: argparse.Namespace, run: Run) -> str:
+    """What makes a run anywhere, without the folders of this machine."""
+    words = [run.experiment.name, run.row.name, "--scale", run.scale.name]
+    if "seed" not in run.experiment.common | run.row.flags:
+        words += ["--seeds", str(run.seed)]
+    for name in ("steps", "inputs"):
+        if (value := getattr(args, name)) is not None:
+            words += [f"--{name}", str(value)]
+    if args.model_name_or_path is not None:
+        words += ["--model_name_or_path", Path(args.model_name_or_path).name]
+    if args.data_dir is not None:
+        words += ["--data_dir", "FOLDER"]
+    return f"./scripts/reproduce.sh {shlex.join(words)}"
+
+
 def make_jobs(args: argparse.Namespace) -> list[Job]:
     """All runs that the command line asks for.
 
@@ -74,7 +89,8 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
         for experiment in spec.chosen(args.table, scale)
         for run in spec.expand(experiment, scale, overrides, args.rows)
     ]
-    return [Job(run, args.results_dir.resolve() / run.folder) for run in runs]
+    folder = args.results_dir.resolve()
+    return [Job(run, folder / run.folder, _command(args, run)) for run in runs]
 
 
 def show(jobs: Sequence[Job], work: Path) -> None:
@@ -94,22 +110,6 @@ def show(jobs: Sequence[Job], work: Path) -> None:
             print(f"    python -m {step.module} {shlex.join(step.argv)}")
 
 
-def _command(args: argparse.Namespace, job: Job) -> str:
-    """What makes a run anywhere, without the folders of this machine."""
-    run = job.run
-    words = [run.experiment.name, run.row.name, "--scale", run.scale.name]
-    if "seed" not in run.experiment.common | run.row.flags:
-        words += ["--seeds", str(run.seed)]
-    for name in ("steps", "inputs"):
-        if (value := getattr(args, name)) is not None:
-            words += [f"--{name}", str(value)]
-    if args.model_name_or_path is not None:
-        words += ["--model_name_or_path", Path(args.model_name_or_path).name]
-    if args.data_dir is not None:
-        words += ["--data_dir", "FOLDER"]
-    return f"./scripts/reproduce.sh {shlex.join(words)}"
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what ``argv`` asks for."""
     args = _parser().parse_args(argv)
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.publish:
         for job in jobs:
             if job.is_done():
-                print(f"published {published.publish(job, _command(args, job), args.results_dir)}")
+                print(f"published {published.publish(job, args.results_dir)}")
     if args.only_print or args.publish:
         return
     # A polite kill takes the running processes along.

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from experiments import figures, formats, published, scales, spec
 from experiments.estimate import duration
-from experiments.model import Cell, Line, Table
+from experiments.model import Cell, Line, RunOf, Table
 from experiments.results import read_failure, read_paper, read_result
 from experiments.scales import Scale
 from experiments.spec import UNSAFE, Experiment, Row
@@ -37,6 +37,7 @@ class Runs:
     """What there is of a row: results, reasons of failed runs, names of those never finished."""
 
     results: list[dict[str, Any]]
+    names: list[str]
     failed: dict[str, str]
     missing: list[str]
     notes: list[str] = field(default_factory=list)
@@ -65,7 +66,7 @@ def read_runs(experiment: Experiment, scale: Scale, results: Path) -> dict[str, 
         missing = [n for n in expected[row.name] if n not in finished and n not in failed]
         if other and not finished & {*expected[row.name]}:
             missing = []
-        found[row.name] = Runs([*all_runs.values()], failed, missing, notes)
+        found[row.name] = Runs([*all_runs.values()], [*all_runs], failed, missing, notes)
     return found
 
 
@@ -74,7 +75,13 @@ def our_cell(runs: Runs, split: str, column: str) -> Cell:
     values = [r["scores"].get(split, {}).get(column) for r in runs.results]
     numbers = [value for value in values if value is not None]
     if numbers:
-        return Cell.of(numbers)
+        cell = Cell.of(numbers)
+        cell.runs = [
+            RunOf(name, value, result.get("command", ""))
+            for name, result, value in zip(runs.names, runs.results, values, strict=True)
+            if value is not None
+        ]
+        return cell
     for result in runs.results:
         reasons = result["missing"].get(split, {})
         return Cell(why=reasons.get(column) or reasons.get("") or "not among this row's scores")
@@ -106,12 +113,7 @@ def _groups(experiment: Experiment) -> dict[tuple[str, str], list[Row]]:
 
 
 def build(experiment: Experiment, scale: Scale, results: Path, validation: bool = False) -> Table:
-    """Our results beside the papers'.
-
-    Args:
-        results: the folder that holds ``<scale>/<table>/``.
-        validation: of the development set, where the papers report it.
-    """
+    """Our results below ``results`` beside the papers', of the development set if asked for."""
     name = experiment.validation if validation else experiment.table
     split = "valid" if validation else experiment.splits[0]
     paper = read_paper(PAPERS / f"{name}.json")
@@ -275,6 +277,7 @@ def make(experiment: Experiment, scale: Scale, results: Path) -> list[Table]:
     tables = [build(experiment, scale, results)]
     folder.mkdir(parents=True, exist_ok=True)
     runs = {name: of.results for name, of in read_runs(experiment, scale, results).items()}
+    tables[0].folder = folder
     tables[0].pictures = figures.draw_all(experiment, scale, runs, folder)
     write(tables[0], folder, "table")
     if experiment.validation:

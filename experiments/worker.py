@@ -28,6 +28,8 @@ from experiments.published import provenance
 from prefix_tuning.errors import UserError, run_command
 from prefix_tuning.files import read_json_object, write_json
 
+NAMES = ("table", "row", "seed", "subset", "level", "scale", "command")
+
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
@@ -154,7 +156,7 @@ def result_of(job: dict[str, Any], folder: Path) -> dict[str, Any]:
             job["scorer"], job["columns"], split, folder
         )
     return {
-        **{key: job[key] for key in ("table", "row", "seed", "subset", "level", "scale")},
+        **{key: job[key] for key in NAMES},
         "settings": job["settings"],
         "scores": scores,
         "missing": missing,

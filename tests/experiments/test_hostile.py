@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from experiments import checked_yaml, formats, results, spec
-from experiments.model import Cell, Line, Table
+from experiments.model import Cell, Line, RunOf, Table
 from prefix_tuning.errors import UserError
 
 NASTY = [
@@ -39,7 +39,8 @@ NASTY = [
 
 
 def table_of(text: str) -> Table:
-    cells = {text: Cell(why=text), "BLEU": Cell(1.0, 0.5, 2)}
+    runs = [RunOf(text, 1.0, text)]
+    cells = {text: Cell(why=text), "BLEU": Cell(1.0, 0.5, 2, runs=runs)}
     line = Line(text, text, text, cells)
     return Table("t", text, [text, "BLEU"], {text: 1, "BLEU": 1}, [line], [text])
 
@@ -71,21 +72,24 @@ def test_latex(text: str) -> None:
 @pytest.mark.parametrize("text", NASTY)
 def test_csv(text: str) -> None:
     rows = list(csv.reader(formats.csv_text(table_of(text)).splitlines()))
-    assert [len(row) for row in rows] == [10, 10, 10]
+    assert [len(row) for row in rows] == [11, 11, 11]
     assert not any(cell[:1] in "=+-@\uff1d" for row in rows for cell in row if cell)
 
 
 @pytest.mark.parametrize("text", NASTY)
 def test_html(text: str) -> None:
     tags: set[str] = set()
+    attributes: set[str] = set()
 
     class Page(HTMLParser):
-        def handle_starttag(self, tag: str, attrs: object) -> None:
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
             tags.add(tag)
+            attributes.update(name for name, _ in attrs)
 
     Page().feed(formats.html(table_of(text)))
-    allowed = "html head meta title style body h1 table tr th td ul li"
-    assert tags == {*allowed.split()}
+    allowed = "html head meta title style body h1 main div table thead tbody tr th td ul li script"
+    assert tags == {*allowed.split(), "details", "summary", "code", "br"}
+    assert attributes == {*"lang charset name content tabindex data-column data-value".split()}
 
 
 @pytest.mark.parametrize("name", ["..", ".", ""])

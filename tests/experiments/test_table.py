@@ -288,7 +288,7 @@ def test_html(results: Path) -> None:
     assert page.rows[1][:4] == ["prefix", "gpt2-medium", "ours", "70.0 ± 1.0 (3)"]
     assert "out of memory | 5 &gt; 4 &amp; 3" in formats.html(made)
     # 4.303 / root of 3
-    assert "70.0 ± 1.0 (3)<br><small>67.5 to 72.5</small>" in formats.html(made)
+    assert 'data-value="70.0">70.0 ± 1.0 (3)<details><summary>67.5 to 72.5<' in formats.html(made)
 
 
 @pytest.mark.parametrize("name", spec.names())
