@@ -65,6 +65,7 @@ class DataArguments:
     target_column: str | None = flag(None, "own data: column of the output, if it is not clear")
     task_mode: str = flag("data2text", f"task: {', '.join(TASKS)}")
     separator: str | None = flag(None, "text between source and target, if not the model's own")
+    spaces: str = yes_no("yes", "put the task's spaces around source and target")
     train_size: str | None = flag(None, "train on a random subset: 100 pairs, or 10%%")
     sample_seed: int = flag(0, "seed that draws the subset", within=SEED)
     source_prefix: str | None = flag(None, "a word to put in front of every source")

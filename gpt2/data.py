@@ -10,7 +10,7 @@ their end token; the paper's numbers include that. Other tasks differ in the spa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -36,6 +36,7 @@ class Format:
         layout: of the task.
         source_prefix: a word in front of every source, as the original has it for fine-tuning on
             little data.
+        spaces: keep the spaces that the layout puts around source and target.
     """
 
     def __init__(
@@ -44,12 +45,16 @@ class Format:
         separator: str | None = None,
         layout: Layout | None = None,
         source_prefix: str | None = None,
+        spaces: bool = True,
     ) -> None:
         self.tokenizer = tokenizer
         if separator is None:
             separator = tokenizer.bos_token or tokenizer.eos_token
         self.separator = separator
-        self.layout = layout or Layout()
+        layout = layout or Layout()
+        if not spaces:
+            layout = replace(layout, source=layout.source.strip(), target=layout.target.strip())
+        self.layout = layout
         self.source_prefix = source_prefix
 
     def _head(self, source: str) -> str:

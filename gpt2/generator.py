@@ -86,6 +86,7 @@ class TextGenerator:
             self.trained_task.get("separator") if separator is None else separator,
             request.task.layout,
             self.trained_task.get("source_prefix"),
+            self.trained_task.get("spaces") != "no",
         )
 
     def starts(self, request: DecodeRequest, records: Sequence[Record]) -> list[str]:

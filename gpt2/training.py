@@ -116,7 +116,8 @@ def _load(
     if model_args.activation == "fused":
         fuse_activations(model)
     layout = TASKS[data_args.task_mode].layout
-    text_format = Format(tokenizer, data_args.separator, layout, data_args.source_prefix)
+    strings = (data_args.separator, layout, data_args.source_prefix)
+    text_format = Format(tokenizer, *strings, spaces=data_args.spaces == "yes")
     pad_id = _add_padding(model_args, model, tokenizer, run_args.seed)
 
     max_tokens = _room(model, request.tuning.slots(tokenizer))
@@ -131,6 +132,7 @@ def _load(
         "task_mode": data_args.task_mode,
         "separator": text_format.separator,
         "source_prefix": text_format.source_prefix,
+        **({"spaces": "no"} if data_args.spaces == "no" else {}),
         **({"chat": True} if any(record.chat for record in train_records) else {}),
     }
     arrange = collate_infix if request.tuning.reads_source else collate

@@ -167,7 +167,7 @@ def pairs(
     for row, where in rows:
         chat = next((name for name in CHATS if name in row), None)
         if chat is not None and guessed:
-            found, sentence = _chat(row[chat], training, where), f"{chat!r} is a chat"
+            found, sentence = chat_pairs(row[chat], training, where), f"{chat!r} is a chat"
         else:
             names = columns.find(row.keys(), training, where)
             found = [_pair(row, *names, training, where)]
@@ -218,7 +218,12 @@ def _pair(
     return Pair(text, tuple(values), where, name=repr(source))
 
 
-def _chat(value: Any, training: bool, where: str) -> list[Pair]:
+def chat_pairs(value: Any, training: bool, where: str) -> list[Pair]:
+    """A pair of every turn of the assistant; one without a target of a chat that waits for it.
+
+    Raises:
+        UserError: this is no chat, or nothing can be trained on.
+    """
     turns = [_turn(message, where) for message in value] if isinstance(value, list) else []
     if not turns:
         raise UserError(f'{where}: a chat is a list of {{"role": ..., "content": ...}}')

@@ -111,6 +111,28 @@ def is_hub_name(data: str | Path) -> bool:
     return bool(re.fullmatch(r"[\w.-]+/[\w-]+(:[\w.-]+)?", name)) and not Path(name).exists()
 
 
+def _split_file(folder: Path, split: str) -> Path | None:
+    names = [f"{name}{end}" for name in SPLITS[split] for end in FORMATS]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def has_split(data: str | Path, split: str) -> bool:
+    """Whether a folder or a data set of the hub has rows of this split; a file has none.
+
+    Args:
+        split: of :data:`SPLITS`.
+    """
+    path = Path(data)
+    if path.is_dir() and any(_split_file(path, name) for name in SPLITS):
+        return _split_file(path, split) is not None
+    if not (path.is_dir() or is_hub_name(data)):
+        return False
+    try:
+        return next(read_rows(data, split), None) is not None
+    except UserError:
+        return False
+
+
 def read_rows(data: str | Path, split: str = "train") -> Iterator[Row]:
     """The rows of a file, of a folder's file of this split, or of a data set.
 
@@ -122,8 +144,7 @@ def read_rows(data: str | Path, split: str = "train") -> Iterator[Row]:
     """
     path = Path(data)
     if path.is_dir():
-        names = [f"{name}{end}" for name in SPLITS[split] for end in FORMATS]
-        file = next((path / name for name in names if (path / name).is_file()), None)
+        file = _split_file(path, split)
         if file is None:
             return _folder_rows(path, split)
         path = file

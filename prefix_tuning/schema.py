@@ -44,6 +44,7 @@ class Task:
     task_mode: str | None = None
     separator: str | None = None
     source_prefix: str | None = None
+    spaces: str | None = None
     task_name: str | None = None
     dataset_name: str | None = None
     labels: list[str] | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.flags import flag
-from harness.own_files import is_hub_name, read_rows
+from harness.own_files import has_split, is_hub_name, read_rows
 from harness.ranges import FRACTION
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import numbered_lines
@@ -34,7 +34,9 @@ class OwnData:
         "or data set of the hub",
     )
     validation_file: str | None = flag(
-        None, "and one to choose the best epoch on (default: a part of --train_file)"
+        None,
+        "and one to choose the best epoch on (default: the validation split of a folder, or a part "
+        "of --train_file)",
     )
     test_file: str | None = flag(None, "and one to predict; qa alone needs the answers in it")
     eval_fraction: float | None = flag(
@@ -92,7 +94,10 @@ class OwnData:
             others: whether shallow prompts or the head alone are.
         """
         trains = self.train_file is not None
-        evaluates = bool(self.validation_file or (trains and self.eval_fraction != 0))
+        validation = self.validation_file
+        if trains and not validation and self.eval_fraction is None:
+            validation = self.train_file if has_split(str(self.train_file), "valid") else None
+        evaluates = bool(validation or (trains and self.eval_fraction != 0))
         found: dict[str, object] = {
             "do_train": trains and not goes_on,
             "do_eval": evaluates,
@@ -103,7 +108,7 @@ class OwnData:
         if not trains:
             return found
         fraction = HELD_OUT if self.eval_fraction is None else self.eval_fraction
-        fraction = 0.0 if self.validation_file else fraction
+        fraction = 0.0 if validation else fraction
         rows = math.ceil(count_rows(str(self.train_file)) * (1 - fraction))
         batch = min(BATCH, rows)
         updates = math.ceil(rows / batch)  # of a pass
@@ -116,6 +121,7 @@ class OwnData:
             "save_strategy": "steps",
             **dict.fromkeys(("eval_steps", "save_steps", "logging_steps"), every),
             "eval_fraction": fraction or None,
+            "validation_file": validation,
             "warmup_steps": 0.1,
         }
         if prefix is None and not (others or goes_on):

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from tqdm import tqdm
 
-from harness.own_data import Columns, columns_found, source_text
+from harness.own_data import CHATS, Columns, chat_pairs, columns_found, source_text
 from harness.own_files import FORMATS, Row, e2e_rows, from_hub
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import numbered_lines
@@ -76,10 +76,20 @@ def read_pairs(folder: Path, split: str, training: bool) -> Iterator[Record]:
 def read_rows(rows: Iterable[Row], columns: Columns, training: bool) -> Iterator[Record]:
     """The records of rows; a list of targets makes a record of each.
 
+    Of a chat the last turn of the assistant is the target, and what stands before it the source.
     Prints what was taken for source and target, where their columns are not called so.
     """
     said = False
     for row, where in rows:
+        chat = next((name for name in CHATS if name in row), None)
+        if chat is not None and columns == Columns():
+            if not said:
+                print(f"{where}: {chat!r} is a chat, its last answer the target", flush=True)
+                said = True
+            last = chat_pairs(row[chat], training, where)[-1]
+            target = _text(last.targets[0], "target", where) if last.targets else None
+            yield Record(_text(last.source, "source", where), target, where, row.get("prefix"))
+            continue
         source_name, target_name = columns.find(row.keys(), training, where)
         if columns == Columns() and source_name != "source" and not said:
             print(f"{where}: {columns_found(row, source_name, target_name)}", flush=True)

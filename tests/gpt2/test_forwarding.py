@@ -189,6 +189,7 @@ def test_a_decode_is_identified_by_all_that_decides_its_texts(
     assert identity(separator=" =>") != first
     assert identity(task={"separator": " =>"}) != first
     assert identity(task={"source_prefix": "summarize"}) != first
+    assert identity(task={"spaces": "no"}) != first
     assert identity(data_file="e") != first
     model.bfloat16()
     assert identity() != first

@@ -134,6 +134,9 @@ def test_an_empty_separator_is_one(tokenizer: PreTrainedTokenizerFast) -> None:
     assert Format(tokenizer, "", Layout("{}", "{}", 5)).encode_prompts(["a"]) == [
         tokenizer("a").input_ids
     ]
+    bare = Format(tokenizer, "", Layout(" {} ", " {}"), spaces=False)
+    assert bare.prompt("a") == "a"
+    assert bare.encode_targets(["a"]) == [[*tokenizer("a").input_ids, tokenizer.eos_token_id]]
 
 
 @pytest.mark.parametrize("separator", ["", " ", " '", " =>", ".", " n", "\n", "<|endoftext|>"])

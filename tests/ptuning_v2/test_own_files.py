@@ -329,6 +329,15 @@ def test_a_folder_and_parquet(write: Callable[[str, Any], Path], tmp_path: Path)
     write("data/validation.json", json.dumps(rows[:1]))
     found = [*labelled(str(tmp_path / "data"), "validation", Columns(), True, str)]
     assert [(row.values, row.label) for row in found] == [(("a 0",), 0)]
+    folder = tmp_path / "data"
+    _, data, run_args, _ = arguments("classification", "--train_file", folder)
+    assert (data.validation_file, data.eval_fraction) == (str(folder), None)
+    assert run_args.do_eval
+    _, data, _, _ = arguments("classification", "--train_file", folder, "--eval_fraction", 0.5)
+    assert (data.validation_file, data.eval_fraction) == (None, 0.5)
+    (folder / "validation.json").unlink()
+    _, data, _, _ = arguments("classification", "--train_file", folder)
+    assert (data.validation_file, data.eval_fraction) == (None, 0.1)
     pytest.importorskip("pyarrow")
     from datasets import Dataset
 

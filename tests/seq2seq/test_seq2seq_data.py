@@ -409,3 +409,18 @@ def test_ones_own_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str], en
         path.write_text(f"{tab.join(rows[0])}\n{tab.join(quoted)}\n", encoding="utf-8")
     assert read(tmp_path) == read(path) == [("Say 1, 2", "three")]
     assert "the source is 'instruction' and 'input', the target 'output'" in capsys.readouterr().out
+
+
+def test_a_chat_ends_with_its_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    turns = [("user", "One?"), ("assistant", "1"), ("user", "Two,\nthen?"), ("assistant", "2")]
+    chats = [
+        {"messages": [{"role": role, "content": text} for role, text in turns[:n]]} for n in (2, 4)
+    ]
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(chats), encoding="utf-8")
+    before = "user: One? assistant: 1 user: Two, then?"
+    assert read(path) == [("One?", "1"), (before, "2")]
+    assert "'messages' is a chat, its last answer the target" in capsys.readouterr().out
+    path.write_text(json.dumps([{"messages": chats[1]["messages"][:3]}]), encoding="utf-8")
+    (waiting,) = read_split(path, "test", False)
+    assert (waiting.source, waiting.target) == (before, None)
