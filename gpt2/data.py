@@ -89,8 +89,12 @@ class Format:
         return [next(chats if record.chat else plain) for record, _ in pairs]
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        # A tokenizer takes no empty list.
-        return self.tokenizer(list(texts), add_special_tokens=False).input_ids if texts else []
+        different = list(dict.fromkeys(texts))  # E2E has a tenth as many sources as pairs
+        if not different:  # which a tokenizer does not take
+            return []
+        encoded = self.tokenizer(different, add_special_tokens=False).input_ids
+        ids = dict(zip(different, encoded, strict=True))
+        return [ids[text] for text in texts]
 
     def encode_prompts(self, sources: Sequence[str]) -> list[list[int]]:
         """Token ids of the prompts of ``sources``, cut as the layout says."""
