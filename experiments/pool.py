@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -157,11 +158,18 @@ def reason(status: int, log: Path) -> str:
 
 
 class Pool:
-    """Runs jobs at the same time, one in each slot."""
+    """Runs jobs at the same time, one in each slot, for ``minutes`` or until all are done."""
 
-    def __init__(self, free: Sequence[str | None], work: Path, keep_checkpoints: bool) -> None:
+    def __init__(
+        self,
+        free: Sequence[str | None],
+        work: Path,
+        keep_checkpoints: bool,
+        minutes: float | None = None,
+    ) -> None:
         self.free, self.n_slot = list(free), len(free)
         self.work, self.keep = work, keep_checkpoints
+        self.end = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self.running: list[tuple[Job, subprocess.Popen[bytes], str | None, float]] = []
         self.failed: list[Job] = []
 
@@ -171,6 +179,9 @@ class Pool:
         with tqdm(total=len(jobs), unit="run", disable=None) as bar:
             try:
                 while waiting or self.running:
+                    if time.monotonic() >= self.end:
+                        tqdm.write("the time is up; the same command goes on")
+                        break
                     while waiting and self.free:
                         self._start(waiting.pop(0), bar)
                     self._collect(bar)

@@ -11,6 +11,7 @@ interrupted ones go on, failed ones are tried again. ``table.sh`` then prints th
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import signal
 import sys
@@ -34,10 +35,11 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("table", metavar="TABLE", help=f"{', '.join(spec.names())}, or all")
+    add("table", metavar="TABLE", help=f"{', '.join(spec.names())}; several with commas, or all")
     add("rows", metavar="ROW", nargs="*", help="only these rows of the table")
     add("--scale", default="small", help="tiny, small (default), study or paper")
     add("--print", action="store_true", dest="only_print", help="only say what would be done")
+    add("--minutes", type=float, help="end after so long; the same command goes on")
     add("--publish", action="store_true", help="write finished runs to results/published/")
     add("--jobs", type=int, help="runs at a time (default: one, or one for each of --gpus)")
     add("--gpus", help="numbers of the GPUs to use, 0,1 say; each run sees one of them")
@@ -75,6 +77,8 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
     scale = scales.named(args.scale)
     for name in ("jobs", "steps", "inputs"):
         COUNT.check(name, getattr(args, name))
+    if args.minutes is not None and not 0 < args.minutes < math.inf:
+        raise UserError(f"--minutes {args.minutes}: expected a number above 0")
     if args.data_dir is not None and not Path(args.data_dir).is_dir():
         raise UserError(f"--data_dir {args.data_dir}: there is no such folder")
     overrides = Overrides(
@@ -130,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     # A polite kill takes the running processes along.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    pool = Pool(places, work, args.keep_checkpoints == "yes")
+    pool = Pool(places, work, args.keep_checkpoints == "yes", args.minutes)
     pool.run(to_do)
     print(f"the table: ./scripts/table.sh {args.table} --scale {args.scale}")
     if pool.failed:

@@ -232,9 +232,9 @@ def names(folder: Path = FOLDER) -> list[str]:
 
 
 def chosen(table: str, scale: Scale) -> list[Experiment]:
-    """The experiment that TABLE names, or all that are meant for the scale."""
+    """The experiments that TABLE names with commas, or all that are meant for the scale."""
     if table != "all":
-        return [read(table)]
+        return [read(name) for name in dict.fromkeys(table.split(","))]
     return [e for e in map(read, names()) if e.suits(scale)]
 
 

@@ -200,6 +200,20 @@ def test_failures_are_recorded_and_the_others_go_on(
     assert "4 runs, 2 of them done" in capsys.readouterr().out
 
 
+def test_the_time_is_up(stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What runs is ended and no failure; the same command goes on. Several tables have commas."""
+    stub.parent.joinpath("worker.py").write_text("import time; time.sleep(60)", encoding="utf-8")
+    argv = ["full_e2e,full_webnlg", "prefix", "--scale", "tiny", "--results_dir", str(stub)]
+    reproduce.main([*argv, "--minutes", "0.001"])
+    assert "2 runs, 0 of them done" in capsys.readouterr().out
+    assert not list(stub.rglob("*.failed.json"))
+    stub.parent.joinpath("worker.py").write_text(WORKER, encoding="utf-8")
+    reproduce.main([*argv, "--minutes", "5"])
+    assert len(results_of(stub)) == 2
+    with pytest.raises(UserError, match="--minutes 0"):
+        reproduce.main([*argv, "--minutes", "0"])
+
+
 def test_results_of_other_settings_are_refused(stub: Path) -> None:
     argv = ["small_e2e", "P=1", "--scale", "tiny", "--results_dir", str(stub)]
     reproduce.main(argv)
