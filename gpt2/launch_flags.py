@@ -48,6 +48,10 @@ class LaunchFlags:
         "datalevels_SEED_PERCENT a random subset",
     )
     seed: int = flag(101, "random seed")
+    seeds: str | None = flag(None, "a run of each of several seeds, as 101,22,9")
+    sweep: str | None = flag(
+        None, "a run of each of several values of another flag, as preseqlen=1,5,10,20"
+    )
     bsz: int = flag(10, "batch size")
     epoch: int = flag(5, "number of epochs")
     max_steps: int | None = flag(None, "steps instead of epochs (of a number of pairs: 400)")

@@ -30,12 +30,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(request: TrainRequest) -> None:
     """Train as requested, then evaluate and decode."""
-    from transformers.utils import logging as library_logging
-
     from gpt2.training import train
 
-    library_logging.set_verbosity_error()
-    folder = train(request)
+    finish(request, train(request))
+
+
+def finish(request: TrainRequest, folder: Path) -> None:
+    """Decode what was trained, and say where it is."""
     if not is_first():  # the others are done
         return
     if request.data.generate == "yes":

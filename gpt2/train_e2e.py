@@ -7,18 +7,19 @@ it can be repeated, and runs it in this process. Flags unknown here are passed o
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from gpt2 import many
 from gpt2.arguments import TRAINER
 from gpt2.launch_flags import Launch, LaunchFlags, read
 from gpt2.run_names import flag_length, folder_name, run_name
 from gpt2.tasks import TASKS, is_own
-from gpt2.train_request import parse
+from gpt2.train_request import TrainRequest, parse
 from gpt2.tuning import TuningMode
 from gpt2.tuning.prefix import WithPrefix
 from harness import flags
@@ -133,15 +134,38 @@ def output_dir_of(launch: Launch) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Launch what ``argv`` describes."""
-    start(*read(argv, description=HELP))
+    """Launch what ``argv`` describes: a run, or several."""
+    argv = sys.argv[1:] if argv is None else argv
+    launch, rest = read(argv, description=HELP)
+    more = many.variants(launch.args, argv)
+    if more:
+        start_all([read([*argv, *flags]) for flags in more])
+    else:
+        start(launch, rest)
 
 
-def start(launch: Launch, rest: Sequence[str] = ()) -> None:
+def start_all(runs: Sequence[tuple[Launch, Sequence[str]]]) -> None:
+    """Launch several runs, each as :func:`start` does, in this process."""
+    folders = [output_dir_of(launch) for launch, _ in runs]
+    for (launch, rest), folder in zip(runs, folders, strict=True):
+        parse(rest, values_of(launch, folder))  # a wrong flag ends here, before anything is written
+    many.check_apart(folders)
+    requests: list[TrainRequest] = []
+    for launch, rest in runs:
+        start(launch, rest, requests.append)
+    many.run(requests)
+
+
+def start(
+    launch: Launch,
+    rest: Sequence[str] = (),
+    run: Callable[[TrainRequest], object] | None = None,
+) -> None:
     """Launch a run.
 
     Args:
         rest: further arguments of ``run_language_modeling.py``.
+        run: what is done with it, instead of training.
     """
     from gpt2 import run_language_modeling
 
@@ -151,7 +175,7 @@ def start(launch: Launch, rest: Sequence[str] = ()) -> None:
         [*command_of(launch, output_dir), *rest],
         output_dir,
         check=lambda: parse(rest, values_of(launch, output_dir)),
-        run=run_language_modeling.run,
+        run=run or run_language_modeling.run,
         submit=launch.args.submit,
     )
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import TrainOutput
+from transformers.utils import logging as library_logging
 
 from gpt2.arguments import DataArguments, ModelArguments
 from gpt2.data import Format, Rounding, TableToTextDataset, collate, collate_infix
 from gpt2.readers import Record
 from gpt2.records import as_json, development_size, hold_out, sample_pairs
 from gpt2.run_arguments import RunArguments
+from gpt2.shared import Shared
 from gpt2.tasks import TASKS, read_records
 from gpt2.train_control import add_pad_row
 from gpt2.train_request import TrainRequest
@@ -54,26 +56,33 @@ def run_folder(request: TrainRequest) -> RunFolder:
     )
 
 
-def train(request: TrainRequest) -> Path:
+def train(request: TrainRequest, shared: Shared | None = None) -> Path:
     """Train as requested, or go on where it was stopped; return the folder of the run.
+
+    Args:
+        shared: what other runs of this process have read and loaded.
 
     Raises:
         UserError: the folder, the data or the model is not what the request needs.
     """
+    library_logging.set_verbosity_error()
     folder = run_folder(request)
     with folder.held() as state:
         if state.kind == "finished":
             print(f"{folder.path} is trained already; {AGAIN}")
         else:
-            _train(request, folder, state.checkpoint)
+            _train(request, folder, state.checkpoint, shared or Shared())
     return folder.path
 
 
-def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -> None:
+def _train(
+    request: TrainRequest, folder: RunFolder, resume_from: Path | None, shared: Shared
+) -> None:
     run_args = request.run
     set_seed(run_args.seed)
-    train_records, eval_records = _read(request.data)
-    setting = _load(request, folder, train_records, eval_records)
+    records = shared.get(request.data, lambda: _read(request.data))
+    setting = _load(request, folder, records, shared)
+    eval_records = records[1]
     built = request.tuning.build(setting)
     trainer = built.trainer
     if resume_from:
@@ -102,28 +111,32 @@ def _train(request: TrainRequest, folder: RunFolder, resume_from: Path | None) -
 def _load(
     request: TrainRequest,
     folder: RunFolder,
-    train_records: Sequence[Record],
-    eval_records: Sequence[Record] | None,
+    records: tuple[list[Record], list[Record] | None],
+    shared: Shared,
 ) -> Setting:
     """The base model with its tokenizer, and the records as batches for it."""
     model_args, data_args, run_args = request.model, request.data, request.run
-    name = model_args.model_name_or_path
-    print(f"loading {name} ...", flush=True)
-    tokenizer = tokenizer_for(name, model_args.tokenizer_name, model_args.cache_dir)
-    model = load_causal_lm(name, model_args.dtype, model_args.cache_dir)
-    check_rows(name, model.config, token_ids(tokenizer, ("bos", "eos")))
+    name, tuning = model_args.model_name_or_path, request.tuning
+    base = (shared if tuning.freezes else Shared()).get(model_args, lambda: _base(model_args))
+    tokenizer, model, n_word = base
+    words: Any = model.get_input_embeddings()
+    if words.num_embeddings != n_word:  # the [PAD] row of another run
+        with torch.random.fork_rng():
+            model.resize_token_embeddings(n_word, mean_resizing=False)
     folder.check_base(fingerprint.describe(model, name))
-    if model_args.activation == "fused":
-        fuse_activations(model)
     layout = TASKS[data_args.task_mode].layout
     strings = (data_args.separator, layout, data_args.source_prefix)
     text_format = Format(tokenizer, *strings, spaces=data_args.spaces == "yes")
     pad_id = _add_padding(model_args, model, tokenizer, run_args.seed)
 
-    max_tokens = _room(model, request.tuning.slots(tokenizer))
-    make = partial(TableToTextDataset, text_format=text_format, max_tokens=max_tokens)
-    train_set = make(train_records)
-    eval_set = make(eval_records, training=False) if eval_records else None
+    max_tokens = _room(model, tuning.slots(tokenizer))
+
+    def encode() -> tuple[TableToTextDataset, TableToTextDataset | None]:
+        make = partial(TableToTextDataset, text_format=text_format, max_tokens=max_tokens)
+        train_records, eval_records = records
+        return make(train_records), make(eval_records, training=False) if eval_records else None
+
+    train_set, eval_set = shared.get((data_args, model_args, max_tokens), encode)
     print(f"{len(train_set):,} training pairs from {data_args.train_data_file}")
     check_batches(run_args, len(train_set))
 
@@ -133,9 +146,9 @@ def _load(
         "separator": text_format.separator,
         "source_prefix": text_format.source_prefix,
         **({"spaces": "no"} if data_args.spaces == "no" else {}),
-        **({"chat": True} if any(record.chat for record in train_records) else {}),
+        **({"chat": True} if any(record.chat for record in records[0]) else {}),
     }
-    arrange = collate_infix if request.tuning.reads_source else collate
+    arrange = collate_infix if tuning.reads_source else collate
     options: TrainerOptions = {
         "args": run_args,
         "data_collator": partial(arrange, pad_id=pad_id),
@@ -145,6 +158,19 @@ def _load(
         "rounding": _rounding(run_args, max_tokens),
     }
     return Setting(model, name, tokenizer, task, options)
+
+
+def _base(model_args: ModelArguments) -> tuple[PreTrainedTokenizerBase, PreTrainedModel, int]:
+    """The base model, its tokenizer, and how many word embeddings it comes with."""
+    name = model_args.model_name_or_path
+    print(f"loading {name} ...", flush=True)
+    tokenizer = tokenizer_for(name, model_args.tokenizer_name, model_args.cache_dir)
+    model = load_causal_lm(name, model_args.dtype, model_args.cache_dir)
+    check_rows(name, model.config, token_ids(tokenizer, ("bos", "eos")))
+    if model_args.activation == "fused":
+        fuse_activations(model)
+    embeddings: Any = model.get_input_embeddings()
+    return tokenizer, model, embeddings.num_embeddings
 
 
 def _read(data_args: DataArguments) -> tuple[list[Record], list[Record] | None]:

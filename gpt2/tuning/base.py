@@ -91,6 +91,8 @@ class TuningMode:
     """Whether its folder holds a part, to be put into a base model."""
     keeps_base: ClassVar[bool] = False
     """Whether the base model of the part is kept in its folder too."""
+    freezes: ClassVar[bool] = False
+    """Whether the base model stays as it was loaded, so that several runs can share it."""
     exclusive: ClassVar[tuple[str, ...]] = ()
     """Flags that are refused with other modes, by :meth:`check_unused`."""
 

@@ -126,6 +126,7 @@ class PrefixTune(Distillation, WithPrefix):
     """Prefix-tuning (prefixtune)."""
 
     name: ClassVar[str] = "prefixtune"
+    freezes: ClassVar[bool] = True
     exclusive: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
