@@ -12,7 +12,9 @@ import pytest
 from conftest import ROOT
 
 from gpt2 import gen, train_e2e
+from gpt2.train_request import parse as parse_training
 from prefix_tuning.errors import UserError
+from ptuning_v2.arguments import get_args
 from seq2seq import train_bart
 
 FILES = [
@@ -131,3 +133,26 @@ def test_modules_of_the_readme_exist() -> None:
 def test_what_the_readme_says_is_refused(flags: str) -> None:
     with pytest.raises(UserError):
         train_e2e.main([*flags.split(), "--submit", "print"])
+
+
+def test_commands_of_several_processes_are_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """tests/harness, gpt2, seq2seq and ptuning_v2 run such commands by two processes."""
+    text = (ROOT / "docs" / "several_processes.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```sh\n(.*?)```", text, flags=re.S)
+    lines = block.replace("\\\n", " ").splitlines()
+    gpt2, ptuning, bart = (shlex.split(line) for line in lines)
+    assert gpt2[:3] == ptuning[:3] == ["torchrun", "--nproc_per_node", "2"]
+    monkeypatch.chdir(tmp_path)
+    for name, header in (("pairs.csv", "source,target"), ("reviews.csv", "text,label")):
+        rows = "".join(f"row {i},{i % 2}\n" for i in range(20))
+        (tmp_path / name).write_text(f"{header}\n{rows}", encoding="utf-8")
+    assert gpt2[3] == "gpt2/run_language_modeling.py"
+    request = parse_training([*gpt2[4:], "--use_cpu"])
+    assert request.run.max_steps == 200
+    assert ptuning[3] == "ptuning_v2/run.py"
+    assert get_args([*ptuning[4:], "--use_cpu"]).model_args.prefix
+    assert bart[:2] == ["python", "seq2seq/train_bart.py"]
+    train_bart.main([*bart[2:], "--accelerator", "cpu", "--submit", "print"])
+    assert "--devices 2 --strategy ddp" in capsys.readouterr().out
