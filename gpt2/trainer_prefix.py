@@ -141,6 +141,8 @@ class Trainer_Prefix(TableToTextTrainer):
         self.prefix = model
         self.model_gpt2 = model_gpt2.eval().to(args.device)
         self.use_dropout = use_dropout
+        self.unpadded: Tensor | None = None
+        """While an infix is evaluated, the sum of its losses and of their weights."""
         super().__init__(model=model, args=args, **kwargs)
 
     def _arrange(self, collator: Callable[..., Any], rounding: Rounding) -> Callable[..., Any]:
@@ -161,12 +163,39 @@ class Trainer_Prefix(TableToTextTrainer):
         return super().training_step(*args, **kwargs)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate with all dropout off."""
+        """Evaluate with all dropout off, behind an infix without the padding of its sources.
+
+        The loss behind padded sources, which is the original's and depends on the batches, is
+        reported as ``padded_loss``.
+        """
         self.model_gpt2.eval()
-        return super().evaluation_loop(*args, **kwargs)
+        # The loss of the training set is the original's alone.
+        is_choice = kwargs.get("metric_key_prefix", "eval") == "eval"
+        self.unpadded = torch.zeros(2) if self.prefix.reads_source and is_choice else None
+        output = super().evaluation_loop(*args, **kwargs)
+        if self.unpadded is not None:
+            total, weight = self.accelerator.reduce(self.unpadded.to(self.args.device)).tolist()
+            output.metrics["eval_padded_loss"] = output.metrics["eval_loss"]
+            output.metrics["eval_loss"] = total / weight
+            self.unpadded = None
+        return output
+
+    def _add_unpadded(self, unpadded: Tensor, model: nn.Module, inputs: dict[str, Tensor]) -> None:
+        """Add up the losses of an evaluated batch, weighed by tokens where these share a mean."""
+        lengths = inputs["src_attn"].sum(dim=1)
+        for length in lengths.unique().tolist():
+            at = lengths == length
+            rows = {name: inputs[name][at] for name in ("input_ids", "labels", "src", "src_attn")}
+            rows["src"], rows["src_attn"] = rows["src"][:, :length], rows["src_attn"][:, :length]
+            loss = model(**rows, gpt2_model=self.model_gpt2, targets_only=True).loss.mean()
+            n_token = (rows["labels"][:, 1:] != IGNORE).sum()
+            weight = float(n_token if self.prefix.objective_mode == 0 else at.sum())
+            unpadded += torch.tensor([float(loss) * weight, weight])
 
     def batch_loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """The mean of what the objective mode returns."""
+        if self.unpadded is not None:
+            self._add_unpadded(self.unpadded, model, inputs)
         share = self.share_of_batch(cast(int, self.prefix.objective_mode), model, inputs)
         output = model(**inputs, gpt2_model=self.model_gpt2, targets_only=True)
         return output.loss.mean() * share

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ from conftest import (
 from low_rank import LowRankPrefix
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import GPT2Tokenizer
+from transformers import GPT2Tokenizer, TrainingArguments
 
 from gpt2 import gen, train_e2e, training
 from gpt2.data import collate_infix
 from gpt2.decoding import Search, decode, decode_batch, decode_samples
 from gpt2.train_control import PrefixEmbTuning, PrefixTuning
 from gpt2.train_request import parse
+from gpt2.trainer_prefix import Trainer_Prefix
 from harness.models import load_causal_lm, load_tokenizer
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import enable_prefix
@@ -309,7 +311,46 @@ def test_constructors_refuse_what_excludes_itself() -> None:
         PrefixTuning(config, deep_param=True)
 
 
-# Infix: batches and decoding.
+# Infix: batches, evaluation and decoding.
+
+
+@pytest.mark.parametrize("mode", [0, 1])
+def test_the_loss_that_chooses_an_infix_depends_on_no_batch(
+    tiny_folder: Path, tmp_path: Path, mode: int
+) -> None:
+    """Texts one by one have no padding, and a mean over tokens is computed by hand from them."""
+    model = enable_prefix(load_causal_lm(str(tiny_folder))).requires_grad_(False)
+    model.config._objective_mode = mode
+    torch.manual_seed(5)
+    prefix = PrefixTuning(model.config, preseqlen=3, mid_dim=8, use_infix=True)
+    with torch.no_grad():  # positions have to matter
+        model.transformer.wpe.weight.mul_(100)
+    texts = [([7] * n + [1], [9, 8, 5, 1][-n:]) for n in (1, 2, 4, 3)]
+    examples = [{"input_ids": s + t, "labels": [-100] * len(s) + t} for s, t in texts]
+    found = {}
+    for size in (1, 2, 4):
+        args = TrainingArguments(
+            str(tmp_path / "m"), per_device_eval_batch_size=size, report_to=[], use_cpu=True
+        )
+        trainer = Trainer_Prefix(
+            model=prefix,
+            model_gpt2=model,
+            args=args,
+            eval_dataset=examples,
+            data_collator=partial(collate_infix, pad_id=0),
+            save=lambda folder: folder.mkdir(exist_ok=True),
+        )
+        found[size] = trainer.evaluate()
+    losses = []
+    for example in examples:
+        batch = collate_infix([example], pad_id=0)
+        losses.append(prefix.eval()(**batch, gpt2_model=model).loss.mean().item())
+    weights = [len(t) if mode == 0 else 1 for _, t in texts]
+    wanted = sum(a * b for a, b in zip(losses, weights, strict=True)) / sum(weights)
+    assert [found[size]["eval_loss"] for size in found] == pytest.approx([wanted] * 3, rel=1e-5)
+    padded = [found[size]["eval_padded_loss"] for size in found]
+    assert padded[0] == pytest.approx(sum(losses) / 4, rel=1e-5)
+    assert padded[2] != pytest.approx(padded[0], rel=1e-3)
 
 
 def test_collate_infix() -> None:
