@@ -21,7 +21,15 @@ from ptuning_v2 import run
 from ptuning_v2.arguments import get_args
 from ptuning_v2.identity import data_files
 from ptuning_v2.tasks.own.dataset import OwnTags, OwnTexts
-from ptuning_v2.tasks.own.files import Columns, Labelled, class_of, classes, held_out, labelled
+from ptuning_v2.tasks.own.files import (
+    Columns,
+    Labelled,
+    class_of,
+    classes,
+    held_out,
+    labelled,
+    words_of,
+)
 from ptuning_v2.tasks.qa.dataset import own_questions
 
 REVIEWS = [(f"the cat sat on mat {i}", ("good", "bad")[i % 2]) for i in range(20)]
@@ -135,6 +143,31 @@ def test_texts_that_are_none(
     rows = [{"text": "a", "label": "p"}, {"text": text, "label": "q"}]
     with pytest.raises(UserError, match="line 2: not a text"):
         texts(bert_tokenizer, "--train_file", write("rows.jsonl", rows))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [{"question": "q", "label": "a"}, {"question": "q", "sentence": "s", "label": "b"}],
+            "line 2: 'sentence' is not in the first row",
+        ),
+        ([{"text": "a"}, {"text": "b", "label": "x"}], "line 2: 'label' is not in the first row"),
+        ([{"text": " \n", "label": "x"}], "line 1: 'text' is missing or empty"),
+    ],
+)
+def test_columns_that_the_first_row_lacks_and_blank_texts(
+    rows: list[dict[str, str]], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        list(labelled(str(path), "test", Columns(), False))
+
+
+def test_a_word_with_a_line_break() -> None:
+    with pytest.raises(UserError, match="line 3: a word has a line break"):
+        words_of(Labelled((["a", "b\nc"],), None, "x, line 3"))
 
 
 def test_a_folder_is_known_by_its_files(write: Callable[[str, Any], Path], tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def labelled(
             found = columns.find(row, needs_label, where)
             if not (columns.texts and columns.label):
                 say(_found_sentence(data, *found))
+        _check_columns(row, found, columns, where)
         yield _row(row, *found, needs_label, where)
 
 
@@ -114,6 +115,26 @@ def _found_sentence(data: str, texts: tuple[str, ...], label: str | None) -> str
     left = " and ".join(map(repr, texts))
     right = f"the label {label!r}" if label else "and there is no label"
     return f"{data}: the text is {left}, {right} (--text_column, --label_column name others)"
+
+
+def _check_columns(
+    row: Mapping[str, Any],
+    found: tuple[tuple[str, ...], str | None],
+    columns: Columns,
+    where: str,
+) -> None:
+    """Refuse a row with a text or label that the first row has not: it would be left out."""
+    texts, label = found
+    if not {*texts} <= row.keys():
+        return  # what is missing is named elsewhere
+    now = columns.find(row, False, where)
+    for name in (*now[0], now[1]):
+        if name not in (None, label, *texts) and (label is None or name != now[1]):
+            raise UserError(
+                f"{where}: {name!r} is not in the first row, so that the text is "
+                f"{' and '.join(map(repr, texts))}: give every row the same columns, or name them "
+                "with --text_column, --text_pair_column and --label_column"
+            )
 
 
 def _row(
@@ -124,7 +145,8 @@ def _row(
     where: str,
 ) -> Labelled:
     for name in texts:
-        if row.get(name) in (None, "", []):
+        value = row.get(name)
+        if value in (None, []) or (isinstance(value, str) and not value.strip()):
             raise UserError(f"{where}: {name!r} is missing or empty")
     value = row.get(label) if label else None
     value = None if isinstance(value, str) and not value.strip() else value
@@ -185,9 +207,13 @@ def words_of(row: Labelled) -> tuple[str, ...]:
     """The words of a row.
 
     Raises:
-        UserError: they are no list of texts.
+        UserError: they are no list of texts, or one has a line break.
     """
-    return _texts(row.values[0], "the words are", row.where)
+    words = _texts(row.values[0], "the words are", row.where)
+    for word in words:
+        if len(word.splitlines()) > 1:  # predictions have a line a word
+            raise UserError(f"{row.where}: a word has a line break: {word!r:.60}")
+    return words
 
 
 def tags_of(row: Labelled, count: int) -> tuple[str, ...] | None:
