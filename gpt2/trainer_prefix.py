@@ -29,6 +29,9 @@ class TableToTextTrainer(SafeTrainer):
         rounding: of the shapes of batches.
     """
 
+    sums_losses = False
+    """Whether the loss of a text is a sum over its tokens."""
+
     def __init__(
         self,
         *args: Any,
@@ -175,8 +178,9 @@ class Trainer_Prefix(TableToTextTrainer):
         output = super().evaluation_loop(*args, **kwargs)
         if self.unpadded is not None:
             total, weight = self.accelerator.reduce(self.unpadded.to(self.args.device)).tolist()
-            output.metrics["eval_padded_loss"] = output.metrics["eval_loss"]
-            output.metrics["eval_loss"] = total / weight
+            metrics = cast(dict[str, float], output.metrics)
+            metrics["eval_padded_loss"] = metrics["eval_loss"]
+            metrics["eval_loss"] = total / weight
             self.unpadded = None
         return output
 
