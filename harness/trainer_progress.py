@@ -72,7 +72,12 @@ class _Progress(TrainerCallback):
             self.evaluation = None
 
     def on_predict(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Any,
+        **kwargs: Any,
     ) -> None:
         self.on_evaluate(args, state, control)
 
