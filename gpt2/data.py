@@ -89,7 +89,7 @@ class Format:
         return [next(chats if record.chat else plain) for record, _ in pairs]
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        different = list(dict.fromkeys(texts))  # E2E has a tenth as many sources as pairs
+        different = list(dict.fromkeys(texts))  # E2E has a ninth as many sources as pairs
         if not different:  # which a tokenizer does not take
             return []
         encoded = self.tokenizer(different, add_special_tokens=False).input_ids
