@@ -47,7 +47,7 @@ def read(folder: Path, model: PreTrainedModel) -> tuple[FlatPrefix, dict[str, An
     Args:
         folder: with ``adapter_config.json`` and the weights.
         model: a decoder of the shape that the prefix was trained on. PEFT records no more of it
-            than a name, so another model of the same shape is not noticed.
+            than a name, layers and heads, so another model of the same shape is not noticed.
 
     Returns:
         the prefix in eval mode, and metadata as :func:`prefix_tuning.checkpoint.metadata` has it.
@@ -110,6 +110,13 @@ def _table(
             f"({shape.n_layer} layers, {shape.n_head} key/value heads of {shape.head_dim}) need "
             f"{wanted}: give the model it was trained on"
         )
+    heads = {"num_layers": shape.n_layer, "num_attention_heads": shape.n_head}
+    for name, number in heads.items():  # other heads may give a table of the same shape
+        if config.get(name, number) not in (number, None):
+            raise UserError(
+                f"{path.with_name(CONFIG)}: {name} is {config[name]}, but the model given has "
+                f"{number}: give the model it was trained on"
+            )
     return table
 
 

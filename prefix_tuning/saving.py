@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from prefix_tuning import checkpoint, hub, model_card, peft_format
 from prefix_tuning.checkpoint import CHECKPOINT, EXPORT, META
-from prefix_tuning.errors import UserError
+from prefix_tuning.errors import NOT_FINITE, UserError
 from prefix_tuning.files import write_json
 from prefix_tuning.model_card import Facts
 from prefix_tuning.prefix import Prefix
@@ -145,9 +145,14 @@ def read(folder: Path | str, model: PreTrainedModel | None = None) -> Saved:
     if peft_format.is_peft_folder(folder):
         if model is None:
             raise UserError(f"{folder} is a folder of PEFT, which needs the base model: give it")
-        return Saved(*peft_format.read(folder, model), {})
-    prefix, meta = checkpoint.load(folder, model)
-    return Saved(prefix, meta, _read_head(folder, meta))
+        saved = Saved(*peft_format.read(folder, model), {})
+    else:
+        prefix, meta = checkpoint.load(folder, model)
+        saved = Saved(prefix, meta, _read_head(folder, meta))
+    for name, tensor in [*saved.prefix.named_parameters(), *saved.head.items()]:
+        if not tensor.isfinite().all():
+            raise UserError(f"{folder}: the numbers of {name} are {NOT_FINITE}")
+    return saved
 
 
 def _read_head(folder: Path, meta: Mapping[str, Any]) -> dict[str, Tensor]:

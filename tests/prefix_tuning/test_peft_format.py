@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import FAMILIES, tiny_model
+from safetensors.torch import load_file, save_file
 from transformers import BartConfig, BartForConditionalGeneration
 
 from prefix_tuning import export, peft_format, saving
@@ -186,6 +187,22 @@ def test_what_is_no_prefix_is_refused_with_a_reason(tmp_path: Path) -> None:
     (tmp_path / "prefix" / "adapter_model.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="is damaged"):
         saving.load_prefix(tmp_path / "prefix", model)
+
+
+def test_other_heads_of_the_same_size_and_damaged_numbers_are_refused(tmp_path: Path) -> None:
+    model = enable_prefix(tiny_model("llama"))
+    theirs(tiny_model("llama")).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
+    other = {**config, "num_layers": 2 * config["num_layers"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(other), encoding="utf-8")
+    with pytest.raises(UserError, match=r"adapter_config.json: num_layers is 6, .* given has 3"):
+        saving.load_prefix(tmp_path, model)
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    table = load_file(tmp_path / "adapter_model.safetensors")
+    table["prompt_embeddings"][0, 0] = torch.nan
+    save_file(table, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(UserError, match="control_trans are not finite numbers"):
+        saving.load_prefix(tmp_path, model)
 
 
 def test_positions_that_peft_cannot_have_are_refused(tmp_path: Path) -> None:
