@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from experiments.model import Cell
 from experiments.scales import Scale
 from experiments.spec import AXES, Experiment
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Results = dict[str, list[dict[str, Any]]]
 """Row -> results of its runs."""
 Point = tuple[float, float, float]
-"""x, mean and standard deviation of the scores there."""
+"""x, the mean of the scores there, and half its 95 % interval (0 of a single run)."""
 
 METHODS = {
     "prefixtune": "prefix-tuning",
@@ -42,14 +42,20 @@ def x_of(axis: str, result: dict[str, Any]) -> float | None:
 
 
 def points(axis: str, column: str, split: str, results: Sequence[dict[str, Any]]) -> list[Point]:
-    """Mean and spread of a column at every place of the axis, in order."""
+    """Mean and interval of a column at every place of the axis, in order."""
     at: dict[float, list[float]] = {}
     for result in results:
         value = result["scores"].get(split, {}).get(column)
         x = x_of(axis, result)
         if value is not None and x is not None:
             at.setdefault(x, []).append(value)
-    return [(x, mean(v), stdev(v) if len(v) > 1 else 0.0) for x, v in sorted(at.items())]
+    return [(x, *_mean(values)) for x, values in sorted(at.items())]
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float]:
+    cell = Cell.of(values)
+    assert cell.value is not None
+    return cell.value, cell.interval or 0.0
 
 
 def series(figure: dict[str, Any], results: Results) -> Results:
@@ -75,8 +81,8 @@ def _line(axes: Axes, figure: dict[str, Any], column: str, split: str, results: 
     places: set[float] = set()
     for label, of_series in series(figure, results).items():
         if found := points(figure["x"], column, split, of_series):
-            x, y, spread = zip(*found, strict=True)
-            axes.errorbar(x, y, yerr=spread, marker="o", capsize=3, label=label)
+            x, y, interval = zip(*found, strict=True)
+            axes.errorbar(x, y, yerr=interval, marker="o", capsize=3, label=label)
             places.update(x)
     if figure["x"] == "size":
         axes.set_xscale("log")
@@ -94,8 +100,8 @@ def _points(axes: Axes, figure: dict[str, Any], column: str, split: str, results
     drawn = False
     for row in figure["rows"]:
         known = [result for result in results[row] if "trained" in result.get("parameters", {})]
-        for x, y, spread in points(figure["x"], column, split, known):
-            axes.errorbar([x], [y], yerr=[spread], fmt="o", capsize=3, label=row)
+        for x, y, interval in points(figure["x"], column, split, known):
+            axes.errorbar([x], [y], yerr=[interval], fmt="o", capsize=3, label=row)
             drawn = True
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
@@ -112,13 +118,11 @@ def _bars(axes: Axes, figure: dict[str, Any], column: str, split: str, results: 
         values = [r["scores"].get(split, {}).get(column) for r in results[row]]
         numbers = [value for value in values if value is not None]
         if numbers:
-            bars[row] = (mean(numbers), stdev(numbers) if len(numbers) > 1 else 0.0)
+            bars[row] = _mean(numbers)
     if bars:
-        heights, spread = zip(*bars.values(), strict=True)
-        axes.bar(list(bars), heights, yerr=spread, capsize=3)
+        heights, intervals = zip(*bars.values(), strict=True)
+        axes.bar(list(bars), heights, yerr=intervals, capsize=3)  # from 0: their lengths compare
         axes.tick_params(axis="x", rotation=60)
-        low, high = min(heights), max(heights)
-        axes.set_ylim(bottom=max(0, low - 0.5 * (high - low) - 2 * max(spread)))
     return bool(bars)
 
 
@@ -153,7 +157,8 @@ def draw(
         axes.set_ylabel(column)
         if figure["x"]:
             axes.set_xlabel(AXES[figure["x"]])
-    drawing.suptitle(f"{experiment.title}\n{scale.title}", fontsize=9)
+    title = f"{experiment.title}\n{scale.title}\nmean and its 95 % interval"
+    drawing.suptitle(title, fontsize=9)
     if drawn:
         drawing.savefig(path, dpi=120)
     pyplot.close(drawing)
