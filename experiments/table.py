@@ -228,12 +228,14 @@ def _low_data(experiment: Experiment, runs: dict[str, Runs], paper: dict[str, An
     gains = []
     for row in experiment.rows:
         method, _, size = row.name.rpartition("-")
-        if method == "prefix":
+        if method == "prefix" and f"finetune-{size}" in runs:
             pair = [
                 our_cell(runs[n], experiment.splits[0], "BLEU")
                 for n in (row.name, f"finetune-{size}")
             ]
             gains.append(difference(*pair).value)
+    if not gains:  # rows of something else than sizes
+        return []
     known = [gain for gain in gains if gain is not None]
     ours = f"{mean(known):.1f}" if known and len(known) == len(gains) else "not all sizes are run"
     theirs = _published(paper, "mean over sizes", DERIVED[0])
