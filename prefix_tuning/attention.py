@@ -189,7 +189,7 @@ def enable_prefix(model: PreTrainedModel) -> PreTrainedModel:
         model.__class__ = before
         guard.rebind(model)
         model.set_attn_implementation(backend)
-        if isinstance(error, UserError):
+        if isinstance(error, UserError) and not isinstance(error, guard.WouldIgnore):
             raise
         raise not_through_the_interface(base, str(error)) from error
     return model

@@ -20,6 +20,10 @@ from prefix_tuning.errors import UserError
 from prefix_tuning.key_values import Front
 
 
+class WouldIgnore(UserError):
+    """A model was given a prefix that it does not use."""
+
+
 def install() -> None:
     """Check every call of a model from now on."""
     PreTrainedModel.__call__ = _call  # type: ignore[method-assign]
@@ -28,7 +32,7 @@ def install() -> None:
 def _call(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
     prefix = kwargs.get("prefix")
     if prefix is not None and isinstance(prefix, Front | nn.Module) and not _is_enabled(self):
-        raise UserError(
+        raise WouldIgnore(
             f"{type(self).__name__} would ignore the prefix it was given: call "
             "prefix_tuning.enable_prefix(model) first"
         )

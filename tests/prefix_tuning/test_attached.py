@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from conftest import FAMILIES, tiny_model
+from packaging.version import parse
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
@@ -94,6 +96,8 @@ MODELS: dict[str, Any] = {
 
 
 def base(name: str) -> Any:
+    if name == "t5" and parse(transformers.__version__) < parse("5.23"):
+        pytest.skip("this version's T5 does not hand the prefix down; it is refused by name")
     torch.manual_seed(0)
     model = MODELS[name]()
     with torch.no_grad():

@@ -98,6 +98,7 @@ def test_every_row_of_a_mixed_batch_equals_the_row_alone(
     tmp_path: Path, family: str, search: str
 ) -> None:
     bank, mixed = make_bank(tmp_path, family), mixed_prompts()
+    bank.model.double()  # in fp32 two beams may score alike
     names, prompts = [name for name, _ in mixed], [prompt for _, prompt in mixed]
     prefix = bank.key_values(names)
     together = generate(bank, prompts, search, [*range(60)], prefix=prefix)
