@@ -99,7 +99,9 @@ def test_the_trainer_takes_the_mean_over_the_sentences() -> None:
     """By default each counts with the sum of its tokens."""
     model, prefix = setting()
     batch = collate(ROWS, pad_id=2)
-    trainer: Any = SimpleNamespace(model_gpt2=model, prefix=prefix, share_of_batch=lambda *_: 1.0)
+    trainer: Any = SimpleNamespace(
+        model_gpt2=model, prefix=prefix, share_of_batch=lambda *_: 1.0, unpadded=None
+    )
     logits = model(batch["input_ids"], prefix=prefix).logits[:, :-1]
     nll = cross_entropy(logits.transpose(1, 2), batch["labels"][:, 1:], reduction="sum")
     assert torch.allclose(Trainer_Prefix.batch_loss(trainer, prefix, batch), nll / 3)
