@@ -222,10 +222,6 @@ def _check(file: str, experiment: Experiment) -> None:
             raise UserError(f"{file}, field scales: there are {', '.join(scales.read())}")
 
 
-def _scales_of_all() -> list[str]:
-    return [name for name, scale in scales.read().items() if not scale.only_named]
-
-
 def names(folder: Path = FOLDER) -> list[str]:
     """All tables that there are files of."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
@@ -270,7 +266,8 @@ def expand(
                 f"ROW {row.name}: left out at --scale {scale.name}, it is of {row.model}"
             )
     if not experiment.suits(scale):
-        wanted = " or ".join(experiment.scales or _scales_of_all())
+        of_all = [name for name, other in scales.read().items() if not other.only_named]
+        wanted = " or ".join(experiment.scales or of_all)
         raise UserError(f"--scale {scale.name}: {experiment.name}.yaml is meant for {wanted}")
     runs = []
     for row in experiment.rows:

@@ -30,7 +30,6 @@ from seq2seq.callbacks import (
     LoggingCallback,
     OurModelCheckPoint,
     Seq2SeqLoggingCallback,
-    ShowProgress,
     StopAtMaxSteps,
     StopWhenAsked,
     get_checkpoint_callback,
@@ -40,6 +39,7 @@ from seq2seq.data import read_split
 from seq2seq.lightning_base import BaseTransformer, PrefixTransformer
 from seq2seq.modules import MODULES
 from seq2seq.processes import check_started, is_lost_process
+from seq2seq.progress import ShowProgress
 from seq2seq.utils import git_info
 
 
