@@ -45,13 +45,16 @@ def cell_text(cell: Cell, decimals: int, signed: bool, notes: _Notes) -> str:
     """``68.2 ± 0.4 (3), 67.2 to 69.2``, a difference as ``-0.5``, or a dash and a note's number."""
     if cell.value is None:
         return f"– {notes.mark(cell.why)}"
+    text = _number(cell, decimals, signed)
+    return text if cell.interval is None else f"{text}, {_ends(cell, decimals)}"
+
+
+def _number(cell: Cell, decimals: int, signed: bool) -> str:
+    """``68.2 ± 0.4 (3)``."""
     text = f"{cell.value:+.{decimals}f}" if signed else f"{cell.value:.{decimals}f}"
     if cell.spread is not None:
         text += f" ± {cell.spread:.{decimals}f}"
-    if cell.n is None:
-        return text
-    text += f" ({cell.n})"
-    return text if cell.interval is None else f"{text}, {_ends(cell, decimals)}"
+    return text if cell.n is None else f"{text} ({cell.n})"
 
 
 def _ends(cell: Cell, decimals: int) -> str:
@@ -173,8 +176,8 @@ def csv_text(table: Table) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
-        "table title row model source column value standard_deviation runs interval_95".split()
-        + ["why_missing"]
+        "table title row model source column value standard_deviation runs".split()
+        + ["half_of_95_percent_interval", "why_missing"]
     )
     for line in table.lines:
         for column in table.columns:
@@ -238,7 +241,7 @@ def _html_cell(table: Table, column: str, cell: Cell, signed: bool) -> str:
     start = f'<td data-column="{_html(column)}" data-value='
     if cell.value is None:
         return f'{start}"">–<details><summary>why</summary>{_html(cell.why)}</details></td>'
-    text = cell_text(cell, decimals, signed, _Notes()).partition(",")[0]
+    text = _number(cell, decimals, signed)
     if not cell.runs:
         return f'{start}"{cell.value!r}">{text}</td>'
     summary = "the run" if cell.interval is None else _ends(cell, decimals)
