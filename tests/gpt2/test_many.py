@@ -107,6 +107,33 @@ def test_a_run_that_diverges_holds_up_no_other(
     same(tmp_path / name, solo / name, 0.0)
 
 
+def test_stopped_in_the_second_run_the_same_command_goes_on(
+    command: Command,
+    solo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    step = Trainer_Prefix.training_step
+
+    def stopping(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.args.seed == 2 and self.state.global_step == 3:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    several = command(tmp_path, "--preseqlen", "3", "--seeds", "1,2")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer_Prefix, "training_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train_e2e.main(several)
+    train_e2e.main(several)
+    said = capsys.readouterr().out
+    assert said.count("is trained already") == said.count("going on from ") == 1
+    for name, run in runs(tmp_path).items():
+        weights = [load_file(path / "model.safetensors") for path in (run, solo / name)]
+        torch.testing.assert_close(*weights, rtol=0, atol=0)
+
+
 def test_mistakes_of_several_runs(command: Command, tmp_path: Path) -> None:
     for flags, message in (
         ("--seeds 1,,2", "--seeds 1,,2: write"),
