@@ -107,6 +107,11 @@ class RunFlags:
         "no", "auto: record a step of each width on a GPU and replay it", choices=("auto", "no")
     )
     evaluate_train_set: str = yes_no("no", "also report the loss on the whole training set")
+    label_smoothing: float = flag(
+        0.0,
+        "share of the training loss that is spread over the vocabulary; none when evaluating",
+        within=FRACTION,
+    )
 
 
 def mode_classes() -> list[type[TuningMode]]:

@@ -12,7 +12,10 @@ from gpt2.arguments import RunFlags
 from harness.trainer import trainer_arguments
 
 REFUSED = {
-    "label_smoothing_factor": "the losses are the paper's, chosen by --objective_mode",
+    "label_smoothing_factor": (
+        "the losses are the paper's, chosen by --objective_mode; --label_smoothing smooths them, "
+        "in training alone"
+    ),
     "train_sampling_strategy": "the order is random; --length_groups yes groups by length",
 }
 

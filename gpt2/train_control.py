@@ -138,6 +138,7 @@ class PrefixTuning(ChosenPrefix):
         src_attn: Tensor | None = None,
         targets_only: bool = False,
         targets: Tensor | None = None,
+        smoothing: float = 0.0,
     ) -> CausalLMOutputWithPast:
         """Run the frozen model behind the prefix.
 
@@ -151,6 +152,7 @@ class PrefixTuning(ChosenPrefix):
             targets_only: skip the logits and compute only what the loss needs.
             targets: int64 ``[N]``, where the loss is
                 (:func:`prefix_tuning.objectives.target_positions`, which is used without them).
+            smoothing: of the labels, as :func:`prefix_tuning.objectives.scatter_nll`.
 
         Returns:
             ``loss`` as the objective mode returns it (a scalar for mode 0, else ``[B]``) and
@@ -159,14 +161,16 @@ class PrefixTuning(ChosenPrefix):
         prefix = self.prompt(gpt2_model, input_ids.shape[0], src, src_attn)
         logits = None
         if targets_only and labels is not None:
-            nll = target_nll(gpt2_model, prefix, input_ids, labels, attention_mask, targets)
+            nll = target_nll(
+                gpt2_model, prefix, input_ids, labels, attention_mask, targets, smoothing
+            )
         else:
             inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
             logits = run(gpt2_model, prefix, inputs).logits
             if labels is None:
                 return CausalLMOutputWithPast(logits=logits)
             at = target_positions(labels) if targets is None else targets
-            nll = scatter_nll(logits.flatten(0, 1).index_select(0, at), labels, at)
+            nll = scatter_nll(logits.flatten(0, 1).index_select(0, at), labels, at, smoothing)
         loss = objective(self.objective_mode, nll, labels, input_ids, self.end_id)
         return CausalLMOutputWithPast(loss=loss, logits=logits)
 

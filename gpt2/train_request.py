@@ -98,4 +98,6 @@ def parse(argv: Sequence[str] | None, defaults: Mapping[str, Any] | None = None)
     tuning.check()
     if request.run.world_size > 1:
         tuning.check_processes()
+    if request.run.label_smoothing:
+        tuning.check_smoothing()
     return request

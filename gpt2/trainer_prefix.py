@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -27,6 +28,8 @@ class TableToTextTrainer(SafeTrainer):
         length_groups: batches of about one length instead of purely random ones.
         save: ``save(folder)`` writes the trained weights and what describes them.
         rounding: of the shapes of batches.
+        label_smoothing: of the loss that is trained; an evaluation, which chooses the best, has
+            none.
     """
 
     sums_losses = False
@@ -38,9 +41,11 @@ class TableToTextTrainer(SafeTrainer):
         save: Callable[[Path], None],
         length_groups: bool = False,
         rounding: Rounding = EXACT,
+        label_smoothing: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.label_smoothing = label_smoothing
         self.data_collator = self._arrange(self.data_collator, rounding)
         # The loss is a mean over the batch already: Trainer must divide it by the accumulation.
         self.model_accepts_loss_kwargs = False
@@ -89,7 +94,18 @@ class TableToTextTrainer(SafeTrainer):
     def batch_loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """The model's own loss, a mean over the targets of the batch; a scalar."""
         share = self.share_of_batch(0, model, inputs)
-        return super().compute_loss(model, inputs) * share
+        smoothing = self.smoothing_for(model)
+        if not smoothing:
+            return super().compute_loss(model, inputs) * share
+        logits = model(**{name: x for name, x in inputs.items() if name != "labels"}).logits
+        logits = logits[:, :-1].flatten(0, 1).float()  # [B, T, V] -> [B * (T - 1), V]
+        targets = inputs["labels"][:, 1:].flatten()
+        loss = cross_entropy(logits, targets, ignore_index=IGNORE, label_smoothing=smoothing)
+        return loss * share
+
+    def smoothing_for(self, model: nn.Module) -> float:
+        """The smoothing of the labels: none while ``model`` is evaluated."""
+        return self.label_smoothing if model.training else 0.0
 
     def share_of_batch(self, mode: int, model: nn.Module, inputs: dict[str, Tensor]) -> Any:
         """What makes the mean over processes that over their batches as one batch.
@@ -201,5 +217,6 @@ class Trainer_Prefix(TableToTextTrainer):
         if self.unpadded is not None:
             self._add_unpadded(self.unpadded, model, inputs)
         share = self.share_of_batch(cast(int, self.prefix.objective_mode), model, inputs)
-        output = model(**inputs, gpt2_model=self.model_gpt2, targets_only=True)
+        smoothing = self.smoothing_for(model)
+        output = model(**inputs, gpt2_model=self.model_gpt2, targets_only=True, smoothing=smoothing)
         return output.loss.mean() * share

@@ -156,6 +156,7 @@ def _load(
         "eval_dataset": eval_set,
         "length_groups": run_args.length_groups == "yes",
         "rounding": _rounding(run_args, max_tokens),
+        "label_smoothing": run_args.label_smoothing,
     }
     return Setting(model, name, tokenizer, task, options)
 

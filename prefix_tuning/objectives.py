@@ -36,20 +36,31 @@ def target_positions(labels: Tensor, multiple: int = 1) -> Tensor:
     return pad(at, (0, -len(at) % multiple), value=labels.numel() - 1)
 
 
-def scatter_nll(logits: Tensor, labels: Tensor, at: Tensor | None = None) -> Tensor:
+def scatter_nll(
+    logits: Tensor, labels: Tensor, at: Tensor | None = None, smoothing: float = 0.0
+) -> Tensor:
     """Token losses where they belong.
 
     Args:
         logits: ``[N, V]``, one row for each of ``at``.
         labels: ``[B, T]`` int64, :data:`IGNORE` where there is no loss.
         at: int64 ``[N]``, :func:`target_positions` when not given.
+        smoothing: ``eps`` in [0, 1) of label smoothing over the vocabulary (Szegedy et al. 2016):
+            the loss is ``(1 - eps)`` times that of the target, and ``eps`` times the mean over all
+            ``V`` tokens.
 
     Returns:
         fp32 ``[B, T - 1]``: the loss (nats) of predicting ``labels[:, t + 1]``, 0 where ignored.
     """
     at = target_positions(labels) if at is None else at
     targets = _next(labels).flatten().index_select(0, at)
-    losses = cross_entropy(logits.float(), targets, reduction="none", ignore_index=IGNORE)
+    losses = cross_entropy(
+        logits.float(),
+        targets,
+        reduction="none",
+        ignore_index=IGNORE,
+        label_smoothing=smoothing,
+    )
     everywhere = losses.new_zeros(labels.numel()).index_add(0, at, losses)
     return everywhere.view_as(labels)[:, :-1]
 
@@ -84,6 +95,7 @@ def target_nll(
     labels: Tensor,
     attention_mask: Tensor | None = None,
     at: Tensor | None = None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """Token losses ``[B, T - 1]`` of :func:`scatter_nll`, with the head on targets only.
 
@@ -94,7 +106,7 @@ def target_nll(
         attention_mask = torch.ones_like(input_ids)
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
     at = target_positions(labels) if at is None else at
-    return scatter_nll(target_logits(model, prefix, inputs, at), labels, at)
+    return scatter_nll(target_logits(model, prefix, inputs, at), labels, at, smoothing)
 
 
 def _next(labels: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ class TrainerOptions(TypedDict):
     eval_dataset: TableToTextDataset | None
     length_groups: bool
     rounding: Rounding
+    label_smoothing: float
 
 
 @dataclass
@@ -108,6 +109,13 @@ class TuningMode:
 
         Raises:
             UserError: the loss depends on what else is in the batch of a process.
+        """
+
+    def check_smoothing(self) -> None:
+        """Refuse ``--label_smoothing`` where it would do nothing.
+
+        Raises:
+            UserError: no text's tokens are what is learnt.
         """
 
     def check_unused(self, chosen: str) -> None:

@@ -151,6 +151,14 @@ class PrefixTune(Distillation, WithPrefix):
         if self.distill == "yes":
             raise alone("--distill yes")
 
+    def check_smoothing(self) -> None:
+        """Refuse it with a teacher."""
+        if self.distill == "yes":
+            raise UserError(
+                "--label_smoothing: with --distill yes a teacher's predictions are learnt and no "
+                "labels; leave it out"
+            )
+
     def check_unused(self, chosen: str) -> None:
         """Refuse ``--distill yes``."""
         if self.distill == "yes":

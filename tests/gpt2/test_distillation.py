@@ -165,6 +165,7 @@ def test_teachers_that_do_not_fit(launch: Any, tiny_folder: Path, tmp_path: Path
         ("--distill yes --finetuned_model_path t --matching_objective mse", "--matching_objective"),
         ("--distill yes --finetuned_model_path t --tuning_mode finetune", "only with prefixtune"),
         ("--distill yes --finetuned_model_path t --tuning_mode bothtune", "only with prefixtune"),
+        ("--distill yes --finetuned_model_path t --label_smoothing 0.1", "--label_smoothing: with"),
         ("--use_custom_teacher_dropout yes", "--use_custom_teacher_dropout yes"),
     ],
 )

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpt2.data import Rounding, collate, collate_infix, with_targets
 from gpt2.train_control import PrefixTuning
-from gpt2.trainer_prefix import Trainer_Prefix
+from gpt2.trainer_prefix import TableToTextTrainer, Trainer_Prefix
 from harness.loop import Diverged, SafeTrainer
 from prefix_tuning.activation import fuse_activations
 from prefix_tuning.attention import KeyValues, enable_prefix
@@ -63,13 +63,15 @@ def setting(mode: int = 1) -> tuple[Any, PrefixTuning]:
     return model, PrefixTuning(model.config, preseqlen=3, mid_dim=8, objective_mode=mode)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("mode", range(5))
-def test_a_step_waits_for_nothing(mode: int) -> None:
+def test_a_step_waits_for_nothing(mode: int, smoothing: float) -> None:
     model, prefix = setting(mode)
     optimizer = torch.optim.AdamW(prefix.parameters(), fused=True)
     batch = with_targets(partial(collate, pad_id=2))(ROWS)
     with Waits() as waits:
-        prefix(**batch, gpt2_model=model, targets_only=True).loss.mean().backward()
+        given = {"targets_only": True, "smoothing": smoothing}
+        prefix(**batch, gpt2_model=model, **given).loss.mean().backward()
         torch.nn.utils.clip_grad_norm_(prefix.parameters(), 1.0)
         optimizer.step()
     assert waits.found == Counter()
@@ -90,7 +92,7 @@ def test_a_step_makes_nothing_on_another_device_than_its_model(
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)  # unknown on "meta"
     batch = {name: tensor.to("meta") for name, tensor in batch.items()}
     prefix.to("meta")(
-        **batch, gpt2_model=model.to("meta"), targets_only=True
+        **batch, gpt2_model=model.to("meta"), targets_only=True, smoothing=0.1
     ).loss.mean().backward()
     assert all(p.grad is not None and p.grad.is_meta for p in prefix.parameters())
 
@@ -100,7 +102,11 @@ def test_the_trainer_takes_the_mean_over_the_sentences() -> None:
     model, prefix = setting()
     batch = collate(ROWS, pad_id=2)
     trainer: Any = SimpleNamespace(
-        model_gpt2=model, prefix=prefix, share_of_batch=lambda *_: 1.0, unpadded=None
+        model_gpt2=model,
+        prefix=prefix,
+        share_of_batch=lambda *_: 1.0,
+        smoothing_for=lambda _: 0.0,
+        unpadded=None,
     )
     logits = model(batch["input_ids"], prefix=prefix).logits[:, :-1]
     nll = cross_entropy(logits.transpose(1, 2), batch["labels"][:, 1:], reduction="sum")
@@ -115,19 +121,27 @@ def test_without_the_collator_a_step_has_to_count() -> None:
     assert waits.found["nonzero"] == 1
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("mode", range(5))
 @pytest.mark.parametrize("rounding", [Rounding(), Rounding(targets=8), Rounding(16, 64, 8)])
-def test_loss_and_gradients_are_those_of_the_definition(mode: int, rounding: Rounding) -> None:
+def test_loss_and_gradients_are_those_of_the_definition(
+    mode: int, rounding: Rounding, smoothing: float
+) -> None:
+    """Smoothed: a part of the target's loss, and the rest of the mean over the vocabulary."""
     if mode in (2, 4) and rounding.width > 1:
         pytest.skip("divides by what padding adds to")
     model, prefix = setting(mode)
     prepared = with_targets(partial(collate, pad_id=2), rounding)(ROWS)
-    loss = prefix(**prepared, gpt2_model=model, targets_only=True).loss.mean()
+    given = {"targets_only": True, "smoothing": smoothing}
+    loss = prefix(**prepared, gpt2_model=model, **given).loss.mean()
     found = torch.autograd.grad(loss, [*prefix.parameters()])
 
     ids, labels = collate(ROWS, pad_id=2).values()
     logits = model(ids, prefix=prefix).logits[:, :-1]
-    nll = cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
+    each = -logits.log_softmax(-1)  # [B, T - 1, V]
+    is_target = labels[:, 1:] != IGNORE
+    of_target = each.gather(2, labels[:, 1:].clamp(min=0)[:, :, None])[:, :, 0]
+    nll = ((1 - smoothing) * of_target + smoothing * each.mean(2)) * is_target
     divisor: Any = [
         sum(len(row["labels"]) - row["labels"].count(IGNORE) for row in ROWS) / len(ROWS),
         1,
@@ -141,6 +155,34 @@ def test_loss_and_gradients_are_those_of_the_definition(mode: int, rounding: Rou
         found, torch.autograd.grad(expected, [*prefix.parameters()]), strict=True
     ):
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_smoothed_labels_are_those_of_torch(smoothing: float) -> None:
+    """Whose mean weighs the tokens of the batch alike, as objective mode 0 does."""
+    model, prefix = setting(0)
+    ids, labels = collate(ROWS, pad_id=2).values()
+    logits = model(ids, prefix=prefix).logits[:, :-1].flatten(0, 1)
+    expected = cross_entropy(logits, labels[:, 1:].flatten(), label_smoothing=smoothing)
+    for targets_only in (True, False):
+        given = {"targets_only": targets_only, "smoothing": smoothing}
+        found = prefix(ids, model, labels, **given).loss
+        assert torch.allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.5])
+def test_smoothed_labels_of_a_model_that_is_tuned_itself(smoothing: float) -> None:
+    """By hand, of the one position that has a loss; while it is evaluated nothing is smoothed."""
+    logits = torch.tensor([[[2.0, 0.0, -1.0], [0.0, 1.0, 0.0], [3.0, 3.0, 3.0]]])
+    batch = {"input_ids": torch.tensor([[0, 1, 2]]), "labels": torch.tensor([[0, 1, IGNORE]])}
+    model: Any = torch.nn.Identity()
+    model.forward = lambda input_ids: SimpleNamespace(logits=logits)
+    trainer: Any = SimpleNamespace(label_smoothing=smoothing, share_of_batch=lambda *_: 1.0)
+    trainer.smoothing_for = partial(TableToTextTrainer.smoothing_for, trainer)
+    each = -logits[0, 0].log_softmax(0)
+    expected = (1 - smoothing) * each[1] + smoothing * each.sum() / 3
+    assert torch.allclose(TableToTextTrainer.batch_loss(trainer, model, batch), expected)
+    assert trainer.smoothing_for(model.eval()) == 0
 
 
 def test_positions_are_padded_with_one_that_has_no_loss() -> None:

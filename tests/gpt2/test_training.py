@@ -408,6 +408,28 @@ def test_accumulated_batches_are_a_mean(tiny_folder: Path, files: Path, tmp_path
 # Names, commands, mistakes.
 
 
+@pytest.mark.parametrize("mode", ["prefixtune", "finetune"])
+def test_smoothed_labels_train_and_evaluate_without(
+    mode: str, tiny_folder: Path, files: Path, tmp_path: Path
+) -> None:
+    """At a rate of 0 nothing is learnt, so that the losses are the first ones throughout."""
+
+    def losses_of(name: str, smoothing: str) -> dict[str, float]:
+        more = f"--tuning_mode {mode} --max_steps 1 --logging_steps 1 --generate no"
+        options = [*more.split(), "--learning_rate", "1e-30", "--label_smoothing", smoothing]
+        train_e2e.main(command(tiny_folder, files, tmp_path / name, *options))
+        history = json.loads((tmp_path / name / "log_history.json").read_text(encoding="utf-8"))
+        return {k: log[k] for log in history for k in ("loss", "eval_loss") if k in log}
+
+    plain, smooth = losses_of("a", "0"), losses_of("b", "0.5")
+    assert plain["eval_loss"] == smooth["eval_loss"]
+    assert plain["loss"] != pytest.approx(smooth["loss"], rel=1e-3)
+    with pytest.raises(
+        UserError, match=r"was started with --label_smoothing 0\.5, now it is 0\.25"
+    ):
+        losses_of("b", "0.25")
+
+
 def test_run_name_is_the_originals() -> None:
     args = read("--mode webnlg --preseqlen 5 --bsz 5".split())[0]
     assert run_name(args) == (
