@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Container, Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -134,17 +133,7 @@ def read_predictions(path: Path) -> dict[str, str]:
     Raises:
         UserError: it is none, an id comes twice, an answer is no text.
     """
-
-    twice: list[str] = []
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        counts = Counter(question for question, _ in pairs)
-        twice.extend(question for question, count in counts.items() if count > 1)
-        return dict(pairs)
-
-    predictions = files.parse_json(files.read_text(path), str(path), unique)
-    if twice:
-        raise UserError(f"{path}: question {twice[0]} has two answers")
+    predictions = files.read_json(path)
     if not isinstance(predictions, dict):
         raise UserError(f"{path} is not a JSON object of question id and answer")
     for question, answer in predictions.items():

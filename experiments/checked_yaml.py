@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import first_twice
 
 LIMIT = 100_000
 """The most values of a file, those counted again that an alias repeats."""
@@ -39,6 +40,11 @@ def _size(node: yaml.Node, known: dict[int, int]) -> int:
     if id(node) not in known:
         parts: list[yaml.Node] = []
         if isinstance(node, yaml.MappingNode):
+            twice = first_twice(str(key.value) for key, _ in node.value)
+            if twice is not None:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{twice!r} comes twice: keep one", problem_mark=node.start_mark
+                )
             parts = [part for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             parts = node.value

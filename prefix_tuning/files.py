@@ -15,7 +15,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,23 +65,24 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
             yield line, f"{path}, line {number}"
 
 
-Pairs = list[tuple[str, Any]]
-
-
-def parse_json(
-    text: str, where: str, object_pairs_hook: Callable[[Pairs], Any] | None = None
-) -> Any:
+def parse_json(text: str, where: str) -> Any:
     """The value that ``text`` writes down.
 
-    Args:
-        object_pairs_hook: makes the value of an object, as in :func:`json.loads`; it sees names
-            that come twice.
-
     Raises:
-        UserError: it is not JSON, nests too deeply, or has a number too long to be read.
+        UserError: it is not JSON, nests too deeply, has a number too long to be read, or an object
+            has a name twice, of which nobody knows which one is meant.
     """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            raise UserError(f"{where}: {first_twice(n for n, _ in pairs)!r} comes twice: keep one")
+        return value
+
     try:
-        value = json.loads(text, object_pairs_hook=object_pairs_hook)
+        value = json.loads(text, object_pairs_hook=once)
+    except UserError:
+        raise
     except json.JSONDecodeError as error:
         at = "" if ", line " in where else f", line {error.lineno}"
         raise UserError(f"{where}{at}: not JSON ({error.msg})") from error
@@ -90,6 +91,12 @@ def parse_json(
     except ValueError as error:  # an integer of thousands of digits
         raise UserError(f"{where}: a number with too many digits to be read") from error
     return without_surrogates(value) if _ESCAPED_SURROGATE.search(text) else value
+
+
+def first_twice(names: Iterable[str]) -> str | None:
+    """The first name that stands there a second time."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)
 
 
 def without_surrogates(value: Any) -> Any:
@@ -127,11 +134,18 @@ def read_csv(path: Path, delimiter: str = ",") -> Iterator[tuple[list[str], str]
     """The rows of a table, header first, and where they begin; empty rows are skipped.
 
     Raises:
-        UserError: a row has not as many cells as the header, or a quote is never closed.
+        UserError: a row has not as many cells as the header, a quote is never closed, or two
+            columns have one name.
     """
     rows, width = _parse_csv(path, delimiter), None
     for row, line in rows:
-        width = len(row) if width is None else width
+        if width is None:
+            width, twice = len(row), first_twice(row)
+            if twice is not None:
+                raise UserError(
+                    f"{path}, line {line}: {twice!r} comes {row.count(twice)} times: give each "
+                    "one name"
+                )
         if len(row) != width:
             raise UserError(f"{path}, line {line}: {len(row)} columns, the header has {width}")
         yield row, f"{path}, line {line}"

@@ -94,7 +94,7 @@ def test_multirc_files_that_are_refused(tmp_path, label, rows, message):
 
 def test_two_predictions_for_one_question(tmp_path):
     (tmp_path / "out.json").write_text('{"q1": "cat", "q2": "a", "q2": "b"}')
-    with pytest.raises(UserError, match=r"out\.json: question q2 has two answers"):
+    with pytest.raises(UserError, match=r"out\.json: 'q2' comes twice"):
         qa.read_predictions(tmp_path / "out.json")
 
 

@@ -125,6 +125,7 @@ def test_yaml_that_grows(tmp_path: Path) -> None:
         ("[" * 20000, "nests too deeply"),
         ("a: " + "9" * 5000, "not YAML"),
         ("a: 2021-99-99", "not YAML"),
+        ("a: 1\nb: {x: 1, y: 2, x: 3}", "'x' comes twice.*line 2"),
     ):
         path.write_text(content, encoding="utf-8")
         with pytest.raises(UserError, match=message) as error:

@@ -6,10 +6,13 @@ import csv
 import json
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from prefix_tuning import files
@@ -89,14 +92,24 @@ def test_a_carriage_return_within_a_line_stays(tmp_path: Path) -> None:
     assert [line for line, _ in files.numbered_lines(path)] == ["a\rb", "c"]
 
 
-def test_a_name_that_comes_twice_can_be_seen() -> None:
-    names: list[str] = []
-
-    def keep(pairs: files.Pairs) -> None:
-        names.extend(name for name, _ in pairs)
-
-    files.parse_json('{"a": 1, "a": 2}', "here", keep)
-    assert names == ["a", "a"]
+@given(st.lists(st.text(max_size=3), min_size=1), st.integers(0, 2))
+def test_no_name_of_an_object_or_a_table_comes_twice(names: list[str], depth: int) -> None:
+    """Of two values of one name a reader would keep one and say nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a"
+        pairs = ", ".join(f"{json.dumps(name)}: {i}" for i, name in enumerate(names))
+        save(path, '{"in": [' * depth + "{" + pairs + "}" + "]}" * depth)
+        with path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([names, names])
+        for read in (
+            lambda: files.read_json(path),
+            lambda: [*files.read_csv(path.with_suffix(".csv"))],
+        ):
+            if len({*names}) == len(names):
+                read()
+            else:
+                with pytest.raises(UserError, match="comes"):
+                    read()
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(

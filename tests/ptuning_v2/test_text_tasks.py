@@ -553,8 +553,16 @@ def test_rows_of_glue_keep_the_numbers_of_their_file(write):
         assert [row.idx for row in rows] == [7, 3]
         with pytest.raises(UserError, match="line 3: two rows have the number 7"):
             read_glue(name, write("test.tsv", "\n".join([*lines[:2], "7\tc\td"])))
+        with pytest.raises(UserError, match=f"line 1: the column '{index}' comes twice"):
+            read_glue(name, write("test.tsv", "\n".join([f"{index}\t{lines[0]}", "1\t2\ta\tb"])))
         with pytest.raises(UserError, match=r"line 3: '-1' is no number of a row"):
             read_glue(name, write("test.tsv", "\n".join([*lines[:2], "-1\tc\td"])))
+
+
+def test_two_predictions_for_one_number_of_superglue(write):
+    row = json.dumps({"premise": "a", "hypothesis": "b", "idx": 3})
+    with pytest.raises(UserError, match=r"line 2 is no CB record: another record has the idx 3"):
+        read_superglue("cb", write("test.jsonl", f"{row}\n" * 2))
 
 
 @pytest.mark.parametrize(

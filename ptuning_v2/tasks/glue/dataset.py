@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefix_tuning.errors import UserError
-from prefix_tuning.files import numbered_lines, write_lines
+from prefix_tuning.files import first_twice, numbered_lines, write_lines
 from ptuning_v2.tasks.base import Outputs, locate, read_hub
 from ptuning_v2.tasks.text import TextData, TextRow
 
@@ -82,6 +82,8 @@ def read_glue(name: str, path: Path) -> list[TextRow]:
         header = _COLA_COLUMNS
     else:
         lines = lines[1:]
+    if (twice := first_twice(header)) is not None:
+        raise UserError(f"{path}, line 1: the column {twice!r} comes twice: give each one name")
     missing = [column for column in task.texts if column not in header]
     if missing:
         raise UserError(f"{path}, line 1: there is no column {missing[0]!r}, found {header}")

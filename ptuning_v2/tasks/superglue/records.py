@@ -43,7 +43,7 @@ def read_superglue(name: str, path: Path, template_id: int = 0) -> list[TextRow]
 
     Raises:
         UserError: a line lacks a field, has an unknown label, or the number of another where scores
-            go by them, naming file and line.
+            or predictions go by them, naming file and line.
     """
     flatten = _FLATTEN.get(name, _flatten_plain)
     return _rows(name, read_json_lines(path), flatten, template_id)
@@ -70,7 +70,8 @@ def _rows(
         try:
             for record in flatten(name, line):
                 number = _number(name, record["idx"])
-                if number in seen and name in ("multirc", "record"):  # scored by these numbers
+                # Scores go by these numbers, and so do predictions for a test set.
+                if number in seen and (name == "multirc" or record["label"] is None):
                     raise ValueError(f"another record has the idx {record['idx']}")
                 seen.add(number)
                 rows += compose(name, record, template_id)
