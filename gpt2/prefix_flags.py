@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.flags import flag, one_of, yes_no
+from harness.progress import through
 from harness.ranges import COUNT_OR_NONE, FRACTION, WIDTH
 from prefix_tuning.errors import UserError
 from prefix_tuning.names import BUILT_IN
@@ -225,4 +227,5 @@ class PrefixFlags:
             how = ": the first ones" if n_slot < len(words) else ": again from the first"
         print(f"the prefix of {n_slot} slots starts from a text of {len(words)} tokens{how}")
         ids = torch.tensor([words[:n_slot]], device=model.device)
-        prefix.start(resize(activations(model, ids), n_slot))
+        slots = resize(activations(model, ids), n_slot)
+        prefix.start(slots, progress=partial(through, name="fitted steps"))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from tqdm import tqdm
+
+T = TypeVar("T")
 
 LINES = 20
 FEW = 100
 """Updates below which a prefix is hardly trained."""
 PATIENCE = 20.0
-"""Seconds without a line before an evaluation, which may be one of many, has some."""
+"""Seconds without a line before what is often short (one evaluation of many) has some."""
 COSTS = ("runtime", "per_second", "compilation_time")
 """What an evaluation took, as the names of its values end."""
 
@@ -81,6 +83,15 @@ class Shown:
         """End the bar."""
         if self.bar is not None:
             self.bar.close()
+
+
+def through(items: Sequence[T], name: str) -> Iterator[T]:
+    """``items``; what takes long has a bar on a terminal and some lines in a log."""
+    shown = Shown(name, len(items), to_stderr=True, patience=PATIENCE)
+    for done, item in enumerate(items, 1):
+        yield item
+        shown.at(done)
+    shown.close()
 
 
 class TrainingShown:

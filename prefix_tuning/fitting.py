@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
-from tqdm import trange
+from tqdm import tqdm
 
 from prefix_tuning.prefix import Prefix
+
+
+def bar(steps: range) -> Iterable[int]:
+    """``steps``, with a bar on a terminal."""
+    return tqdm(steps, "fitting the prefix", leave=False, disable=None)
 
 
 def fit(
@@ -18,6 +23,7 @@ def fit(
     steps: int = 500,
     learning_rate: float = 1e-4,
     train_embedding: bool = False,
+    progress: Callable[[range], Iterable[int]] = bar,
 ) -> list[float]:
     """Train the MLPs of ``prefix`` until it generates ``slots``.
 
@@ -27,6 +33,7 @@ def fit(
     Args:
         slots: per site ``[P, 2LHd]``.
         train_embedding: train ``wte`` too.
+        progress: what shows the steps on their way.
 
     Returns:
         the loss before every step.
@@ -36,7 +43,7 @@ def fit(
     # Fused: half the time on a CPU, where the MLP of GPT-2 medium takes minutes.
     optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
     losses = []
-    for _ in trange(steps, desc="fitting the prefix to words", unit="step", leave=False):
+    for _ in progress(range(steps)):
         errors = [mse_loss(prefix.slots(site), slots[site]) for site in prefix.sites]
         loss = torch.stack(errors).sum()
         optimizer.zero_grad()

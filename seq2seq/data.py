@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from harness.own_data import Columns
 from harness.own_files import FORMATS
+from harness.progress import through
 from harness.sources import with_sources
 from prefix_tuning.errors import UserError
 from seq2seq.files import ROWS, Record, hub_rows, read_pairs, read_rows
@@ -149,7 +149,7 @@ class Seq2SeqDataset(Dataset[dict[str, Any]]):
         """Tokens of every example after truncation: those of its source or target, if longer."""
         lengths: list[int] = []
         step = 1000
-        for start in tqdm(range(0, len(self), step), "counting tokens", leave=False, disable=None):
+        for start in through(range(0, len(self), step), "thousands of texts counted"):
             examples = [self[i] for i in range(start, min(start + step, len(self)))]
             counts = [self._encode(examples, "src_texts", pad=False)]
             if self.has_targets:

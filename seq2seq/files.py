@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tqdm import tqdm
-
 from harness.own_data import CHATS, Columns, chat_pairs, columns_found, source_text
 from harness.own_files import FORMATS, Row, e2e_rows, from_hub
+from harness.progress import through
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import numbered_lines
 
@@ -111,7 +110,7 @@ def read_rows(rows: Iterable[Row], columns: Columns, training: bool) -> Iterator
 def hub_rows(name: str, config: str | None, split: str) -> Iterator[Row]:
     """One split of a data set of the hub; its name for "val" is "validation"."""
     rows = from_hub(name, config, HUB_SPLITS[split])
-    for number, row in enumerate(tqdm(rows, name, leave=False, disable=None), 1):
+    for number, row in enumerate(through(rows, f"rows of {name}"), 1):
         yield row, f"{name}, {HUB_SPLITS[split]} row {number}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.models import check_rows, load_model, token_ids, tokenizer_for
+from harness.progress import through
 from prefix_tuning import checkpoint, initialization
 from prefix_tuning.choice import check_independent, parametrization, parse_options
 from prefix_tuning.errors import UserError
@@ -172,5 +174,8 @@ def make_prefix(
         at = device(args)
         model.to(at)  # type: ignore[arg-type]
         slots = initialization.activations(model, words.to(at))
-        prefix.to(at).start(slots, steps=200, learning_rate=3e-5, train_embedding=True)
+        shown = partial(through, name="fitted steps")
+        prefix.to(at).start(
+            slots, steps=200, learning_rate=3e-5, train_embedding=True, progress=shown
+        )
     return prefix

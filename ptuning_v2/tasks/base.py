@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
+from harness.progress import through
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import without_surrogates
 from prefix_tuning.objectives import IGNORE
@@ -232,9 +232,8 @@ def draw(rows: list[Row], size: int | None, seed: int) -> list[Row]:
 
 
 def chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """Parts of ``rows`` to tokenize at once, with a progress bar if there are many."""
-    starts = range(0, len(rows), _CHUNK)
-    for start in tqdm(starts, desc="tokenizing", unit="k", disable=len(starts) < 10):
+    """Parts of ``rows`` to tokenize at once, shown on their way."""
+    for start in through(range(0, len(rows), _CHUNK), "thousands of rows tokenized"):
         yield rows[start : start + _CHUNK]
 
 

@@ -7,7 +7,7 @@ import io
 import pytest
 
 from harness import progress
-from harness.progress import Shown, TrainingShown, show_scores
+from harness.progress import Shown, TrainingShown, show_scores, through
 
 
 def test_a_log_has_the_first_some_twenty_and_the_last(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,6 +40,18 @@ def test_what_is_often_and_short_shows_nothing(
         shown.at(done)
     said = capsys.readouterr().out.splitlines()
     assert said == ["evaluated batches 2/4  0:12 left", "evaluated batches 4/4  0:00 left"]
+
+
+def test_what_takes_long_has_lines_in_a_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(range(0, 1000, 3))  # the clock is looked at twice an item or so
+    monkeypatch.setattr("harness.progress.time.monotonic", lambda: float(next(times)))
+    assert [*through(range(40), "fitted steps")] == [*range(40)]
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert 2 <= len(said.err.splitlines()) <= 20
+    assert said.err.startswith("fitted steps ")
 
 
 def test_a_terminal_has_a_bar(
