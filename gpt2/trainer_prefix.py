@@ -78,7 +78,8 @@ class TableToTextTrainer(SafeTrainer):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
         dataset: Any = self.train_dataset
-        return LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, seed)
+        size = self.args.train_batch_size * self.args.world_size
+        return LengthGroupedSampler(dataset.lengths, size, seed)
 
     def compute_loss(
         self,
@@ -110,16 +111,27 @@ class TableToTextTrainer(SafeTrainer):
     def share_of_batch(self, mode: int, model: nn.Module, inputs: dict[str, Tensor]) -> Any:
         """What makes the mean over processes that over their batches as one batch.
 
-        Objective modes 0, 2 and 3 divide by something of the batch, which in every process is
-        another: the factor is that number here over the one of the batch of all.
+        Objective mode 0 is a mean over the targets of a batch; the others are means over its rows,
+        of which 2 and 3 divide by something of the batch, which in every process is another.
         """
-        if self.args.world_size == 1 or not model.training or mode == 1:
+        if self.args.world_size == 1 or not model.training:
             return 1.0
-        n_target = (inputs["labels"][:, 1:] != IGNORE).sum(dim=1)
-        own = {0: n_target.sum(), 2: n_target.new_tensor(inputs["labels"].shape[1] - 1)}
-        count = own.get(mode, n_target.max()).float().reshape(1)
-        of_all = self.accelerator.gather(count)
-        return count[0] / (of_all.mean() if mode == 0 else of_all.max())
+        is_target = inputs["labels"][:, 1:] != IGNORE
+        if mode == 0:
+            return self.share(is_target.sum())
+        share = self.share(torch.tensor(len(is_target), device=is_target.device))
+        if mode == 1:
+            return share
+        if mode == 2:
+            own, needed = is_target.shape[1], is_target.any(dim=0).nonzero().max() + 1
+        else:
+            own = needed = is_target.sum(dim=1).max()
+        mine = (needed * (not self.is_filling)).reshape(1)
+        return share * own / self.accelerator.gather(mine).max()
+
+    def first_rows(self, batch: dict[str, Any], n_row: int) -> dict[str, Any]:
+        """The first rows, in which targets stand elsewhere."""
+        return super().first_rows({k: v for k, v in batch.items() if k != "targets"}, n_row)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if self.args.should_save:  # asked of every process
@@ -214,7 +226,7 @@ class Trainer_Prefix(TableToTextTrainer):
 
     def batch_loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """The mean of what the objective mode returns."""
-        if self.unpadded is not None:
+        if self.unpadded is not None and not self.is_filling:
             self._add_unpadded(self.unpadded, model, inputs)
         share = self.share_of_batch(cast(int, self.prefix.objective_mode), model, inputs)
         smoothing = self.smoothing_for(model)

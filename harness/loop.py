@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from harness import manifest
 from harness.folder import RunFolder, trainer_checkpoints
+from harness.sharing import SharingTrainer
 from harness.stop import Diverged, Stop, stopping
 from harness.trainer_progress import show
 from prefix_tuning.errors import UserError, lacks_memory, refused_write
@@ -28,7 +29,7 @@ UNLOGGED = "unlogged_loss.json"
 """In a checkpoint: the loss that was added up since the last log, and since which step."""
 
 
-class SafeTrainer(Trainer):
+class SafeTrainer(SharingTrainer):
     """Trainer whose checkpoints are complete or not there, and which stops when it diverges.
 
     A checkpoint is written in :data:`UNFINISHED` and gets its name when it is complete, on the

@@ -172,12 +172,11 @@ class BaseTransformer(pl.LightningModule):
         return TokenBatchSampler(lengths, self.args.max_tokens_per_batch or 0, seed=self.args.seed)
 
     def val_dataloader(self) -> DataLoader:
+        """The batches of one process, dealt out to all."""
         dataset, trainer = self.datasets["val"], self.trainer
-        sampler: DistributedSampler[int] = DistributedSampler(
-            dataset, trainer.world_size, trainer.global_rank, False
-        )
-        batches = BatchSampler(sampler, self.args.eval_batch_size, drop_last=False)
-        return self._loader(dataset, batches)
+        batches = [*BatchSampler(range(len(dataset)), self.args.eval_batch_size, drop_last=False)]
+        own = batches[trainer.global_rank :: trainer.world_size]
+        return self._loader(dataset, own or batches[:1])  # Lightning takes no empty one
 
     def _loader(self, dataset: Seq2SeqDataset, batches: Any) -> DataLoader:
         return DataLoader(

@@ -108,7 +108,9 @@ class SummarizationModule(BaseTransformer):
             Diverged: it is not a number, or infinite.
         """
         if self.trainer.world_size > 1:
-            batch["labels"] = self._without_repetitions(batch["labels"], batch_idx)
+            is_repeated = self._repetitions(batch["ids"], batch_idx)[:, None]
+            pad = self.tokenizer.pad_token_id
+            batch["labels"] = batch["labels"].masked_fill(is_repeated, pad)
         loss = self.step(batch)
         n_token = (batch["labels"] != self.tokenizer.pad_token_id).sum()
         share = self.together.share(n_token, loss)
@@ -131,15 +133,14 @@ class SummarizationModule(BaseTransformer):
         # Lightning divides "loss" by the accumulated batches.
         return {"loss": loss, "mean": loss.detach()}
 
-    def _without_repetitions(self, labels: Tensor, batch_idx: int) -> Tensor:
-        """``labels [B, T]`` without those of examples that only make processes have as many."""
+    def _repetitions(self, ids: Tensor, batch_idx: int) -> Tensor:
+        """Which examples ``ids [B]`` of the set only make processes have as many, ``[B]`` bool."""
+        rank, n_process = self.global_rank, self.trainer.world_size
         if self.args.sortish_sampler:
-            return labels
-        n_own = len(range(self.global_rank, len(self.datasets["train"]), self.trainer.world_size))
-        kept = max(0, min(n_own - batch_idx * self.args.train_batch_size, len(labels)))
-        return labels.index_fill(
-            0, torch.arange(kept, len(labels), device=labels.device), self.tokenizer.pad_token_id
-        )
+            return ids % n_process != rank
+        n_own = len(range(rank, len(self.datasets["train"]), n_process))
+        position = torch.arange(len(ids), device=ids.device)
+        return position + batch_idx * self.args.train_batch_size >= n_own
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         start = time.perf_counter()
@@ -182,8 +183,9 @@ class SummarizationModule(BaseTransformer):
         self.check_finite()
 
     def on_validation_epoch_end(self) -> None:
-        batches, self.outputs = self.together.gather(self.outputs), []
-        # Several processes share the set out in equal parts: some examples come twice.
+        outputs, self.outputs = self.together.gather(self.outputs), []
+        # More processes than batches: the first batch comes several times.
+        batches = [*{min(batch.examples): batch for batch in outputs}.values()]
         by_index = {i: found for batch in batches for i, found in batch.examples.items()}
         examples = [by_index[i] for i in sorted(by_index)]
         references = [record.target or "" for record in self.datasets["val"].records]

@@ -10,9 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import torch
 from accelerate.state import AcceleratorState, GradientState
+from torch import Tensor
 
 
 class Rank(multiprocessing.get_context("fork").Process):
@@ -77,3 +82,38 @@ def losses(path: Path) -> list[float]:
     found = json.loads(path.read_text(encoding="utf-8"))
     history = found if isinstance(found, list) else found["log_history"]
     return [log[key] for log in history for key in ("loss", "eval_loss") if key in log]
+
+
+def shared(make: Callable[[], Any], model: Any, batches: list[Any], n_row: int) -> Tensor:
+    """The mean over processes of their losses of the last batches of an epoch.
+
+    Args:
+        make: a SharingTrainer, without what is set here.
+        batches: of each process.
+        n_row: of the data set; those that come twice are the last ones.
+    """
+    told: list[list[Tensor]] = [[] for _ in batches]
+
+    def loss(rank: int, is_told: bool) -> Tensor:
+        asked = iter(range(9))
+
+        def gather(value: Tensor) -> Tensor:
+            if is_told:
+                at = next(asked)
+                return torch.cat([values[at] for values in told])
+            told[rank].append(value)
+            return value
+
+        loader = SimpleNamespace(dataset=range(n_row))
+        state = SimpleNamespace(end_of_dataloader=True, active_dataloader=loader)
+        trainer = make()
+        args: Any = SimpleNamespace(world_size=len(batches), process_index=rank)
+        args.device, args.average_tokens_across_devices = torch.device("cpu"), False
+        accelerator: Any = SimpleNamespace(gather=gather, gradient_state=state)
+        trainer.args, trainer.accelerator = args, accelerator
+        own = trainer.own_rows(batches[rank])
+        return trainer.compute_loss(model, own)
+
+    for rank in range(len(batches)):
+        loss(rank, is_told=False)
+    return torch.stack([loss(rank, is_told=True) for rank in range(len(batches))]).mean()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -69,6 +70,18 @@ class BaseTrainer(SafeTrainer):
         self.best_metrics: dict[str, Any] = {"best_epoch": 0, f"best_eval_{test_key}": 0}
         self.ties: Ties | None = Ties()
         self.add_callback(_RestoreBest(self))
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """The loss; of several processes, their part of the mean over all labels."""
+        if self.args.world_size == 1 or not model.training:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        count, labels = torch.tensor(len(inputs["input_ids"])), inputs.get("labels")
+        if labels is not None and not labels.is_floating_point():
+            count = (labels >= 0).sum()
+        share = self.share(count.to(self.args.device))
+        return super().compute_loss(model, inputs, *args, **kwargs) * share
 
     def _score_rows(self, p: EvalPrediction) -> dict[str, float]:
         assert self._score is not None

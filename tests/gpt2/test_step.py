@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import tiny_model
+from processes import shared
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -183,6 +184,27 @@ def test_smoothed_labels_of_a_model_that_is_tuned_itself(smoothing: float) -> No
     expected = (1 - smoothing) * each[1] + smoothing * each.sum() / 3
     assert torch.allclose(TableToTextTrainer.batch_loss(trainer, model, batch), expected)
     assert trainer.smoothing_for(model.eval()) == 0
+
+
+@pytest.mark.parametrize("mode", range(4))
+@pytest.mark.parametrize("rounding", [Rounding(), Rounding(targets=8)])
+def test_processes_share_an_epochs_last_batch(mode: int, rounding: Rounding) -> None:
+    """Rows that fill it up count once; here they are wider, and have more targets."""
+    model, prefix = setting(mode)
+    arrange = with_targets(partial(collate, pad_id=2), rounding)
+    rows = examples((9, 8), (5, 4), (3, 7), (6, 2), (4, 3))
+
+    def make() -> Any:
+        trainer: Any = object.__new__(Trainer_Prefix)
+        trainer.__dict__ |= {"prefix": prefix, "model_gpt2": model, "unpadded": None}
+        trainer.label_smoothing = 0.0
+        return trainer
+
+    for n_row in (4, 3, 2, 1):
+        last = [*rows[1 : n_row + 1], *rows[:1] * 4][:4]
+        found = shared(make, prefix, [arrange(last[:2]), arrange(last[2:])], n_row)
+        wanted = prefix(**arrange(rows[1 : n_row + 1]), gpt2_model=model, targets_only=True)
+        assert torch.allclose(found, wanted.loss.mean(), rtol=1e-6)
 
 
 def test_positions_are_padded_with_one_that_has_no_loss() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import shared
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
@@ -26,6 +27,7 @@ from ptuning_v2.model.heads import TaskType
 from ptuning_v2.model.prefix_encoder import PrefixEncoder
 from ptuning_v2.model.prompted_encoder import PromptedEncoder
 from ptuning_v2.model.utils import parameter_lines
+from ptuning_v2.training.trainer_base import BaseTrainer
 
 P = 4
 _COMMON = {
@@ -274,6 +276,25 @@ def test_losses_by_hand() -> None:
     outside = heads.span_loss(logits, logits, torch.tensor([0, 0, 9]), torch.tensor([1, 1, -3]))
     start, end = nll[:2, 0].mean(), (nll[0, 1] + nll[1, 1] + nll[2, 0]) / 3
     assert outside.item() == pytest.approx(((start + end) / 2).item())
+
+
+@tasks
+def test_processes_share_the_mean_over_all_labels(task: TaskType) -> None:
+    """A row each, of 9 and 6 tokens; then both rows by one, which the other repeats."""
+    model, rows = build("bert", task), batch(task)
+    model.training = True  # without dropout, which is off in its modules
+    if task is TaskType.TOKEN_CLASSIFICATION:
+        rows["labels"][rows["attention_mask"] == 0] = -100  # as the collator does
+    single = [{name: value[at] for name, value in rows.items()} for at in ([0], [1])]
+
+    def make() -> Any:
+        trainer: Any = object.__new__(BaseTrainer)
+        for name in ("label_smoother", "compute_loss_func", "model_accepts_loss_kwargs"):
+            setattr(trainer, name, None)
+        return trainer
+
+    for batches in (single, [rows, rows]):
+        assert torch.allclose(shared(make, model, batches, n_row=2), model(**rows).loss)
 
 
 def test_head_dropout() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prefix_tuning.errors import UserError
+from seq2seq.modules import SummarizationModule
 from seq2seq.samplers import DistributedSortishSampler, SortishSampler, TokenBatchSampler
 
 LENGTHS = st.lists(st.integers(0, 60), min_size=1, max_size=300)
@@ -94,6 +98,14 @@ def test_ranks_share_the_examples(
         for batch in batches_of(order, batch_size):
             by_length = [lengths[i] for i in batch]
             assert by_length == sorted(by_length, reverse=True)
+    own: list[int] = []
+    for rank, order in enumerate(orders):
+        trainer = SimpleNamespace(world_size=num_replicas)
+        args = SimpleNamespace(sortish_sampler=True)
+        module: Any = SimpleNamespace(global_rank=rank, trainer=trainer, args=args)
+        ids = torch.tensor(order)
+        own += ids[~SummarizationModule._repetitions(module, ids, 0)].tolist()
+    assert sorted(own) == list(range(len(lengths)))
 
 
 def test_one_replica_is_the_plain_sampler() -> None:

@@ -1,0 +1,72 @@
+"""Trainer whose processes train and evaluate together what one does with the same global batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import Trainer
+
+
+class SharingTrainer(Trainer):
+    """Trainer that counts every row once, however many processes share the rows.
+
+    accelerate fills an epoch's last batches by repeating rows, so that all processes have as many.
+    They are left out of training, and of the loss of an evaluation; Trainer itself leaves them out
+    of predictions.
+    """
+
+    is_filling = False
+    """Whether this process has but repeated rows in this batch, one of which it goes through."""
+
+    def own_rows(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch without rows that another process has too; at least one row."""
+        state, n_process = self.accelerator.gradient_state, self.args.world_size
+        self.is_filling = False
+        if n_process == 1 or not state.end_of_dataloader:
+            return batch
+        loader: Any = state.active_dataloader
+        size = len(batch["input_ids"])
+        n_last = len(loader.dataset) % (size * n_process)
+        n_own = n_last - self.args.process_index * size
+        if not n_last or n_own >= size:
+            return batch
+        self.is_filling = n_own <= 0
+        return self.first_rows(batch, max(1, n_own))
+
+    def first_rows(self, batch: dict[str, Any], n_row: int) -> dict[str, Any]:
+        """A batch, whose tensors are ``[B, ...]``, of its first rows."""
+        return {name: value[:n_row] for name, value in batch.items()}
+
+    def share(self, count: Tensor) -> Tensor:
+        """What makes the mean over processes of their means that over the batch of all.
+
+        Args:
+            count: what the loss of this process is a mean over, a scalar.
+        """
+        mine = count.float().reshape(1) * (not self.is_filling)
+        return mine[0] / self.accelerator.gather(mine).mean()
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """One step on the rows that are this process's own."""
+        self.is_filling = False
+        # Trainer reads all batches of a step before the first of them is trained on.
+        if self.accelerator.sync_gradients and not self.args.dataloader_drop_last:
+            inputs = self.own_rows(inputs)
+        return super().training_step(model, inputs, *args, **kwargs)
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Any, Any, Any]:
+        """The loss of this process's own rows; logits and labels of all, for equal shapes."""
+        own = self.own_rows(inputs)
+        found = super().prediction_step(model, own, prediction_loss_only, ignore_keys)
+        if own is inputs or prediction_loss_only:
+            return found
+        return found[0], *super().prediction_step(model, inputs, False, ignore_keys)[1:]
