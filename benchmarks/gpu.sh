@@ -28,6 +28,8 @@ step graphs_10.json 80 python benchmarks/graphed_steps.py --batch_size 10
 step graphs_32.json 60 python benchmarks/graphed_steps.py --batch_size 32
 step training.txt 80 python benchmarks/gpt2_training.py --shape gpt2-medium --preseqlen 5 --dtype bfloat16
 step decoding.txt 80 python benchmarks/gpt2_decoding.py --shape gpt2-medium --dtype bfloat16
+step decoding_630.txt 40 python benchmarks/gpt2_decoding.py --shape gpt2-medium --dtype bfloat16 \
+    --prompts 630 --batch_size 315 --ours_alone
 step bart.txt 60 python benchmarks/bart_training.py --dtype bfloat16
 step ptuning.txt 45 python benchmarks/ptuning_training.py --rounds 30 --dtype bfloat16
 exit $failed

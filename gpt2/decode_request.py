@@ -66,7 +66,9 @@ class DecodeOptions:
     )
     num_return_sequences: int = flag(5, "nucleus: texts for every prompt", within=COUNT)
     seed: int = flag(42, "nucleus: seed of what is drawn", within=SEED)
-    batch_size: int = flag(64, "prompts decoded together", within=COUNT)
+    batch_size: int | None = flag(
+        None, "prompts decoded together (64; on a GPU as many as it has memory for)", within=COUNT
+    )
     empty_sources: str = flag(
         "refuse", "what becomes of inputs without a source", choices=EMPTY_SOURCES
     )

@@ -27,6 +27,8 @@ from prefix_tuning.shape import PrefixShape
 
 PrefixOf = Callable[[Sequence[int]], KeyValues]
 """The keys and values of the prompts of these indices, a row each."""
+MOST = 512
+"""Prompts decoded together at most."""
 EMPTY = "Error"
 """What the original writes for an empty output, so that no line of the file is empty."""
 
@@ -99,6 +101,28 @@ class LeastLength(LogitsProcessor):
         too_short = (lengths < self.least)[:, None]  # [B * K, 1]
         is_end = torch.arange(scores.shape[1], device=scores.device) == self.end
         return scores.masked_fill(too_short & is_end, -torch.inf)
+
+
+def batch_that_fits(model: PreTrainedModel, longest: int, search: Search) -> int:
+    """How many prompts to decode together: as many as a GPU has memory for, 64 on a CPU.
+
+    A step of few rows takes a GPU as long as one of many. A CPU gains nothing above 64.
+
+    Args:
+        longest: tokens of the longest prompt.
+    """
+    if model.device.type != "cuda":
+        return 64
+    shape = PrefixShape.from_config(model.config)
+    n_token = longest + search.num_beams * search.max_new_tokens
+    if search.implementation != "paper":  # which keeps the prompt for each beam
+        n_token = search.num_beams * (longest + search.max_new_tokens)
+    # Twice: while keys and values grow, and beams change their places, the old ones are there too.
+    kept = 2 * n_token * shape.features * model.dtype.itemsize
+    logits = 3 * search.num_beams * model.config.get_text_config().vocab_size * 4
+    free = torch.cuda.mem_get_info(model.device)[0]
+    free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
+    return max(1, min(MOST, int(0.8 * free) // (kept + logits)))
 
 
 def decode_batch(
@@ -214,13 +238,16 @@ def decode(
     prefix: KeyValues | Prefix | PrefixOf,
     prompts: Sequence[list[int]],
     search: Search,
-    batch_size: int,
+    batch_size: int | None,
     skip: Sequence[int] = (),
 ) -> Iterator[tuple[int, str]]:
     """Decode prompts in batches of about one length, longest first; shows how far it is.
 
     Where the prefix depends on the source the length is exactly one, so that no padding shifts the
     positions.
+
+    Args:
+        batch_size: None for :func:`batch_that_fits`.
 
     Returns:
         the index of a prompt and its output, not in order.
@@ -235,6 +262,8 @@ def decode(
         shown.at(shown.done + n_text)
 
     lengths = [len(prompt) for prompt in prompts]
+    if batch_size is None:
+        batch_size = batch_that_fits(model, max(lengths, default=0), search)
     one_length = isinstance(prefix, Prefix)
     shown = show_decoding(len(prompts), len(set(skip)))
     return decode_by_length(lengths, batch_size, set(skip), texts, one_length, shown)

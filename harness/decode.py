@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.manifest import digest
 from harness.progress import Shown
-from prefix_tuning.errors import UserError
+from prefix_tuning.errors import UserError, lacks_memory
 from prefix_tuning.files import parse_json, read_json_object, write_json, write_text
 
 Run = Callable[[Sequence[int]], Iterator[tuple[int, str]]]
@@ -113,15 +113,27 @@ def decode_by_length(
 
     Args:
         lengths, size, skip, one_length: of :func:`batches_by_length`.
-        decode_batch: gives the texts of some indices.
+        decode_batch: gives the texts of some indices. Where there is not enough memory for them,
+            it is asked for fewer at a time from then on.
         shown: of :func:`show_decoding`, if the search tells it of texts before their batch ends.
     """
     shown = shown or show_decoding(len(lengths), len(skip))
     done = len(skip)
     for batch in batches_by_length(lengths, size, skip, one_length):
-        yield from zip(batch, decode_batch(batch), strict=True)
-        done += len(batch)
-        shown.at(done)
+        while batch:
+            part = batch[:size]
+            try:
+                texts = decode_batch(part)
+            except (RuntimeError, MemoryError) as error:
+                if len(part) == 1 or not lacks_memory(error):
+                    raise
+                size = len(part) // 2
+                print(f"note: not enough memory for {len(part)} texts at once; now {size}")
+                continue
+            yield from zip(part, texts, strict=True)
+            batch = batch[size:]
+            done += len(part)
+            shown.at(done)
     shown.close()
 
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from conftest import BPE, tiny_model
-from transformers import GPT2Tokenizer, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2Tokenizer, PreTrainedTokenizerFast
 
 from gpt2 import run_generation
-from gpt2.decoding import Search, decode_batch, newline_ids, no_prefix, output_text
+from gpt2.decoding import (
+    Search,
+    batch_that_fits,
+    decode_batch,
+    newline_ids,
+    no_prefix,
+    output_text,
+)
 from gpt2.readers import Record
 from gpt2.records import group_by_source
 from gpt2.scoring import score_outputs
@@ -141,3 +149,20 @@ def test_scores_are_written_with_all_digits(
     path.unlink()
     run_generation.main([*arguments, "--no_score"])
     assert not path.exists()
+
+
+@pytest.mark.parametrize(("gigabytes", "n_text"), [(10, 73), (0.1, 1), (1000, 512)])
+def test_a_gpu_decodes_as_many_together_as_it_has_memory_for(
+    monkeypatch: pytest.MonkeyPatch, gigabytes: float, n_text: int
+) -> None:
+    """GPT-2 medium in bf16: 98,304 bytes a token; twice 540 tokens, and 3 MB of logits."""
+    free = int(gigabytes * 1e9)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, 0))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 10)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: 10)
+    config = GPT2Config(n_layer=24, n_head=16, n_embd=1024)
+    model: Any = SimpleNamespace(config=config, device=torch.device("cuda"), dtype=torch.bfloat16)
+    search = Search(num_beams=5, max_new_tokens=100)
+    assert batch_that_fits(model, 40, search) == n_text
+    model.device = torch.device("cpu")
+    assert batch_that_fits(model, 40, search) == 64

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -162,3 +163,34 @@ def test_outputs_belong_to_what_made_them(tmp_path: Path) -> None:
 def test_a_batch_has_as_many_texts_as_indices(n_text: int) -> None:
     with pytest.raises(ValueError, match="zip"):
         [*decode_by_length([4, 4], 2, [], lambda batch: ["x"] * n_text)]
+
+
+def test_what_the_memory_does_not_hold_is_decoded_in_parts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: list[int] = []
+
+    def decode(batch: list[int]) -> list[str]:
+        asked.append(len(batch))
+        if len(batch) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [str(i) for i in batch]
+
+    found = dict(decode_by_length([1] * 17, 8, [2], decode))
+    assert found == {i: str(i) for i in range(17) if i != 2}
+    assert asked == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+    assert "not enough memory for 8 texts at once; now 4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("size", "error"),
+    [(1, torch.OutOfMemoryError("CUDA out of memory")), (2, RuntimeError("shapes differ"))],
+)
+def test_one_text_that_does_not_fit_and_other_errors_are_raised(
+    size: int, error: RuntimeError
+) -> None:
+    def decode(batch: list[int]) -> list[str]:
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        [*decode_by_length([1, 1], size, [], decode)]
