@@ -117,7 +117,7 @@ def score(task: str, labels: Sequence[float], predictions: Sequence[float]) -> S
     values = {name: metric(labels, predictions) for name, metric in TASKS[task].items()}
     if len(values) > 1:
         values["combined_score"] = sum(values.values()) / len(values)
-    scores = Scores()
+    scores = Scores(full=dict.fromkeys(values, 1))
     for name, value in values.items():
         if math.isnan(value):
             scores.add_missing(name, "undefined: labels or predictions are all the same")

@@ -87,6 +87,7 @@ def score(
     scores.add_note(checks.empty_outputs(hyps))
     if not models:
         return scores
+    scores.full["BERTScore"] = 1
     first = [group[0] for group in refs]
     by_model: dict[str, Callable[[], list[float]]] = {
         "MoverScore": lambda: neural.moverscore(first, hyps),

@@ -68,7 +68,7 @@ def score(
 
 def score_ngrams(references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> Scores:
     """BLEU and NIST by both official programs, also of empty and of very short outputs."""
-    scores = Scores()
+    scores = Scores(full=dict.fromkeys(("BLEU", "BLEU -p", "METEOR", "ROUGE_L"), 1))
     for suffix, perl in (("", True), (" -p", False)):
         statistics = Mteval(references, hypotheses, perl)
         scores.values[f"BLEU{suffix}"] = statistics.bleu()

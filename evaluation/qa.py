@@ -52,7 +52,8 @@ def squad(answers: Answers, predictions: Mapping[str, str]) -> Scores:
         UserError: a question has no prediction, or has no answer.
     """
     exact, overlap = _best_over_answers(answers, predictions)
-    return Scores({"exact_match": 100 * _mean(exact), "f1": 100 * _mean(overlap)})
+    values = {"exact_match": 100 * _mean(exact), "f1": 100 * _mean(overlap)}
+    return Scores(values, full=dict.fromkeys(values, 100))
 
 
 def squad_v2(answers: Answers, predictions: Mapping[str, str]) -> Scores:
@@ -81,6 +82,7 @@ def squad_v2(answers: Answers, predictions: Mapping[str, str]) -> Scores:
         if part:
             scores.values[f"{prefix}exact"] = 100 * _mean([results[q][0] for q in part])
             scores.values[f"{prefix}f1"] = 100 * _mean([results[q][1] for q in part])
+            scores.full |= dict.fromkeys((f"{prefix}exact", f"{prefix}f1"), 100)
             scores.values[f"{prefix}total"] = len(part)
     return scores
 
@@ -96,7 +98,8 @@ def record(answers: Answers, predictions: Mapping[str, str]) -> Scores:
         UserError: a query has no prediction, or has no answer.
     """
     exact, overlap = _best_over_answers(answers, predictions)
-    return Scores({"exact_match": _mean(exact), "f1": _mean(overlap)})
+    values = {"exact_match": _mean(exact), "f1": _mean(overlap)}
+    return Scores(values, full=dict.fromkeys(values, 1))
 
 
 def best_entities(
@@ -146,7 +149,7 @@ def multirc(
     exact = [float(accuracy(*group) == 1) for group in of_question.values()]
     f1_m = [macro_f1(*group) for group in of_question.values()]
     values = {"exact_match": _mean(exact), "f1_m": _mean(f1_m), "f1_a": f1(labels, predictions)}
-    return Scores({**values})
+    return Scores({**values}, full=dict.fromkeys(values, 1))
 
 
 def _best_over_answers(

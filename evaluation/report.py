@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from prefix_tuning.errors import UserError
 
@@ -25,12 +26,15 @@ class Scores:
         missing: column -> why there is none.
         segments: column -> one score per instance, where they were asked for.
         note: what the reader has to know to compare the numbers, such as the test set meant.
+        full: column -> the score of faultless outputs, 1 or 100 as the official script prints it;
+            scores on scales of their own, and rates of errors, are not in it.
     """
 
     values: dict[str, float | None] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     segments: dict[str, list[float | None]] = field(default_factory=dict)
     note: str = ""
+    full: dict[str, float] = field(default_factory=dict)
 
     def __getitem__(self, column: str) -> float | None:
         return self.values[column]
@@ -53,6 +57,15 @@ class Scores:
         for values in self.segments.values():
             for number in instances:
                 values[number] = None
+
+
+def percent(row: Mapping[str, Any], column: str) -> float | None:
+    """A score from 0 to 100, of a row of scores as it is written to a file.
+
+    A row without ``full`` is of before that field; its scores end at 1.
+    """
+    value = row["values"].get(column)
+    return None if value is None else 100 / row.get("full", {}).get(column, 1) * value
 
 
 def format_table(rows: Mapping[str, Scores], digits: int = 4) -> str:

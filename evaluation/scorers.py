@@ -31,11 +31,11 @@ class Texts:
 
 @dataclass(frozen=True)
 class Column:
-    """Where a table's column stands in the scores: row, key, and the factor to the table's unit."""
+    """Where a table's column stands in the scores: row, key; whether the table has percent."""
 
     row: str
     key: str
-    factor: float = 1
+    percent: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def _accuracy(texts: Texts) -> dict[str, Scores]:
     from evaluation import classification
 
     labels = [references[0].strip() for references in texts.references]
-    return {texts.task: Scores({"accuracy": classification.accuracy(labels, texts.outputs)})}
+    accuracy = classification.accuracy(labels, texts.outputs)
+    return {texts.task: Scores({"accuracy": accuracy}, full={"accuracy": 1})}
 
 
 _TRIPLES = ("BLEU", "METEOR", "TER")
@@ -95,10 +96,10 @@ SCORERS: dict[str, Scorer] = {
     "e2e": Scorer(
         _e2e,
         {
-            "BLEU": Column("E2E", "BLEU -p", 100),
+            "BLEU": Column("E2E", "BLEU -p", percent=True),
             "NIST": Column("E2E", "NIST -p"),
-            "METEOR": Column("E2E", "METEOR", 100),
-            "ROUGE-L": Column("E2E", "ROUGE_L", 100),
+            "METEOR": Column("E2E", "METEOR", percent=True),
+            "ROUGE-L": Column("E2E", "ROUGE_L", percent=True),
             "CIDEr": Column("E2E", "CIDEr"),
         },
     ),

@@ -56,13 +56,17 @@ def score(references: Sequence[Tags], hypotheses: Sequence[Tags]) -> dict[str, S
     report = metrics.classification_report(gold_tags, tags, output_dict=True, zero_division=0)
     rows = {"overall": _scores(report["micro avg"])}
     rows["overall"].values["accuracy"] = float(metrics.accuracy_score(gold_tags, tags))
+    rows["overall"].full["accuracy"] = 1
     types = [name for name in report if not name.endswith(" avg")]
     return rows | {name: _scores(report[name]) for name in types}
 
 
 def _scores(line: dict[str, float]) -> Scores:
     columns = {"precision": "precision", "recall": "recall", "f1": "f1-score"}
-    return Scores({column: float(line[name]) for column, name in columns.items()})
+    values: dict[str, float | None] = {
+        column: float(line[name]) for column, name in columns.items()
+    }
+    return Scores(values, full=dict.fromkeys(values, 1))
 
 
 def check_tag(tag: str, where: str) -> None:

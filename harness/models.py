@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,6 +21,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from prefix_tuning.errors import UserError, lacks_memory
 
@@ -68,6 +70,8 @@ def hub_answers(seconds: float = 3.0) -> bool:
 
 def _load(name: str, load: Callable[..., Loaded]) -> Loaded:
     """Load from the folder or the cache, and only then from the hub."""
+    if not sys.stderr.isatty():  # a log would get every state of a bar
+        logging.disable_progress_bar()
     # What libraries say to damaged files has no class in common: tokenizers raises bare exceptions.
     try:
         return load(local_files_only=True)

@@ -38,7 +38,7 @@ class Facts:
 
 _RESULTS = ("best_results.json", "eval_results.json", "metrics.json", "eval_results_lm.txt")
 """Where runs of this project and ``Trainer`` leave their scores; the first that is there counts."""
-_NO_SCORES = re.compile(r"runtime|per_second|epoch|step|gen_time|gen_len|samples")
+_NO_SCORES = re.compile(r"runtime|per_second|epoch|step|gen_time|gen_len|samples|^full$")
 
 
 def facts_of_run(run: Path, meta: Mapping[str, Any]) -> Facts:

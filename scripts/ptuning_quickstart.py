@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"  {'good' if label else 'bad':4}  {row.pairs[0][0]}")
     print()
     for kind, score in scores.items():
-        print(f"{kind:>16}  accuracy {score:.3f}")
+        print(f"{kind:>16}  accuracy {100 * score:.1f} %")
     print(f"\nThe prefix, its head and its curves: {folder}")
 
 

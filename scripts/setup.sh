@@ -18,18 +18,25 @@ find_python() {
     return 1
 }
 
+# pip says what it fetches on a terminal; a log has the lines here.
+pip_install() {
+    local quiet=--quiet
+    [ ! -t 1 ] || quiet=
+    "$PYTHON" -m pip install ${quiet:+"$quiet"} --disable-pip-version-check "$@"
+}
+
 install_torch() {
-    local wanted pip=("$PYTHON" -m pip install --quiet --disable-pip-version-check)
+    local wanted
     wanted="$(grep '^torch==' "$ROOT/requirements.txt")"
     if [ -n "${TORCH_INDEX_URL:-}" ]; then
         echo "installing $wanted from TORCH_INDEX_URL ..."
-        "${pip[@]}" --index-url "$TORCH_INDEX_URL" "$wanted"
+        pip_install --index-url "$TORCH_INDEX_URL" "$wanted"
     elif command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
         echo "installing $wanted for the GPU found here (a few GB) ..."
-        "${pip[@]}" "$wanted"
+        pip_install "$wanted"
     else
         echo "installing $wanted: the CPU build if it is offered, else the general one ..."
-        "${pip[@]}" "$wanted+cpu" 2>/dev/null || "${pip[@]}" "$wanted"
+        pip_install "$wanted+cpu" 2>/dev/null || pip_install "$wanted"
     fi
 }
 
@@ -49,9 +56,8 @@ set_up() {
     stamp="$("$PYTHON" -c 'import sys; print(sys.prefix)')/.prefix-tuning-$extras"
     if ! cat "$ROOT/requirements.txt" "$ROOT/pyproject.toml" | cmp -s - "$stamp"; then
         "$PYTHON" -c 'import torch' 2>/dev/null || install_torch
-        echo "installing requirements ..."
-        "$PYTHON" -m pip install --quiet --disable-pip-version-check \
-            -r "$ROOT/requirements.txt" -e "$ROOT[research${extras:+,$extras}]"
+        echo "installing requirements, which takes minutes ..."
+        pip_install -r "$ROOT/requirements.txt" -e "$ROOT[research${extras:+,$extras}]"
         cat "$ROOT/requirements.txt" "$ROOT/pyproject.toml" >"$stamp"
     fi
     # Nothing here is worth an error message about an optional image library.

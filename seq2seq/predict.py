@@ -44,12 +44,13 @@ def rouge(references: Sequence[str], predictions: Sequence[str]) -> Scores:
     """Means of ROUGE over whole references, from 0 to 100; an empty output scores 0."""
     scores = summarization.score(references, predictions)
     names = {column: name for name, column in summarization.COLUMNS.items()}
-    return Scores({names[c]: value for c, value in scores.values.items()}, note=scores.note)
+    values = {names[c]: value for c, value in scores.values.items()}
+    return Scores(values, note=scores.note, full=dict.fromkeys(values, 100))
 
 
 def bleu(references: Sequence[str], predictions: Sequence[str]) -> Scores:
     """sacrebleu's corpus BLEU, from 0 to 100."""
-    scores = Scores({**calculate_bleu(predictions, references)})
+    scores = Scores({**calculate_bleu(predictions, references)}, full={"bleu": 100})
     undefine_unread(scores, [[text] for text in references], predictions, "13a")
     return scores
 
@@ -250,6 +251,7 @@ def _decode(args: Arguments, run: Decoder, split: str, records: Sequence[Record]
     print(format_table({split: scores}, digits=2))
     document = {
         "scores": scores.values,
+        "full": scores.full,
         "note": scores.note,
         "n_text": len(records),
         "search": dataclasses.asdict(run.search),

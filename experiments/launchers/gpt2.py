@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.report import percent
 from evaluation.scorers import SCORERS
 from experiments.inputs import evenly_spaced, pick_inputs
 from experiments.launchers.base import RUN, SPLITS, TEXTS, Launcher, Step, Values, newest
@@ -126,7 +127,7 @@ class Gpt2(Launcher):
             if row is None:  # a part of the test set that this split has not
                 continue
             value = row["values"].get(place.key)
-            values[column] = None if value is None else place.factor * value
+            values[column] = percent(row, place.key) if place.percent else value
             if value is None:
                 missing[column] = row["missing"].get(place.key, "not computed")
         return values, missing

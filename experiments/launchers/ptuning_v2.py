@@ -11,17 +11,18 @@ from prefix_tuning.files import read_json_object
 
 SCORES = {
     "evaluation.classification": {
-        "best_eval_accuracy": ("", 100),
-        "best_eval_matthews_correlation": ("", 100),
+        "best_eval_accuracy": ("", 1),
+        "best_eval_matthews_correlation": ("", 1),
     },
-    "evaluation.qa": {"best_eval_exact_match": (" EM", 1), "best_eval_f1": (" F1", 1)},
+    "evaluation.qa": {"best_eval_exact_match": (" EM", 100), "best_eval_f1": (" F1", 100)},
     "evaluation.tagging": {
-        "best_test_f1": ("", 100),
-        "best_test_wsj_f1": (" WSJ", 100),
-        "best_test_brown_f1": (" Brown", 100),
+        "best_test_f1": ("", 1),
+        "best_test_wsj_f1": (" WSJ", 1),
+        "best_test_brown_f1": (" Brown", 1),
     },
 }
-"""Scorer -> score of the best epoch -> what follows the data set's name in the column, factor."""
+"""Scorer -> score of the best epoch -> what follows the data set's name in the column, and the
+faultless score, which files of before the field ``full`` do not tell."""
 _GLUE = ("cola", "sst2")
 _SUPERGLUE = ("boolq", "copa", "rte", "wic", "wsc")
 _SQUAD = ("squad", "squad_v2")
@@ -67,8 +68,10 @@ class PtuningV2(Launcher):
     ) -> tuple[Values, dict[str, str]]:
         best = read_json_object(folder / RUN / "best_results.json")
         values: Values = {
-            f"{columns}{rest}": None if best[key] is None else factor * best[key]
-            for key, (rest, factor) in SCORES[scorer].items()
+            f"{columns}{rest}": None
+            if best[key] is None
+            else 100 / best.get("full", full) * best[key]
+            for key, (rest, full) in SCORES[scorer].items()
             if key in best
         }
         undefined = [column for column, value in values.items() if value is None]

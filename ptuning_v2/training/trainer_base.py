@@ -44,6 +44,8 @@ class BaseTrainer(SafeTrainer):
     """
 
     graphable = True
+    full_score = 1
+    """The score of faultless outputs; what ``best_results.json`` says beside its scores."""
 
     def __init__(
         self,
@@ -157,7 +159,7 @@ class BaseTrainer(SafeTrainer):
         best = dict(self.best_metrics)
         self.log_metrics("best", best)
         if self.is_world_process_zero():
-            write_json(self.folder / "best_results.json", best)
+            write_json(self.folder / "best_results.json", {**best, "full": self.full_score})
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if self.args.should_save:  # asked of every process

@@ -20,6 +20,8 @@ class QuestionAnsweringTrainer(ExponentialTrainer):
             the logits ``[N, T]`` of starts and of ends, writes them, and returns their scores.
     """
 
+    full_score = 100
+
     def __init__(
         self,
         *args: Any,

@@ -62,6 +62,8 @@ def test_table_and_json(
     document = json.loads((tmp_path / "out.json").read_text("utf-8"))
     row, column, value = expected
     assert document["scores"][row]["values"][column] == pytest.approx(value)
+    if value in (1, 100):  # the outputs of these are faultless
+        assert document["scores"][row]["full"][column] == value
     table = capsys.readouterr().out
     assert row in table
     assert column in table

@@ -461,6 +461,11 @@ def test_scores_in_the_units_of_the_tables(tmp_path: Path) -> None:
         {"BLEU": 65.93, "NIST": 8.5923, "METEOR": None, "ROUGE-L": 68.5, "CIDEr": 2.2338}
     )
     assert missing == {"METEOR": "Java"}
+    # A file that says what its faultless scores are is read by that, an older one as what it was.
+    row |= {"values": {"BLEU -p": 65.93, "ROUGE_L": 0.685}, "full": {"BLEU -p": 100, "ROUGE_L": 1}}
+    path.write_text(json.dumps({"E2E": row}), encoding="utf-8")
+    found, _ = GPT2.scores("evaluation.e2e", "", "test", tmp_path)
+    assert (found["BLEU"], found["ROUGE-L"]) == pytest.approx((65.93, 68.5))
 
 
 @pytest.mark.parametrize(
@@ -480,6 +485,8 @@ def test_scores_in_the_units_of_the_tables(tmp_path: Path) -> None:
             {"SQuAD 1.1 EM": 88.1, "SQuAD 1.1 F1": 94.1},
         ),
         ("tagging", "CoNLL03", {"best_epoch": 0, "best_eval_f1": 0}, {}),
+        ("classification", "RTE", {"best_eval_accuracy": 0.79, "full": 1}, {"RTE": 79}),
+        ("classification", "RTE", {"best_eval_accuracy": 79, "full": 100}, {"RTE": 79}),
     ],
 )
 def test_scores_of_understanding(
