@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import Trainer
+
+# Of a process on the CPU, transformers before 5.23 asks torch for the state on a device "cpu:0".
+torch.serialization.register_package(
+    11, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
+)
 
 
 class SharingTrainer(Trainer):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
+import resource
 import runpy
+import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,18 +42,51 @@ class Rank(multiprocessing.get_context("fork").Process):
         os.kill(self.pid, number)
 
 
-def _run(script: Path, argv: list[str], folder: Path, log: Path, env: dict[str, str]) -> None:
-    with log.open("a", buffering=1) as file:
-        for descriptor in (1, 2):
-            os.dup2(file.fileno(), descriptor)
-        sys.stdout = sys.stderr = file
-        os.chdir(folder)
-        os.environ |= env
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        AcceleratorState._reset_state(reset_partial_state=True)  # of runs before this one
-        GradientState._reset_state()
-        sys.argv = [str(script), *argv]
-        runpy.run_path(str(script), run_name="__main__")
+class Forked(Rank):
+    """A command whose output goes into a pipe, with the methods of Popen.
+
+    Args:
+        room: the most bytes that a file it writes may have, if there is a limit.
+    """
+
+    def __init__(
+        self, script: Path, argv: list[str], folder: Path, room: int | None = None
+    ) -> None:
+        self.out, out = os.pipe()
+        super().__init__(target=_limited, args=(room, script, argv, folder, out, {}))
+        self.start()
+        os.close(out)
+
+    def communicate(self, timeout: float | None = None) -> str:
+        """What it has said until it ends, which it must within ``timeout`` seconds."""
+        end, said = time.monotonic() + (timeout or math.inf), []
+        while True:
+            if not select.select([self.out], [], [], min(1e6, max(0.0, end - time.monotonic())))[0]:
+                raise subprocess.TimeoutExpired(self.name, timeout or 0.0)
+            said.append(os.read(self.out, 1 << 16))
+            if not said[-1]:
+                os.close(self.out)
+                self.wait(10)
+                return b"".join(said).decode(errors="replace")
+
+
+def _limited(room: int | None, *args: Any) -> None:
+    if room is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    _run(*args)
+
+
+def _run(script: Path, argv: list[str], folder: Path, log: int, env: dict[str, str]) -> None:
+    for descriptor in (1, 2):
+        os.dup2(log, descriptor)
+    sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1) for n in (1, 2))
+    os.chdir(folder)
+    os.environ |= env
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    AcceleratorState._reset_state(reset_partial_state=True)  # of runs before this one
+    GradientState._reset_state()
+    sys.argv = [str(script), *argv]
+    runpy.run_path(str(script), run_name="__main__")
 
 
 def start(script: Path, argv: list[str], folder: Path, n_process: int) -> list[Rank]:
@@ -60,9 +97,10 @@ def start(script: Path, argv: list[str], folder: Path, n_process: int) -> list[R
     for rank in range(n_process):
         env = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n_process)}
         env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        log = folder / f"log{rank}.txt"
-        process = Rank(target=_run, args=(script, argv, folder, log, env if n_process > 1 else {}))
-        process.start()
+        with (folder / f"log{rank}.txt").open("a") as log:
+            env = env if n_process > 1 else {}
+            process = Rank(target=_run, args=(script, argv, folder, log.fileno(), env))
+            process.start()
         started.append(process)
     return started
 

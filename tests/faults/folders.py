@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +16,7 @@ from pathlib import Path
 import torch
 from faults import damage
 from faults.readers import Fault
+from processes import Forked
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,8 +55,8 @@ class Runs:
     def __init__(self, name: str, folder: Path) -> None:
         self.system, self.folder = SYSTEMS[name], folder
         shutil.copytree(OLDER / name, folder)
-        flags = json.loads((folder / "command.json").read_text(encoding="utf-8"))
-        self.command = [sys.executable, str(ROOT / self.system.script), *flags]
+        self.flags = json.loads((folder / "command.json").read_text(encoding="utf-8"))
+        self.script = ROOT / self.system.script
         began = time.monotonic()
         self.train("reference")
         self.seconds = time.monotonic() - began
@@ -67,40 +65,25 @@ class Runs:
     def weights(self, output: str) -> dict[str, torch.Tensor]:
         return load_file(self.folder / output / self.system.weights)
 
-    def start(self, output: str, *more: str, room: int | None = None) -> subprocess.Popen[str]:
+    def start(self, output: str, *more: str, room: int | None = None) -> Forked:
         """Start the command; ``room`` is the most bytes that a file may have."""
+        return Forked(self.script, [*self.flags, "--output_dir", output, *more], self.folder, room)
 
-        def limit() -> None:
-            if room is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            [*self.command, "--output_dir", output, *more],
-            cwd=self.folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            preexec_fn=limit,
-        )
-
-    def end(self, process: subprocess.Popen[str]) -> tuple[int, str]:
+    def end(self, process: Forked) -> tuple[int, str]:
         """Exit status and output.
 
         Raises:
             Fault: it shows a traceback, or hangs.
         """
         try:
-            output, _ = process.communicate(timeout=SECONDS)
+            output = process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired as error:
             process.kill()
             process.communicate()
             raise Fault(f"no end after {SECONDS} seconds") from error
         if "Traceback (most recent call last)" in output:
             raise Fault(f"traceback: {output.strip().splitlines()[-1]}")
-        return process.returncode, output
+        return process.wait(), output
 
     def train(self, output: str, *more: str) -> None:
         """Run the command to its end."""
@@ -137,7 +120,7 @@ def killed(runs: Runs, chance: random.Random) -> str:
         process = runs.start(output)
         time.sleep(chance.uniform(0, 1.1 * runs.seconds))
         process.send_signal(kind)
-        text = process.communicate(timeout=SECONDS)[0]
+        text = process.communicate(timeout=SECONDS)
         kinds.append(kind.name)
         if kind is not signal.SIGINT and "Traceback (most recent call last)" in text:
             raise Fault(f"{kind.name}: traceback: {text.strip().splitlines()[-1]}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import importlib
 import io
 import os
 import random
@@ -24,11 +25,15 @@ from types import FrameType
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
 
+os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
 from faults.decodes import DECODES, Decodes
 from faults.folders import CLASSES, SYSTEMS, Runs
 from faults.readers import READERS, Fault
 
 Attempt = Callable[[random.Random], str]
+_NEEDED = ("gpt2.training", "ptuning_v2.training.session", "seq2seq.training")
+"""Imported once: runs are forked from this process, which has one thread."""
 _SHARES = {"reader": 0.25, "decode": 0.15}
 """Of the time; the rest is that of runs, which take seconds each."""
 
@@ -101,7 +106,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0, help="how long to try")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     args = parser.parse_args()
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    for name in _NEEDED:
+        importlib.import_module(name)
     chance, tally = random.Random(args.seed), Tally()
     seeds = iter(lambda: chance.randrange(2**32), -1)
     began, seconds = time.monotonic(), 60 * args.minutes

@@ -271,8 +271,13 @@ def _kill(*args: object) -> None:
 
 
 def test_the_same_bits_twice_with_any_number_of_workers(command: Any, tmp_path: Path) -> None:
-    for name, more in (("one", ()), ("two", ()), ("three", ("--dataloader_num_workers", "2"))):
-        train_e2e.main(command(name, "--length_groups", "yes", *more))
+    """Also where a run is stopped within an epoch and goes on."""
+    workers = ("--dataloader_num_workers", "2")
+    for name, more in (("one", ()), ("two", ()), ("three", workers)):
+        arguments = command(name, "--length_groups", "yes", *more)
+        if more:
+            interrupted(arguments)
+        train_e2e.main(arguments)
     for name in ("two", "three"):
         same(tmp_path / "one", tmp_path / name)
         assert losses(tmp_path / "one") == losses(tmp_path / name)

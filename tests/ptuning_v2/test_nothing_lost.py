@@ -102,10 +102,14 @@ def test_stopped_damaged_and_gone_on_is_uninterrupted(
 
 
 def test_the_same_bits_twice_with_any_number_of_workers(command: Any, tmp_path: Path) -> None:
+    """Also where a run is stopped within an epoch and goes on."""
     found = []
     for workers in ("0", "2"):
         more = ("--num_train_epochs", "2", "--dataloader_num_workers", workers)
-        run.main(command(workers, *more, "--logging_steps", "1"))
+        more += ("--logging_steps", "1", "--save_strategy", "steps", "--save_steps", "1")
+        if workers == "2":
+            stopped(command(workers, *more), 3)
+        run.main(command(workers, *more))
         state = json.loads((tmp_path / workers / "trainer_state.json").read_text())
         losses = [log["loss"] for log in state["log_history"] if "loss" in log]
         weights = (tmp_path / workers / "export" / "prefix.safetensors").read_bytes()
