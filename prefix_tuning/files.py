@@ -15,6 +15,7 @@ import io
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,8 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def first_twice(names: Iterable[str]) -> str | None:
-    """The first name that stands there a second time."""
-    seen: set[str] = set()
-    return next((name for name in names if name in seen or seen.add(name)), None)
+    """The first name that stands there more than once."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def without_surrogates(value: Any) -> Any:
