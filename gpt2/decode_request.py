@@ -9,8 +9,11 @@ from gpt2.arguments import ACTIVATIONS, DTYPES, EMPTY_SOURCES, DataArguments
 from gpt2.tasks import TASKS, Task
 from harness.flags import HIDDEN, flag, like, one_of, ranges_of, required
 from harness.own_data import Columns
-from harness.ranges import COUNT, EXPONENT, PROBABILITY, SEED, check_all
+from harness.ranges import COUNT, COUNT_OR_NONE, EXPONENT, PROBABILITY, SEED, check_all
 from prefix_tuning.errors import UserError
+
+NO_REPEAT_IN = ("text", "output")
+"""Where n-grams are counted: prompt and output, or the output alone."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,23 @@ class Search:
     """Texts drawn for every prompt by nucleus sampling (Holtzman et al. 2020); 0: beam search."""
     top_p: float = 0.8
     seed: int = 42
+    no_repeat_ngram_size: int = 0
+    """Tokens of the n-grams that come only once; 0: they may repeat."""
+    no_repeat_in: str = "text"
+    """Where they are counted, one of :data:`NO_REPEAT_IN`."""
 
     def __post_init__(self) -> None:
         one_of(("paper", "transformers"), beam_search=self.implementation)
+        one_of(NO_REPEAT_IN, no_repeat_in=self.no_repeat_in)
+
+    @property
+    def options(self) -> dict[str, object]:
+        """What decides the texts, by name; nothing of n-grams where these may repeat.
+
+        Texts of versions that could not forbid it are known by the rest.
+        """
+        left_out = () if self.no_repeat_ngram_size else ("no_repeat_ngram_size", "no_repeat_in")
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
     @property
     def name(self) -> str:
@@ -60,6 +77,14 @@ class DecodeOptions:
     )
     length_penalty: float = flag(
         1.0, "exponent of the length that a beam's score is divided by", within=EXPONENT
+    )
+    no_repeat_ngram_size: int = flag(
+        0, "let no n-gram of this many tokens come twice; 0: let them", within=COUNT_OR_NONE
+    )
+    no_repeat_in: str = flag(
+        "text",
+        "where it must not: in prompt and output, as transformers counts, or in the output alone",
+        choices=NO_REPEAT_IN,
     )
     top_p: float = flag(
         0.8, "nucleus: probability of the tokens to choose from", within=PROBABILITY
@@ -93,6 +118,8 @@ class DecodeOptions:
 
     def __post_init__(self) -> None:
         check_all(ranges_of(type(self)), vars(self))
+        if self.no_repeat_in != "text" and not self.no_repeat_ngram_size:
+            raise UserError(f"--no_repeat_in {self.no_repeat_in}: only with --no_repeat_ngram_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,4 +187,6 @@ class DecodeRequest(DecodeOptions):
             n_sample=self.num_return_sequences if self._search == "nucleus" else 0,
             top_p=self.top_p,
             seed=self.seed,
+            no_repeat_ngram_size=self.no_repeat_ngram_size,
+            no_repeat_in=self.no_repeat_in,
         )

@@ -23,6 +23,7 @@ from prefix_tuning.attention import KeyValues
 from prefix_tuning.beam_search import beam_search
 from prefix_tuning.finite import finite_logits
 from prefix_tuning.prefix import Prefix
+from prefix_tuning.repetition import forbid, repeating
 from prefix_tuning.shape import PrefixShape
 
 PrefixOf = Callable[[Sequence[int]], KeyValues]
@@ -125,6 +126,37 @@ def batch_that_fits(model: PreTrainedModel, longest: int, search: Search) -> int
     return max(1, min(MOST, int(0.8 * free) // (kept + logits)))
 
 
+class NoRepeats(LogitsProcessor):
+    """No n-gram of ``size`` tokens comes twice, padding not counted.
+
+    Args:
+        before: per prompt the tokens that count besides those of its output.
+        width: tokens of the prompts in ``input_ids``, padding included.
+    """
+
+    def __init__(self, before: Sequence[list[int]], width: int, size: int) -> None:
+        self.before, self.width, self.size = before, width, size
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        n_beam, scores = len(scores) // len(self.before), scores.clone()
+        outputs = enumerate(input_ids[:, self.width :].tolist())
+        texts = ([*self.before[i // n_beam], *output] for i, output in outputs)
+        forbid(scores, [repeating(text, self.size) for text in texts])
+        return scores
+
+
+def no_repeats(search: Search, prompts: Sequence[list[int]], width: int) -> list[LogitsProcessor]:
+    """What keeps ``generate`` from repeating n-grams; nothing where it may."""
+    if not search.no_repeat_ngram_size:
+        return []
+    return [NoRepeats(counted(search, prompts), width, search.no_repeat_ngram_size)]
+
+
+def counted(search: Search, prompts: Sequence[list[int]]) -> list[list[int]]:
+    """The tokens of each prompt whose n-grams must not be repeated."""
+    return [prompt if search.no_repeat_in == "text" else [] for prompt in prompts]
+
+
 def decode_batch(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -139,6 +171,7 @@ def decode_batch(
         on_finished: told how many more prompts are finished, while others are not, by the paper's
             search.
     """
+    whole = prompts
     prefix, prompts = _behind(model, prefix, prompts)
     width = max(map(len, prompts))
     eos = tokenizer.eos_token_id
@@ -158,6 +191,8 @@ def decode_batch(
             min_length=search.min_length,
             bad_token_ids=bad,
             length_penalty=search.length_penalty,
+            no_repeat_ngram_size=search.no_repeat_ngram_size,
+            before=counted(search, whole),
             on_finished=on_finished,
         )
         generated = [hypotheses.tokens[0] for hypotheses in found]
@@ -167,7 +202,11 @@ def decode_batch(
             attention_mask=mask,
             prefix=prefix,
             logits_processor=LogitsProcessorList(
-                [*finite_logits(), LeastLength(mask, eos, search.min_length)]
+                [
+                    *finite_logits(),
+                    LeastLength(mask, eos, search.min_length),
+                    *no_repeats(search, whole, width),
+                ]
             ),
             do_sample=False,
             num_beams=search.num_beams,
@@ -190,12 +229,14 @@ def sample(
     index: int,
 ) -> list[str]:
     """Draw the texts of one prompt; seed and ``index`` decide them, whatever else is decoded."""
-    prefix, (prompt,) = _behind(model, prefix, [prompt])
+    whole = [prompt]
+    prefix, (prompt,) = _behind(model, prefix, whole)
+    processors = [*finite_logits(), *no_repeats(search, whole, len(prompt))]
     set_seed(search.seed + index)
     output = _generate(model)(
         torch.tensor([prompt], device=model.device),
         prefix=prefix,
-        logits_processor=finite_logits(),
+        logits_processor=LogitsProcessorList(processors),
         do_sample=True,
         top_p=search.top_p,
         top_k=0,

@@ -117,7 +117,7 @@ class TextGenerator:
         return Identity(
             request.folder,
             prompts,
-            vars(request.how()),
+            request.how().options,
             str(self.model.dtype),
             {"data_file": str(Path(request.data)), "model": request.model_name_or_path},
             [record.targets for record in records],

@@ -23,7 +23,8 @@ from prefix_tuning.attention import run
 from prefix_tuning.errors import UserError
 from prefix_tuning.finite import check_logits
 from prefix_tuning.key_values import Attended, Attention, Front, KeyValues
-from prefix_tuning.positions import check_length, real_positions
+from prefix_tuning.positions import check_length, check_window, real_positions
+from prefix_tuning.repetition import forbid, repeating
 
 
 @dataclass
@@ -129,6 +130,8 @@ class Row:
     n_prompt: int
     finished: Hypotheses
     beams: list[list[int]]
+    before: list[int] = field(default_factory=list)
+    """Tokens whose n-grams are not to be repeated either."""
 
 
 @torch.no_grad()
@@ -145,6 +148,8 @@ def beam_search(
     bad_token_ids: Sequence[int] = (),
     length_penalty: float = 1.0,
     early_stopping: bool = False,
+    no_repeat_ngram_size: int = 0,
+    before: Sequence[list[int]] | None = None,
     on_finished: Callable[[int], None] | None = None,
 ) -> list[Hypotheses]:
     """Search for the best continuation of every prompt.
@@ -160,6 +165,8 @@ def beam_search(
         bad_token_ids: tokens never generated (their probability is not redistributed).
         length_penalty: exponent of the length in a hypothesis' score.
         early_stopping: stop a row as soon as it has ``num_beams`` finished hypotheses.
+        no_repeat_ngram_size: tokens of the n-grams that come only once; 0: they may repeat.
+        before: per prompt what counts for them in front of its output, if anything.
         on_finished: told how many more rows are finished, whenever some are.
 
     Returns:
@@ -174,7 +181,8 @@ def beam_search(
     check_window(model, input_ids.shape[1] + max_new_tokens)
     context, logits = _read_prompts(model, prefix, input_ids, attention_mask)
     rows = [
-        Row(n, Hypotheses(num_beams, length_penalty), [[]] * num_beams) for n in n_prompt.tolist()
+        Row(n, Hypotheses(num_beams, length_penalty), [[]] * num_beams, tokens)
+        for n, tokens in zip(n_prompt.tolist(), before or [[]] * len(n_prompt), strict=True)
     ]
     finished = [row.finished for row in rows]
     cache = DynamicCache()
@@ -185,7 +193,9 @@ def beam_search(
     for step in range(max_new_tokens):
         # The end token is forbidden while prompt and generated tokens are too few.
         too_short = n_prompt + step < min_length
-        best, beam, token = candidates(logits, log_probs, too_short, eos_token_id, bad_token_ids)
+        every = [[*row.before, *beam] for row in rows for beam in row.beams if no_repeat_ngram_size]
+        never = (bad_token_ids, [repeating(text, no_repeat_ngram_size) for text in every])
+        best, beam, token = candidates(logits, log_probs, too_short, eos_token_id, *never)
         alive, picked = advance_rows(rows, best, beam, token, step, eos_token_id, early_stopping)
         if on_finished is not None and len(alive) < len(rows):
             on_finished(len(rows) - len(alive))
@@ -236,16 +246,19 @@ def candidates(
     too_short: Tensor,
     eos_token_id: int,
     bad_token_ids: Sequence[int],
+    banned: Sequence[Sequence[int]] = (),
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The ``2 K`` best continuations of each row: log-probability, beam and token ``[B, 2K]``.
 
     Overwrites ``logits [B, K, V]`` where tokens are forbidden; refuses nan and inf.
+    ``bad_token_ids`` are so everywhere, ``banned`` in each of the ``B * K`` beams (or empty).
     """
     n_row, num_beams, _ = logits.shape
     logits = logits.float()
     normaliser = logits.logsumexp(dim=2, keepdim=True)
     if bad_token_ids:
         logits[:, :, list(bad_token_ids)] = -torch.inf
+    forbid(logits.view(n_row * num_beams, -1), banned)
     logits[too_short.nonzero()[:, 0], :, eos_token_id] = -torch.inf
     width = min(2 * num_beams, logits.shape[2])
     best, token = logits.topk(width, dim=2)
@@ -293,12 +306,3 @@ def _advance(
             row.finished.add([*tokens, new], log_prob, length)
     row.beams = beams
     return picked
-
-
-def check_window(model: PreTrainedModel, n_token: int) -> None:
-    window = getattr(model.config.get_text_config(decoder=True), "sliding_window", None)
-    if window is not None and n_token > window:
-        raise UserError(
-            f"prompt and output of {n_token} tokens exceed the sliding window of {window} tokens "
-            f"of {model.config.model_type}: use --beam_search transformers"
-        )

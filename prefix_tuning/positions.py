@@ -122,3 +122,13 @@ def check_length(model: PreTrainedModel, offset: int | Tensor, n_token: int | Te
     raise UserError(
         f"{what} do not fit into the {limit} positions of {model.config.model_type}: {advice}"
     )
+
+
+def check_window(model: PreTrainedModel, n_token: int) -> None:
+    """Raise :class:`UserError` if prompt and output are longer than a model's sliding window."""
+    window = getattr(model.config.get_text_config(decoder=True), "sliding_window", None)
+    if window is not None and n_token > window:
+        raise UserError(
+            f"prompt and output of {n_token} tokens exceed the sliding window of {window} tokens "
+            f"of {model.config.model_type}: use --beam_search transformers"
+        )

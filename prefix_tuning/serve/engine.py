@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from prefix_tuning.bank import PrefixBank
-from prefix_tuning.beam_search import check_window
 from prefix_tuning.errors import NOT_FINITE, UserError
 from prefix_tuning.finite import usable_rows
-from prefix_tuning.positions import check_length
+from prefix_tuning.positions import check_length, check_window
 from prefix_tuning.serve.generation import Beams, Text, choose
 from prefix_tuning.serve.rows import Rows
 

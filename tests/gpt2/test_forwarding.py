@@ -24,6 +24,7 @@ from prefix_tuning.finite import FiniteLogits
 OTHER = Search(
     **{"num_beams": 3, "max_new_tokens": 7, "min_length": 2, "length_penalty": 0.5},
     **{"implementation": "paper", "n_sample": 0, "top_p": 0.7, "seed": 11},
+    **{"no_repeat_ngram_size": 4, "no_repeat_in": "text"},
 )
 
 
@@ -58,7 +59,11 @@ def test_every_option_reaches_the_search_of_2020(
     assert seen == {
         **{"num_beams": 3, "max_new_tokens": 7, "min_length": 2, "length_penalty": 0.5},
         **{"eos_token_id": 0, "bad_token_ids": newline_ids(tokenizer), "on_finished": None},
+        **{"no_repeat_ngram_size": 4, "before": [[7, 8, 9], [6]]},
     }
+    search = replace(OTHER, no_repeat_in="output")
+    decode_batch(model, tokenizer, no_prefix(model), [[7, 8, 9], [6]], search)
+    assert seen["before"] == [[], []]
 
 
 def test_another_search_is_not_taken_for_one_of_the_two() -> None:
@@ -71,7 +76,8 @@ def test_every_option_reaches_todays_search(tokenizer: PreTrainedTokenizerFast) 
     search = replace(OTHER, implementation="transformers")
     decode_batch(model, tokenizer, front, [[7, 8, 9], [6]], search)
     del model.seen["random"]
-    check, least = model.seen.pop("logits_processor")
+    check, least, repeats = model.seen.pop("logits_processor")
+    assert (repeats.before, repeats.width, repeats.size) == ([[7, 8, 9], [6]], 3, 4)
     assert isinstance(check, FiniteLogits)
     assert (least.prompts.tolist(), least.width, least.end, least.least) == ([3, 1], 3, 0, 2)
     assert model.seen.pop("ids").tolist() == [[7, 8, 9], [0, 0, 6]]
@@ -81,6 +87,17 @@ def test_every_option_reaches_todays_search(tokenizer: PreTrainedTokenizerFast) 
         **{"length_penalty": 0.5, "eos_token_id": 0, "pad_token_id": 0},
         "bad_words_ids": [[i] for i in newline_ids(tokenizer)],
     }
+
+
+def test_in_front_of_an_infix_the_source_counts_too(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though decoding starts from the separator alone."""
+    monkeypatch.setattr(decoding, "_behind", lambda _model, front, rows: (front, [[0]] * len(rows)))
+    model, search = Recorder(), replace(OTHER, implementation="transformers")
+    decode_batch(model, tokenizer, no_prefix(model), [[7, 8, 0], [6, 5, 0]], search)
+    repeats = model.seen["logits_processor"][2]
+    assert (repeats.before, repeats.width) == ([[7, 8, 0], [6, 5, 0]], 1)
 
 
 @pytest.mark.parametrize("implementation", ["paper", "transformers"])
@@ -116,7 +133,8 @@ def test_every_option_reaches_sampling_and_every_prompt_has_its_seed(
     for _ in decode_samples(model, tokenizer, front, [[7, 8], [7, 8]], search):
         seeds.append(model.seen.pop("random", None))
         model.seen.pop("ids", None)
-    (check,) = model.seen.pop("logits_processor")
+    check, repeats = model.seen.pop("logits_processor")
+    assert (repeats.before, repeats.width, repeats.size) == ([[7, 8]], 2, 4)
     assert isinstance(check, FiniteLogits)
     assert model.seen == {
         **{"prefix": front, "do_sample": True, "top_p": 0.7, "top_k": 0},
@@ -154,6 +172,8 @@ FLAGS: dict[str, tuple[dict[str, Any], Any]] = {
     "n_sample": ({"search": "nucleus", "num_return_sequences": 4}, 4),
     "top_p": ({"top_p": 0.5}, 0.5),
     "seed": ({"seed": 5}, 5),
+    "no_repeat_ngram_size": ({"no_repeat_ngram_size": 4}, 4),
+    "no_repeat_in": ({"no_repeat_ngram_size": 4, "no_repeat_in": "output"}, "output"),
 }
 
 
@@ -164,7 +184,21 @@ def test_every_flag_of_the_search_reaches_it(name: str) -> None:
     plain = DecodeRequest(model_name_or_path="m", data_file="d").how()
     assert getattr(changed, name) == value != getattr(plain, name)
     others = {f.name for f in fields(Search) if getattr(changed, f.name) != getattr(plain, f.name)}
-    assert others == {name}
+    assert others == ({name, "no_repeat_ngram_size"} if name == "no_repeat_in" else {name})
+
+
+def test_texts_of_a_version_without_ngrams_are_known_again() -> None:
+    request = DecodeRequest(model_name_or_path="m", data_file="d")
+    names = {field.name for field in fields(Search)} - {"no_repeat_ngram_size", "no_repeat_in"}
+    assert request.how().options == {name: getattr(request.how(), name) for name in names}
+    assert OTHER.options == vars(OTHER)
+
+
+def test_where_ngrams_count_needs_their_size() -> None:
+    with pytest.raises(UserError, match="--no_repeat_in output: only with --no_repeat_ngram_size"):
+        DecodeRequest(model_name_or_path="m", data_file="d", no_repeat_in="output")
+    with pytest.raises(UserError, match="--no_repeat_ngram_size -1: must not be negative"):
+        DecodeRequest(model_name_or_path="m", data_file="d", no_repeat_ngram_size=-1)
 
 
 def test_a_decode_is_identified_by_all_that_decides_its_texts(

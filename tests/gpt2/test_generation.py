@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +11,17 @@ from typing import Any
 import pytest
 import torch
 from conftest import BPE, tiny_model
-from transformers import GPT2Config, GPT2Tokenizer, PreTrainedTokenizerFast
+from torch.nn.functional import one_hot
+from transformers import (
+    GPT2Config,
+    GPT2Tokenizer,
+    LogitsProcessorList,
+    NoRepeatNGramLogitsProcessor,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 
-from gpt2 import run_generation
+from gpt2 import decoding, run_generation
 from gpt2.decoding import (
     Search,
     batch_that_fits,
@@ -20,6 +29,7 @@ from gpt2.decoding import (
     newline_ids,
     no_prefix,
     output_text,
+    sample,
 )
 from gpt2.readers import Record
 from gpt2.records import group_by_source
@@ -59,6 +69,29 @@ def test_no_prefix_is_the_model_by_itself(tokenizer: PreTrainedTokenizerFast) ->
     assert torch.allclose(model(ids, prefix=no_prefix(model)).logits, stock(ids).logits, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def repetitive(tiny_folder: Path) -> Any:
+    """A model that likes to go round in circles of four tokens, as 40, 41, 42, 43, 40."""
+    from harness.models import load_causal_lm
+
+    model: Any = enable_prefix(load_causal_lm(str(tiny_folder)))
+    read: list[torch.Tensor] = []
+
+    def go_round(_module: Any, _inputs: Any, logits: torch.Tensor) -> torch.Tensor:
+        ids = read.pop()[:, -logits.shape[1] :]  # [B, T]
+        return logits + 3 * one_hot(ids - ids % 4 + (ids + 1) % 4, logits.shape[2])
+
+    words = model.get_input_embeddings()
+    words.register_forward_pre_hook(lambda _module, inputs: read.append(inputs[0]))
+    model.lm_head.register_forward_hook(go_round)
+    return model
+
+
+def as_tokens(_tokenizer: Any, _prompt: list[int], generated: list[int]) -> str:
+    """What stands for :func:`output_text`: the tokens themselves, up to the end."""
+    return str(generated[: generated.index(0)] if 0 in generated else generated)
+
+
 def test_transformers_own_search_is_the_other_choice(
     tiny_folder: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -79,6 +112,78 @@ def test_transformers_own_search_is_the_other_choice(
             pad_token_id=0,
         )[0, len(prompt) :].tolist()
         assert text == output_text(tokenizer, prompt, generated)
+
+
+class OfOutput(NoRepeatNGramLogitsProcessor):
+    """transformers' own rule, on the output alone."""
+
+    def __init__(self, size: int, n_prompt: int) -> None:
+        super().__init__(size)
+        self.n_prompt = n_prompt
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return super().__call__(input_ids[:, self.n_prompt :], scores)
+
+
+@pytest.mark.parametrize(
+    ("beams", "implementation", "size", "where"),
+    [
+        *((1, "paper", 1, "text"), (1, "paper", 2, "text"), (1, "paper", 4, "output")),
+        *((1, "transformers", 1, "output"), (3, "transformers", 2, "output")),
+        (3, "transformers", 4, "text"),
+    ],
+)
+def test_no_ngram_comes_twice_as_in_transformers(
+    beams: int,
+    implementation: str,
+    size: int,
+    where: str,
+    repetitive: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each row of a batch gets the tokens that ``generate`` gives it alone."""
+    monkeypatch.setattr(decoding, "output_text", as_tokens)
+    shared = {"num_beams": beams, "max_new_tokens": 12, "length_penalty": 0.8}
+    prompts = [[40, 41, 40, 41, 42], [50], [44, 45, 46, 44, 45, 46, 44]]
+    search = Search(
+        **shared,
+        implementation=implementation,
+        no_repeat_ngram_size=size,
+        no_repeat_in=where,
+        min_length=0,
+    )
+    found = decode_batch(repetitive, tokenizer, no_prefix(repetitive), prompts, search)
+    free = replace(search, no_repeat_ngram_size=0, no_repeat_in="text")
+    assert found != decode_batch(repetitive, tokenizer, no_prefix(repetitive), prompts, free)
+    bad = [[i] for i in newline_ids(tokenizer)] or None
+    for prompt, text in zip(prompts, found, strict=True):
+        rule: dict[str, Any] = {"no_repeat_ngram_size": size}
+        if where == "output":
+            rule = {"logits_processor": LogitsProcessorList([OfOutput(size, len(prompt))])}
+        ids = repetitive.generate(
+            torch.tensor([prompt]),
+            **{**shared, **rule, "do_sample": False, "bad_words_ids": bad},
+            **{"eos_token_id": 0, "pad_token_id": 0},
+        )
+        assert text == as_tokens(tokenizer, prompt, ids[0, len(prompt) :].tolist())
+        alone = decode_batch(repetitive, tokenizer, no_prefix(repetitive), [prompt], search)
+        assert text == alone[0]
+
+
+def test_no_ngram_comes_twice_in_what_is_drawn(
+    repetitive: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    prompt = [40, 41, 40, 41]
+    search = Search(n_sample=3, max_new_tokens=12, no_repeat_ngram_size=2, seed=5)
+    found = sample(repetitive, tokenizer, no_prefix(repetitive), prompt, search, index=2)
+    set_seed(7)
+    drawn = repetitive.generate(
+        torch.tensor([prompt]),
+        **{"do_sample": True, "top_p": 0.8, "top_k": 0, "no_repeat_ngram_size": 2},
+        **{"num_return_sequences": 3, "max_new_tokens": 12, "eos_token_id": 0, "pad_token_id": 0},
+    )
+    assert found == [output_text(tokenizer, prompt, ids) for ids in drawn[:, 4:].tolist()]
 
 
 def record(source: str, targets: list[str], relation: str, category: str) -> Record:

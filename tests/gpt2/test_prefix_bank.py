@@ -64,7 +64,7 @@ def decode(tiny_folder: Path, data: Path, out: Path, *flags: object) -> list[str
     "search",
     [
         "--search greedy --batch_size 7",
-        "--num_beams 3 --batch_size 64",
+        "--num_beams 3 --batch_size 64 --no_repeat_ngram_size 2",
         "--search nucleus --num_return_sequences 1",
     ],
 )

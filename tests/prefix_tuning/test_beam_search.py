@@ -77,11 +77,17 @@ class Table:
         self.log_probs = table.log_softmax(-1).tolist()
 
 
+def repeats(text: list[int], size: int) -> bool:
+    """Whether the last ``size`` tokens have come before, as fairseq's dictionary says."""
+    grams = [tuple(text[i : i + size]) for i in range(len(text) - size + 1)]
+    return bool(size and grams and grams[-1] in grams[:-1])
+
+
 def plain_search(
-    table: Table, last: int, n_prompt: int, beams: int, new: int, minimum: int, bad: list[int]
+    table: Table, prompt: list[int], beams: int, new: int, minimum: int, bad: list[int], ngram: int
 ) -> list[tuple[float, list[int]]]:
     """The specification's five steps, one prompt, no tensors."""
-    size, end = len(table.log_probs), 1
+    size, end, n_prompt = len(table.log_probs), 1, len(prompt)
     live: list[tuple[float, list[int]]] = [(0.0, [])] + [(-1e9, [])] * (beams - 1)
     kept: list[tuple[float, list[int]]] = []
 
@@ -93,9 +99,11 @@ def plain_search(
     for step in range(new):
         options = []
         for total, tokens in live:
-            row = table.log_probs[tokens[-1] if tokens else last]
+            text = prompt + tokens
+            row = table.log_probs[text[-1]]
             for token in range(size):
                 banned = token in bad or (token == end and n_prompt + step < minimum)
+                banned = banned or repeats([*text, token], ngram)
                 options.append((total + (-math.inf if banned else row[token]), [*tokens, token]))
         options.sort(key=lambda item: -item[0])
         following = []
@@ -126,6 +134,28 @@ def plain_search(
 def test_against_the_rules_written_plainly(
     seed: int, beams: int, new: int, minimum: int, bad: list[int], prompt: list[int]
 ) -> None:
+    compare(seed, beams, new, minimum, bad, prompt)
+
+
+@pytest.mark.parametrize("ngram", [1, 2, 3])
+def test_without_repeating_ngrams_against_the_rules_written_plainly(ngram: int) -> None:
+    """Of texts that would repeat; orders of the same bigrams, equally likely, are not met here."""
+    changed = 0
+    for seed in range(6):
+        given = (seed, 1 + seed % 3, 8, 0, [2], [5, 3, 5, 3, 4])
+        changed += compare(*given, ngram) != compare(*given)
+    assert changed > 3
+
+
+def compare(
+    seed: int,
+    beams: int,
+    new: int,
+    minimum: int,
+    bad: list[int],
+    prompt: list[int],
+    ngram: int = 0,
+) -> list[list[int]]:
     """GPT-2 whose blocks do nothing and whose head is a table reproduces any bigram model."""
     size, table = 12, Table(seed, 12)
     model = _bigram_model(table, size)
@@ -141,11 +171,14 @@ def test_against_the_rules_written_plainly(
         max_new_tokens=new,
         min_length=minimum,
         bad_token_ids=bad,
+        no_repeat_ngram_size=ngram,
+        before=[prompt, [3]],
     )
     for row, hypotheses in zip([prompt, [3]], found, strict=True):
-        expected = plain_search(table, row[-1], len(row), beams, new, minimum, bad)
+        expected = plain_search(table, row, beams, new, minimum, bad, ngram)
         assert hypotheses.tokens[0] == expected[0][1]
         assert hypotheses.scores == pytest.approx([s for s, _ in expected], abs=1e-4)
+    return [hypotheses.tokens[0] for hypotheses in found]
 
 
 def _bigram_model(table: Table, size: int) -> Any:

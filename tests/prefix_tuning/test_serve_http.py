@@ -204,6 +204,7 @@ def test_chat_uses_the_template(running: Running) -> None:
         ({"prompt": [[5]] * 400, "n": 128}, 400, "need more than 320 rows"),
         ({"stop": ["a", ""]}, 400, "stop"),
         ({"logprobs": 5}, 400, "logprobs: this service has no such field"),
+        ({"no_repeat_ngram_size": 4}, 400, "no_repeat_ngram_size: this service has no such field"),
         ({"prompt": "x" * 6000}, 413, "more than 5000 bytes"),
     ],
 )
