@@ -23,7 +23,7 @@ from prefix_tuning.attention import KeyValues
 from prefix_tuning.beam_search import beam_search
 from prefix_tuning.finite import finite_logits
 from prefix_tuning.prefix import Prefix
-from prefix_tuning.repetition import forbid, repeating
+from prefix_tuning.repetition import NoRepeats
 from prefix_tuning.shape import PrefixShape
 
 PrefixOf = Callable[[Sequence[int]], KeyValues]
@@ -124,25 +124,6 @@ def batch_that_fits(model: PreTrainedModel, longest: int, search: Search) -> int
     free = torch.cuda.mem_get_info(model.device)[0]
     free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
     return max(1, min(MOST, int(0.8 * free) // (kept + logits)))
-
-
-class NoRepeats(LogitsProcessor):
-    """No n-gram of ``size`` tokens comes twice, padding not counted.
-
-    Args:
-        before: per prompt the tokens that count besides those of its output.
-        width: tokens of the prompts in ``input_ids``, padding included.
-    """
-
-    def __init__(self, before: Sequence[list[int]], width: int, size: int) -> None:
-        self.before, self.width, self.size = before, width, size
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        n_beam, scores = len(scores) // len(self.before), scores.clone()
-        outputs = enumerate(input_ids[:, self.width :].tolist())
-        texts = ([*self.before[i // n_beam], *output] for i, output in outputs)
-        forbid(scores, [repeating(text, self.size) for text in texts])
-        return scores
 
 
 def no_repeats(search: Search, prompts: Sequence[list[int]], width: int) -> list[LogitsProcessor]:

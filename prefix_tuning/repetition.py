@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from transformers import LogitsProcessor
 
 
 def repeating(tokens: list[int], size: int) -> list[int]:
@@ -28,3 +29,22 @@ def forbid(logits: Tensor, banned: Sequence[Sequence[int]]) -> None:
     if at:
         rows, tokens = torch.tensor(at, device=logits.device).T
         logits[rows, tokens] = -torch.inf
+
+
+class NoRepeats(LogitsProcessor):
+    """The rule for ``generate``, whose own one would count padding, and prompts always.
+
+    Args:
+        before: per prompt the tokens that count besides those of its output.
+        width: tokens of the prompts in ``input_ids``, padding included.
+    """
+
+    def __init__(self, before: Sequence[list[int]], width: int, size: int) -> None:
+        self.before, self.width, self.size = before, width, size
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        n_beam, scores = len(scores) // len(self.before), scores.clone()
+        outputs = enumerate(input_ids[:, self.width :].tolist())
+        texts = ([*self.before[i // n_beam], *output] for i, output in outputs)
+        forbid(scores, [repeating(text, self.size) for text in texts])
+        return scores
