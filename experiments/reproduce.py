@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{len(jobs)} runs, {len(jobs) - len(to_do)} of them done")
     if to_do:
         print("\n".join(Estimate(work).lines([job.run for job in to_do], len(places))))
-    if args.publish:
+    if args.publish and not args.only_print:
         for job in jobs:
             if job.is_done():
                 print(f"published {published.publish(job, args.results_dir)}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from experiments import small_models
+from experiments import reproduce, small_models
 from prefix_tuning.errors import UserError
 
 PYTHON = """#!/bin/sh
@@ -47,6 +47,28 @@ def test_an_unfinished_environment_is_finished(tmp_path: Path) -> None:
         assert done.stdout.splitlines()[-1] == str(unfinished)
         made.append(f"made {tmp_path}/.venv" in done.stdout)
     assert made == [True, False]
+
+
+def test_full_runs_then_publishes(tmp_path: Path) -> None:
+    """What is finished is published after a failure too, whose exit status is passed on."""
+    for name in ("scripts/setup.sh", "experiments/full.sh", "requirements.txt", "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    recorder = f"echo $* >> {tmp_path}/calls; case $* in *--publish) ;; *) exit 3;; esac"
+    python.write_text(PYTHON.replace("esac\n", f"*reproduce.py*) {recorder};;\nesac\n"), "utf-8")
+    python.chmod(0o755)
+    shutil.copy(python, python.with_name("pip"))
+    given = ["prefix", "lora", "--scale", "tiny", "--minutes", "1"]
+    script = ["bash", str(tmp_path / "experiments" / "full.sh"), *given]
+    environment = {**os.environ, "VIRTUAL_ENV": str(tmp_path / "venv")}
+    assert subprocess.run(script, env=environment, capture_output=True).returncode == 3
+    calls = [line.split()[1:] for line in (tmp_path / "calls").read_text("utf-8").splitlines()]
+    assert calls[1] == [*calls[0], "--publish"]
+    args = reproduce._parser().parse_args(calls[0])
+    assert (args.table, args.rows) == ("full_e2e,full_webnlg", ["prefix", "lora"])
+    assert (args.scale, args.minutes, args.inputs) == ("tiny", 1, 1862)
 
 
 def test_a_package_that_cannot_be_installed(
