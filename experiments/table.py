@@ -87,7 +87,7 @@ def our_cell(runs: Runs, split: str, column: str) -> Cell:
         return Cell(why=reasons.get(column) or reasons.get("") or "not among this row's scores")
     if runs.failed:
         return Cell(why="failed: " + next(iter(runs.failed.values())))
-    return Cell(why="not run")
+    return Cell(why="not run yet")
 
 
 def difference(ours: Cell, theirs: Cell) -> Cell:

@@ -134,7 +134,7 @@ def test_mean_spread_and_difference(results: Path) -> None:
 def test_why_there_is_no_number(results: Path) -> None:
     made = table.build(E2E, SCALES["paper"], results)
     assert lines_of(made, "prefix")[0].cells["METEOR"].why == "METEOR: needs Java"
-    assert lines_of(made, "top2")[0].cells["BLEU"].why == "not run"
+    assert lines_of(made, "top2")[0].cells["BLEU"].why == "not run yet"
     failed = lines_of(made, "adapter-3")[0].cells["BLEU"].why
     assert failed == "failed: out of memory | 5 > 4 & 3"
     assert "finetune: not run: seed22, seed9" in made.notes
@@ -158,7 +158,7 @@ def test_rows_of_one_line_of_the_paper(tmp_path: Path) -> None:
     assert ours[0].cells["BoolQ"].value == 75
     assert ours[0].cells["RTE"].value == 78
     assert ours[0].cells["CB"].why == "no experiment of ours"
-    assert ours[0].cells["WiC"].why == "not run"
+    assert ours[0].cells["WiC"].why == "not run yet"
 
 
 def test_runs_on_data_of_unknown_size(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_csv(results: Path) -> None:
     [bleu] = [r for r in rows if (r["row"], r["column"]) == ("prefix", "BLEU")]
     assert (float(bleu["value"]), float(bleu["standard_deviation"])) == (70, 1)
     assert bleu["runs"] == "3"
-    assert {r["why_missing"] for r in rows if r["row"] == "top2"} == {"not run"}
+    assert {r["why_missing"] for r in rows if r["row"] == "top2"} == {"not run yet"}
 
 
 class Page(HTMLParser):
