@@ -106,6 +106,7 @@ class RunFlags:
     cuda_graphs: str = flag(
         "no", "auto: record a step of each width on a GPU and replay it", choices=("auto", "no")
     )
+    shard_model: str = yes_no("no", "give each process a part of the frozen model (FSDP)")
     evaluate_train_set: str = yes_no("no", "also report the loss on the whole training set")
     label_smoothing: float = flag(
         0.0,

@@ -21,6 +21,7 @@ from gpt2.tuning import TuningMode
 from harness.flags import Parser
 from harness.identity import settings_of
 from harness.own_files import is_hub_name
+from prefix_tuning.errors import UserError
 
 if TYPE_CHECKING:
     from gpt2.run_arguments import RunArguments
@@ -62,7 +63,7 @@ class TrainRequest:
 FREE = {
     *("cache_dir", "init_random", "line_by_line", "model_type"),
     *("test_data_file", "generate", "score", "results_dir", "evaluate_train_set"),
-    "cuda_graphs",
+    *("cuda_graphs", "shard_model"),
 }
 """Flags of ours that may change when a run goes on."""
 
@@ -98,6 +99,10 @@ def parse(argv: Sequence[str] | None, defaults: Mapping[str, Any] | None = None)
     tuning.check()
     if request.run.world_size > 1:
         tuning.check_processes()
+    if request.run.shard_model == "yes":
+        if request.run.world_size == 1:
+            raise UserError("--shard_model yes: there is one process; start several with torchrun")
+        tuning.check_sharding()
     if request.run.label_smoothing:
         tuning.check_smoothing()
     return request

@@ -117,7 +117,8 @@ def _load(
     """The base model with its tokenizer, and the records as batches for it."""
     model_args, data_args, run_args = request.model, request.data, request.run
     name, tuning = model_args.model_name_or_path, request.tuning
-    base = (shared if tuning.freezes else Shared()).get(model_args, lambda: _base(model_args))
+    is_shared = tuning.freezes and run_args.shard_model == "no"
+    base = (shared if is_shared else Shared()).get(model_args, lambda: _base(model_args))
     tokenizer, model, n_word = base
     words: Any = model.get_input_embeddings()
     if words.num_embeddings != n_word:  # the [PAD] row of another run

@@ -63,6 +63,7 @@ def subset_note(notes: str | None, kind: str, last: str) -> tuple[int, str] | No
     if kind not in (notes or ""):
         return None
     parts = (notes or "").split("_")
-    if len(parts) != 3 or kind not in parts[0] or not all(p.isdecimal() for p in parts[1:]):
+    numbers = [part for part in parts[1:] if part.isdecimal() and len(part) < 19]
+    if len(parts) != 3 or kind not in parts[0] or len(numbers) != 2:
         raise UserError(f"--notes {notes}: expected {kind}_SEED_{last.upper()}, {kind}_0_50 say")
     return int(parts[1]), parts[2]

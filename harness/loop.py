@@ -76,7 +76,7 @@ class SafeTrainer(SharingTrainer):
         on_cpu = loss.device.type == "cpu"
         if on_cpu and not self._skips_steps and not torch.isfinite(loss).all():
             raise self._diverged(f"the training loss of step {self.state.global_step + 1}")
-        self.last_loss = loss.detach() * self.current_gradient_accumulation_steps
+        self.last_loss = loss.detach() * self.current_gradient_accumulation_steps / self.own_share
         return loss
 
     def loss_text(self) -> str:

@@ -6,12 +6,34 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from prefix_tuning.errors import UserError
 
 # Of a process on the CPU, transformers before 5.23 asks torch for the state on a device "cpu:0".
 torch.serialization.register_package(
     11, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
 )
+
+
+def shard(model: PreTrainedModel, args: TrainingArguments) -> None:
+    """Give each process a part of every layer of a frozen model (FSDP).
+
+    A layer is gathered while it computes, so all processes have to run the model alike. What the
+    layers stand between, embeddings among it, stays whole.
+
+    Raises:
+        UserError: the model's layers are not of a kind that is known.
+    """
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise UserError(f"--shard_model yes: the layers of {type(model).__name__} are not known")
+    mesh = init_device_mesh(args.device.type, (args.world_size,))
+    for layer in layers:
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True)
 
 
 class SharingTrainer(Trainer):
@@ -24,6 +46,8 @@ class SharingTrainer(Trainer):
 
     is_filling = False
     """Whether this process has but repeated rows in this batch, one of which it goes through."""
+    own_share: Tensor | float = 1.0
+    """What the last loss was multiplied by."""
 
     def own_rows(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch without rows that another process has too; at least one row."""
@@ -51,7 +75,8 @@ class SharingTrainer(Trainer):
             count: what the loss of this process is a mean over, a scalar.
         """
         mine = count.float().reshape(1) * (not self.is_filling)
-        return mine[0] / self.accelerator.gather(mine).mean()
+        self.own_share = mine[0] / self.accelerator.gather(mine).mean()
+        return self.own_share
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any

@@ -65,7 +65,7 @@ TAKEN = {
 
 _BEST = "leave it out, the best evaluation is kept anyway"
 _HUB = "nothing is uploaded while training; upload the run's export afterwards"
-_SHARDED = "a frozen model in front of which a prefix is trained is not sharded; use torchrun"
+_SHARDED = "it would shard what is trained; GPT-2's --shard_model yes shards the frozen model"
 _METRICS = "the metrics are those of the task"
 _ORDER = "the order and content of the batches would change with it"
 _COMPILED = "the prefix enters the attentions while they run, which this does not see"

@@ -111,6 +111,17 @@ class TuningMode:
             UserError: the loss depends on what else is in the batch of a process.
         """
 
+    def check_sharding(self) -> None:
+        """Refuse ``--shard_model`` where processes would not run the frozen model alike.
+
+        Raises:
+            UserError: the model is trained, or computes what stands in front of it.
+        """
+        raise UserError(
+            "--shard_model yes: only for --tuning_mode prefixtune, and a --parametrization that "
+            "the frozen model takes no part in"
+        )
+
     def check_smoothing(self) -> None:
         """Refuse ``--label_smoothing`` where it would do nothing.
 

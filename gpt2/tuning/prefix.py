@@ -59,6 +59,7 @@ class WithPrefix(PrefixFlags, TuningMode):
     def build(self, setting: Setting) -> Built:
         """Make the prefix and its trainer."""
         from harness import report
+        from harness.sharing import shard
         from prefix_tuning import checkpoint
         from prefix_tuning.attention import enable_prefix
 
@@ -78,6 +79,9 @@ class WithPrefix(PrefixFlags, TuningMode):
             "format_mode": self.format_mode,
             "use_infix": prefix.reads_source,
         }
+
+        if setting.trainer["args"].shard_model == "yes":
+            shard(model, setting.trainer["args"])
 
         def save(folder: Path) -> None:
             self.save_prefix(folder, prefix, config, meta, setting)
@@ -150,6 +154,13 @@ class PrefixTune(Distillation, WithPrefix):
         super().check_processes()
         if self.distill == "yes":
             raise alone("--distill yes")
+
+    def check_sharding(self) -> None:
+        """Refuse prefixes that the model computes, which the first process does when it saves."""
+        from prefix_tuning.parametrizations import PARAMETRIZATIONS
+
+        if PARAMETRIZATIONS[self.variant].uses_model:
+            super().check_sharding()
 
     def check_smoothing(self) -> None:
         """Refuse it with a teacher."""

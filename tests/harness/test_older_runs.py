@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from conftest import ROOT
+from packaging.version import Version
 from safetensors.torch import load_file
 
 from gpt2 import gen, train_e2e
@@ -41,6 +43,8 @@ def test_an_interrupted_run_goes_on(system: str, capsys: pytest.CaptureFixture[s
     main, weights = SYSTEMS[system]
     main(command("interrupted"))
     assert "going on from interrupted" in capsys.readouterr().out
+    if system == "seq2seq" and Version(transformers.__version__) < Version("5.23"):
+        pytest.skip("BART drew a random number for each layer, so that its dropout is another")
     one, other = load_file(f"finished/{weights}"), load_file(f"interrupted/{weights}")
     assert one.keys() == other.keys()
     for name, value in one.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
@@ -14,10 +15,12 @@ from conftest import ROOT
 from processes import losses, run, start
 from safetensors.torch import load_file
 from torch.testing import assert_close
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 from gpt2 import run_language_modeling, training
 from gpt2.train_request import parse
+from harness import sharing
+from prefix_tuning.checkpoint import EXPORT
 from prefix_tuning.errors import UserError
 
 GPT2 = ROOT / "gpt2" / "run_language_modeling.py"
@@ -67,6 +70,30 @@ def test_two_processes_train_gpt2_as_one(
     assert_close(*weights, atol=1e-5, rtol=1e-4)
 
 
+def test_two_processes_have_half_of_the_layers_each(
+    base: tuple[Path, Path], alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And train as one that has all; what a prefix is bound to is the whole model."""
+    shard, held = sharing.shard, tmp_path / "held"
+
+    def noting(model: PreTrainedModel, args: TrainingArguments) -> None:
+        whole = sum(p.numel() for p in model.base_model.h.parameters())
+        shard(model, args)
+        own = sum(p.to_local().numel() for p in model.base_model.h.parameters())
+        held.write_text(str(own / whole))
+
+    monkeypatch.setattr(sharing, "shard", noting)
+    flags = gpt2_flags(*base, 2, *GROUPED, "--shard_model", "yes")
+    run(GPT2, flags, tmp_path, 2)
+    assert float(held.read_text()) == 0.5
+    whole, found = losses(alone / "log_history.json"), tmp_path / "run" / "log_history.json"
+    assert_close(losses(found), whole, atol=1e-5, rtol=1e-5)
+    folders = (alone, tmp_path / "run")
+    assert_close(*(load_file(f / "model.safetensors") for f in folders), atol=1e-5, rtol=1e-4)
+    described = [json.loads((f / "export" / EXPORT[1]).read_text()) for f in folders]
+    assert described[0] == described[1]
+
+
 def test_the_first_process_decodes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[object] = []
     monkeypatch.setattr(training, "train", lambda request: Path("run"))
@@ -106,6 +133,18 @@ def test_losses_that_processes_cannot_share_are_refused(
         parse(words)
 
 
+def test_what_cannot_be_sharded_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = "--train_data_file t --output_dir o --use_cpu --shard_model yes --tuning_mode "
+    prefix = "prefixtune --optim_prefix yes --preseqlen 2"
+    with pytest.raises(UserError, match="start several with torchrun"):
+        parse((base + prefix).split())
+    monkeypatch.setattr(TrainingArguments, "world_size", 2)
+    parse((base + prefix).split())
+    for other in ("finetune", f"{prefix} --format_mode infix"):
+        with pytest.raises(UserError, match="only for --tuning_mode prefixtune"):
+            parse((base + other).split())
+
+
 def test_a_rank_is_killed_and_the_command_goes_on(
     base: tuple[Path, Path], alone: Path, tmp_path: Path
 ) -> None:
@@ -123,7 +162,7 @@ def test_a_rank_is_killed_and_the_command_goes_on(
     except subprocess.TimeoutExpired:  # torchrun ends the others
         processes[0].send_signal(signal.SIGTERM)
         processes[0].wait(100)
-    run(GPT2, flags, tmp_path, 2)
+    run(GPT2, [*flags, "--shard_model", "yes"], tmp_path, 2)
     assert_close(
         losses(tmp_path / "run" / "log_history.json"),
         losses(alone / "log_history.json"),

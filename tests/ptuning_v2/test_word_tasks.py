@@ -53,6 +53,7 @@ def test_malformed_files(write):
         ("0 a b O O", "expected INDEX words"),
         ("one a ||| O", "expected INDEX words"),
         ("||| O", "expected INDEX words"),
+        (f"{'9' * 5000} a ||| O", "expected INDEX words"),
         ("0 a b ||| O", "2 words, but 1 tags"),
         ("2 a b ||| O O", "predicate 2, but there are 2 words"),
     ]:

@@ -40,7 +40,7 @@ def read_predicates(path: Path) -> list[Sentence]:
         left, bars, right = line.partition("|||")
         index, *words = left.split() or [""]
         tags = right.split()
-        if not bars or not index.isdecimal():
+        if not bars or not index.isdecimal() or len(index) > 18:
             raise UserError(f"{where}: expected INDEX words ||| tags")
         if len(words) != len(tags):
             raise UserError(f"{where}: {len(words)} words, but {len(tags)} tags")
