@@ -41,6 +41,7 @@ class Row:
     """``row``, ``model`` and perhaps ``columns``, the words its columns begin with."""
     seeds: tuple[int, ...] | None = None
     assumed: str = ""
+    decoding: Flags = field(default_factory=dict)
 
     @property
     def columns(self) -> str:
@@ -148,9 +149,7 @@ def read(name: str, folder: Path = FOLDER) -> Experiment:
         subsets=data.many("subsets", int) or (None,),
         levels=data.many("levels", int) or (None,),
         decoding=data.take("decoding", dict, {}),
-        figures=tuple(
-            _figure(path.name, figure, rows) for figure in data.take("figures", list, [])
-        ),
+        figures=tuple(_figure(path.name, f, rows) for f in data.take("figures", list, [])),
         scales=data.many("scales", str),
         assumed=data.take("assumed", str, ""),
     )
@@ -161,7 +160,7 @@ def read(name: str, folder: Path = FOLDER) -> Experiment:
 def _row(file: str, value: Any, switches: bool) -> Row:
     name = value.get("name") if isinstance(value, dict) else None
     where = f"{file}, row {name}" if isinstance(name, str) else f"{file}, a row"
-    data = Checker(where, value, ("name", "flags", "paper_row", "seeds", "assumed"))
+    data = Checker(where, value, ("name", "flags", "paper_row", "seeds", "assumed", "decoding"))
     paper_row = data.take("paper_row", dict, None)
     if paper_row is not None:
         paper = Checker(f"{where}, paper_row", paper_row, ("row", "model", "columns"))
@@ -174,6 +173,7 @@ def _row(file: str, value: Any, switches: bool) -> Row:
         paper_row=paper_row,
         seeds=data.many("seeds", int),
         assumed=data.take("assumed", str, ""),
+        decoding=check_flags(f"{where}, decoding", data.take("decoding", dict, {}), switches),
     )
 
 
@@ -215,11 +215,12 @@ def _check(file: str, experiment: Experiment) -> None:
             if has != (getattr(experiment, f"{key}s") != (None,)):
                 raise UserError(f"{where}: the field {key}s and {{{key}}} in the notes go together")
         experiment.launcher.check_dataset(where, flags)
+        if "split" in row.decoding:
+            raise UserError(f"{where}, field decoding: the split is the table's; give it there")
     if experiment.splits[0] not in SPLITS:
         raise UserError(f"{file}, field decoding: split is one of {', '.join(SPLITS)}")
-    for name in experiment.scales or ():
-        if name not in scales.read():
-            raise UserError(f"{file}, field scales: there are {', '.join(scales.read())}")
+    if {*(experiment.scales or ())} - {*scales.read()}:
+        raise UserError(f"{file}, field scales: there are {', '.join(scales.read())}")
 
 
 def names(folder: Path = FOLDER) -> list[str]:
@@ -301,7 +302,7 @@ def _make_run(run: Run, overrides: Overrides) -> Run:
                 flags[name] = value = value.replace(place, str(number))
     settings = {
         "flags": flags,
-        "decoding": run.experiment.decoding | changes.get("decoding", {}),
+        "decoding": run.experiment.decoding | run.row.decoding | changes.get("decoding", {}),
         "inputs": changes.get("inputs") if overrides.inputs is None else overrides.inputs,
         "model": overrides.model or changes.get("model"),
         "data": overrides.data_dir or changes.get("data"),

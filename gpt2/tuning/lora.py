@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gpt2.tuning.base import TuningMode
 from harness.flags import flag
-from harness.ranges import COUNT, WIDTH
+from harness.ranges import COUNT, FRACTION, WIDTH
 from prefix_tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,14 +33,23 @@ class Lora(TuningMode):
 
     lora_r: int = flag(4, "rank of the updates", within=WIDTH)
     lora_alpha: int = flag(32, "the updates are scaled by alpha / rank", within=COUNT)
+    lora_dropout: float = flag(0.0, "dropout on what the updates read", within=FRACTION)
 
     def check(self) -> None:
         """Refuse to train without peft."""
         check_peft()
 
     def note(self) -> str:
-        """Rank and scale."""
-        return f"r={self.lora_r}_alpha={self.lora_alpha}"
+        """Rank and scale, and dropout where there is some."""
+        dropout = f"_ld={self.lora_dropout}" if self.lora_dropout else ""
+        return f"r={self.lora_r}_alpha={self.lora_alpha}{dropout}"
+
+    def flags(self) -> dict[str, object]:
+        """The options by their flags, without a dropout that there is not."""
+        flags = super().flags()
+        if not self.lora_dropout:
+            del flags["lora_dropout"]
+        return flags
 
     def prepare(self, model: PreTrainedModel) -> Any:
         """Wrap the model; the updates alone are trained."""
@@ -50,6 +59,7 @@ class Lora(TuningMode):
             task_type="CAUSAL_LM",
             r=self.lora_r,
             lora_alpha=self.lora_alpha,
+            lora_dropout=self.lora_dropout,
             fan_in_fan_out=model.config.model_type == "gpt2",  # its matrices are transposed
         )
         try:

@@ -74,6 +74,13 @@ def test_readme_names_every_file() -> None:
             "ACL 2021",
             [39.23, 16.74, 31.51, 39.41, 16.87, 31.47],
         ),
+        (
+            "recipes",
+            "LoRA",
+            "gpt2-medium",
+            "LoRA (Hu et al., arXiv 2106.09685), table 3",
+            [70.4, 8.85, 46.8, 71.8, 2.53],
+        ),
         ("ablations", "EMB-20", "gpt2-medium", "ACL 2021", [61.9, 7.11, 39.3, 65.6, 1.85]),
         ("ablations", "INFIX-1", "gpt2-medium", "ACL 2021", [67.9, 8.63, 45.8, 69.4, 2.42]),
         ("validation_dart", "prefix 0.1%", "gpt2-medium", "ACL 2021, table 9", [51.11]),

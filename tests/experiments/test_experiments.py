@@ -10,7 +10,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from gpt2 import launch_flags
+from gpt2 import launch_flags, train_e2e
+from gpt2.train_request import parse
 
 FILES = [*sorted((ROOT / "experiments" / "tables").glob("*.yaml"))]
 REQUIRED = {"table", "title", "launcher", "scorer", "common", "rows"}
@@ -37,7 +38,7 @@ def test_form_and_rows_of_the_paper(path: Path) -> None:
         columns = [column["name"] for column in paper(table)["columns"]]
         known = {(entry["row"], entry["model"]) for entry in paper(table)["entries"]}
         for row in data["rows"]:
-            assert set(row) <= {"name", "paper_row", "flags", "assumed", "seeds"}
+            assert set(row) <= {"name", "paper_row", "flags", "assumed", "seeds", "decoding"}
             if wanted := row.get("paper_row"):
                 # The development set of XSum has no row of fine-tuning.
                 skip = (table, wanted["row"]) == ("validation_xsum", "fine-tuning")
@@ -74,10 +75,14 @@ def test_flags_of_gpt2_are_the_launchers(path: Path) -> None:
     for row in data["rows"]:
         flags = data["common"] | row["flags"]
         command = [f"--{name}={value}" for name, value in flags.items()]
-        launch, unknown = launch_flags.read(command)
-        assert unknown == []
+        launch, rest = launch_flags.read(command)
         known = {name: value for o in launch.options for name, value in vars(o).items()}
         known |= vars(launch.args)
+        if rest:  # the trainer's
+            asked = parse([*rest, "--use_cpu"], train_e2e.values_of(launch, Path("run")))
+            passed_on = {word.split("=")[0].removeprefix("--") for word in rest}
+            found = {**vars(asked.model), **vars(asked.data), **vars(asked.run)}
+            known |= {name: found[name] for name in passed_on}
         assert {name: known[name] for name in flags} == flags
 
 
@@ -92,6 +97,11 @@ def test_flags_of_gpt2_are_the_launchers(path: Path) -> None:
         ("webnlg", "top2", {"learning_rate": 5e-5, "epoch": 10, "bsz": 9}),
         ("dart", "adapter-0.1", {"learning_rate": 8e-5, "epoch": 5, "bsz": 5}),
         ("e2e", "adapter-0.1", {"learning_rate": 8e-5, "epoch": 10, "bsz": 5}),
+        ("recipes", "prefix", {"learning_rate": 8e-5, "bsz": 10, "preseqlen": 5}),
+        # The command of LoRA's README; its paper's table 11.
+        ("recipes", "lora", {"lora_r": 4, "lora_alpha": 32, "lora_dropout": 0.1, "bsz": 8}),
+        ("recipes", "lora", {"learning_rate": 2e-4, "weight_decay": 0.01, "warmup_steps": 500}),
+        ("recipes", "lora", {"label_smoothing": 0.1, "max_grad_norm": 0}),
         (
             "extrapolation",
             "prefix-news",

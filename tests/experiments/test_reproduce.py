@@ -25,6 +25,7 @@ from experiments.launchers.base import JOB, SPLITS, Step, parameters
 from experiments.launchers.seq2seq import SUMMARIES
 from gpt2 import launch_flags, train_e2e
 from gpt2.tasks import TASKS, read_records
+from gpt2.train_request import parse
 from harness.report import Sizes
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import write_json
@@ -133,6 +134,7 @@ def run_here(job: pool.Job, settings: dict[str, Any], *_: Any) -> Any:
     [
         ("xsum", "prefix-2", ["ROUGE-1", "ROUGE-2", "ROUGE-L"]),
         ("ptuning_superglue", "rte_bert", ["RTE"]),
+        ("recipes", "lora", ["BLEU", "ROUGE-L"]),  # a launcher whose row is decoded otherwise
     ],
 )
 def test_whole_runs_of_the_other_launchers(
@@ -291,6 +293,20 @@ def test_seeds_subsets_and_levels() -> None:
     } == {1e-3}
 
 
+def test_a_row_may_be_decoded_otherwise() -> None:
+    """The scale has the last word."""
+    paper, tiny = (
+        {run.row.name: run.settings["decoding"] for run in spec.expand(spec.read("recipes"), scale)}
+        for scale in (SCALES["paper"], SCALES["tiny"])
+    )
+    search = {"beam_search": "transformers", "length_penalty": 0.8, "no_repeat_ngram_size": 4}
+    search |= {"no_repeat_in": "output"}
+    assert paper["prefix"] == paper["lora-prefix-recipe"] == {"num_beams": 5}
+    assert paper["lora"] == paper["prefix-lora-recipe"] == search | {"num_beams": 10, "length": 64}
+    assert tiny["prefix"] == {"num_beams": 2, "length": 16}
+    assert tiny["lora"] == search | {"num_beams": 2, "length": 16}
+
+
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("scale", ["tiny", "small", "study", "paper"])
 def test_print_of_every_table(
@@ -333,8 +349,7 @@ def test_flags_are_the_launchers(table: str, scale: str) -> None:
     for step in commands(table, scale):
         if step.module == "gpt2.train_e2e":
             launch, rest = launch_flags.read([], step.flags)
-            known = {"save_steps", "logging_steps", "report_to", "length_groups", "generate"}
-            assert {flag.split("=")[0].removeprefix("--") for flag in rest} <= known
+            assert parse(rest, train_e2e.values_of(launch, Path("run")))  # or it refuses the rest
             assert train_e2e.command_of(launch, Path("run"))
         elif step.module == "seq2seq.train_bart":
             args, rest = train_bart.read([], step.flags)
@@ -574,6 +589,14 @@ PAPER_ROW = {"row": "prefix 0.1%", "model": "gpt2-medium"}
         (
             PTUNING_V2 | {"common": {"task_name": "glue"}},
             r"row prefix: give the flag dataset_name",
+        ),
+        (
+            {"rows": [{"name": "a", "flags": {}, "decoding": {"split": "valid"}}]},
+            r"row a, field decoding: the split is the table's",
+        ),
+        (
+            {"rows": [{"name": "a", "flags": {}, "decoding": {"length_penalty": "8e-1"}}]},
+            r"row a, decoding, flag length_penalty: write 8e-1 as",
         ),
         ({"decoding": {"split": "dev"}}, r"field decoding: split is one of train, valid, test"),
         (

@@ -431,6 +431,7 @@ def test_residual_dropout_of_a_teacher(tiny_folder: Path, files: Path, tmp_path:
         ("finetune-top --train_top 3 --train_embs yes", "_m=512_l=top3+embs_o=1_o=1"),
         ("bothtune", "_m=512_o=1_o=1"),
         ("lora", "_m=512_r=4_alpha=32_o=1_o=1"),
+        ("lora --lora_dropout 0.1", "_m=512_r=4_alpha=32_ld=0.1_o=1_o=1"),
     ],
 )
 def test_run_names(flags: str, name: str) -> None:
@@ -458,6 +459,7 @@ def test_defaults_are_those_of_the_originals_launcher(tmp_path: Path) -> None:
         ("adaptertune --adapter_design 3", "--adapter_design 3"),
         ("adaptertune --adapter_bottleneck 0", "--adapter_bottleneck 0"),
         ("lora --lora_r 0", "--lora_r 0"),
+        ("lora --lora_dropout 1", "--lora_dropout 1.0"),
         ("bothtune --optim_prefix no", "--optim_prefix no"),
         ("bothtune --format_mode nopeek", "never see the source"),
         ("adaptertune --teacher_dropout 0.2", "--teacher_dropout"),
