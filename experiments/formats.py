@@ -195,7 +195,7 @@ def _html(text: str) -> str:
 
 
 _STYLE = """
-body{font-family:sans-serif;margin:1em;line-height:1.4}
+h1{font-size:1.3em}body{font-family:sans-serif;margin:1em;line-height:1.4}
 main{display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start}
 main>div{overflow-x:auto;max-width:100%}
 figure{margin:0;flex:1 1 20em;max-width:60em}
