@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
     sys.path.insert(0, str(ROOT))
 
-from harness.flags import Parser, command, flag, like, one_of, required, yes_no
+from harness.flags import Parser, command, flag, like, one_of, yes_no
 from harness.launch import launch, subset_note
 from prefix_tuning.errors import UserError, run_command
 from seq2seq import arguments, finetune
@@ -62,7 +62,7 @@ MODES = {
 class LaunchArguments:
     """The launcher, with the original's names."""
 
-    mode: str = required(f"task: {', '.join(MODES)}")
+    mode: str = flag("", f"task: {', '.join(MODES)} (default with --data_dir: xsum)")
     tuning_mode: str = like(Arguments, "tuning_mode")
     optim_prefix: str = like(Arguments, "optim_prefix")
     preseqlen: int | None = like(Arguments, "preseqlen", help="prefix length (default: 5)")
@@ -125,6 +125,12 @@ class LaunchArguments:
 
     def __post_init__(self) -> None:
         """Refuse by name what is impossible, and fill in what a training needs."""
+        if not self.mode:
+            if not self.data_dir:
+                raise UserError(
+                    f"name the task, --mode {'|'.join(MODES)}, or your own pairs, --data_dir FILE"
+                )
+            self.mode = "xsum"
         one_of(MODES, mode=self.mode)
         if self.do_train == "yes":
             # In decoding, the checkpoint knows.

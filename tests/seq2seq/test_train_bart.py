@@ -31,6 +31,13 @@ def test_the_originals_run_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert (args.max_grad_norm, args.warmup_steps) == (0, 0)
 
 
+def test_ones_own_data_need_no_mode(capsys: pytest.CaptureFixture[str]) -> None:
+    own = flags(capsys, "--data_dir", "pairs.csv")
+    assert own == flags(capsys, "--data_dir", "pairs.csv", "--mode", "xsum")
+    with pytest.raises(UserError, match="--mode xsum.*or your own pairs, --data_dir FILE"):
+        flags(capsys)
+
+
 @pytest.mark.parametrize(
     ("mode", "folder", "data", "lengths", "beams"),
     [
