@@ -216,7 +216,8 @@ def get_args(
         _check_own(data_args)
         others = model_args.prompt or model_args.freeze_backbone
         goes_on = model_args.prefix_checkpoint is not None
-        given = {**data_args.defaults(goes_on, model_args.prefix, others), **(given or {})}
+        own = data_args.defaults(data_args.task_name, goes_on, model_args.prefix, others)
+        given = {**own, **(given or {})}
     parser = flags.Parser(*classes, description=DESCRIPTION, given=given)
     (model_args, data_args, run_flags, qa_args), rest = parser.read_known(argv)
     check(model_args, data_args, run_flags, qa_args)

@@ -85,10 +85,13 @@ class OwnData:
             return "--validation_file"
         return "--test_file" if predict and not self.test_file else None
 
-    def defaults(self, goes_on: bool, prefix: bool | None, others: bool) -> dict[str, object]:
+    def defaults(
+        self, task_name: str, goes_on: bool, prefix: bool | None, others: bool
+    ) -> dict[str, object]:
         """Values of flags by name, by the size of the training file.
 
         Args:
+            task_name: the family of tasks.
             goes_on: whether something trained is given.
             prefix: whether a prefix is asked for; None if it is not said.
             others: whether shallow prompts or the head alone are.
@@ -105,6 +108,8 @@ class OwnData:
             "pad_to_max_length": False,
             "per_device_eval_batch_size": 32,
         }
+        if task_name == "qa":
+            found["dataset_name"] = "squad"
         if not trains:
             return found
         fraction = HELD_OUT if self.eval_fraction is None else self.eval_fraction
@@ -122,8 +127,9 @@ class OwnData:
             **dict.fromkeys(("eval_steps", "save_steps", "logging_steps"), every),
             "eval_fraction": fraction or None,
             "validation_file": validation,
-            "warmup_steps": 0.1,
         }
+        if task_name != "qa":  # its learning rate falls by a part every epoch, without warm-up
+            found["warmup_steps"] = 0.1
         if prefix is None and not (others or goes_on):
             found |= {"prefix": True, "pre_seq_len": 16}
         # The whole encoder takes transformers' own rate.

@@ -100,6 +100,8 @@ def test_commands_for_ones_own_data(
         train_e2e.main([*command, "--submit", "print"])
         assert "--output_dir=trained/pairs" in capsys.readouterr().out
     train_bart.main([*commands_of("seq2seq/train_bart.py", OWN)[0], "--submit", "print"])
+    (tmp_path / "sentences.conll").write_text("Ann B-PER\nsings O\n", encoding="utf-8")
+    (tmp_path / "questions.json").write_text('{"data": []}', encoding="utf-8")
     tasks = [get_args(command).data_args for command in commands_of("ptuning_v2/run.py", OWN)]
     assert [task.task_name for task in tasks] == ["classification", "tagging", "qa"]
     shutil.copytree(tiny_folder, tmp_path / "trained" / "pairs")

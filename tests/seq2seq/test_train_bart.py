@@ -34,7 +34,7 @@ def test_the_originals_run_name(capsys: pytest.CaptureFixture[str]) -> None:
 def test_ones_own_data_need_no_mode(capsys: pytest.CaptureFixture[str]) -> None:
     own = flags(capsys, "--data_dir", "pairs.csv")
     assert own == flags(capsys, "--data_dir", "pairs.csv", "--mode", "xsum")
-    with pytest.raises(UserError, match="--mode xsum.*or your own pairs, --data_dir FILE"):
+    with pytest.raises(UserError, match=r"--mode xsum.*or your own pairs, --data_dir FILE"):
         flags(capsys)
 
 
