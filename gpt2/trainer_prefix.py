@@ -122,10 +122,9 @@ class TableToTextTrainer(SafeTrainer):
         share = self.share(torch.tensor(len(is_target), device=is_target.device))
         if mode == 1:
             return share
+        own = needed = is_target.sum(dim=1).max()
         if mode == 2:
-            own, needed = is_target.shape[1], is_target.any(dim=0).nonzero().max() + 1
-        else:
-            own = needed = is_target.sum(dim=1).max()
+            own, needed = own.new_tensor(is_target.shape[1]), is_target.any(0).nonzero().max() + 1
         mine = (needed * (not self.is_filling)).reshape(1)
         return share * own / self.accelerator.gather(mine).max()
 

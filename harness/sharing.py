@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -28,6 +26,9 @@ def shard(model: PreTrainedModel, args: TrainingArguments) -> None:
     Raises:
         UserError: the model's layers are not of a kind that is known.
     """
+    from torch.distributed.device_mesh import init_device_mesh  # not in every build of torch
+    from torch.distributed.fsdp import fully_shard
+
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not layers:
         raise UserError(f"--shard_model yes: the layers of {type(model).__name__} are not known")
@@ -75,8 +76,9 @@ class SharingTrainer(Trainer):
             count: what the loss of this process is a mean over, a scalar.
         """
         mine = count.float().reshape(1) * (not self.is_filling)
-        self.own_share = mine[0] / self.accelerator.gather(mine).mean()
-        return self.own_share
+        share: Tensor = mine[0] / self.accelerator.gather(mine).mean()
+        self.own_share = share
+        return share
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any

@@ -80,8 +80,9 @@ class WithPrefix(PrefixFlags, TuningMode):
             "use_infix": prefix.reads_source,
         }
 
-        if setting.trainer["args"].shard_model == "yes":
-            shard(model, setting.trainer["args"])
+        args: Any = setting.trainer["args"]
+        if args.shard_model == "yes":
+            shard(model, args)
 
         def save(folder: Path) -> None:
             self.save_prefix(folder, prefix, config, meta, setting)

@@ -24,7 +24,7 @@ from prefix_tuning.checkpoint import EXPORT
 from prefix_tuning.errors import UserError
 
 GPT2 = ROOT / "gpt2" / "run_language_modeling.py"
-GROUPED = ("--generate", "no", "--length_groups", "yes")
+MORE = "--generate no --length_groups yes --gradient_accumulation_steps 2".split()
 
 
 def gpt2_flags(base: Path, data: Path, batch: int, *more: str, mode: int = 0) -> list[str]:
@@ -51,7 +51,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> tuple[P
 def alone(base: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """GPT-2 trained by one process."""
     folder = tmp_path_factory.mktemp("alone") / "run"
-    flags = gpt2_flags(*base, 4, *GROUPED, "--output_dir", str(folder))
+    flags = gpt2_flags(*base, 4, *MORE, "--output_dir", str(folder))
     run_language_modeling.main(flags)  # this process: another would be seconds of imports
     return folder
 
@@ -59,7 +59,7 @@ def alone(base: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 def test_two_processes_train_gpt2_as_one(
     base: tuple[Path, Path], alone: Path, tmp_path: Path
 ) -> None:
-    run(GPT2, gpt2_flags(*base, 2, *GROUPED), tmp_path, 2)
+    run(GPT2, gpt2_flags(*base, 2, *MORE), tmp_path, 2)
     assert_close(
         losses(tmp_path / "run" / "log_history.json"),
         losses(alone / "log_history.json"),
@@ -83,7 +83,7 @@ def test_two_processes_have_half_of_the_layers_each(
         held.write_text(str(own / whole))
 
     monkeypatch.setattr(sharing, "shard", noting)
-    flags = gpt2_flags(*base, 2, *GROUPED, "--shard_model", "yes")
+    flags = gpt2_flags(*base, 2, *MORE, "--shard_model", "yes")
     run(GPT2, flags, tmp_path, 2)
     assert float(held.read_text()) == 0.5
     whole, found = losses(alone / "log_history.json"), tmp_path / "run" / "log_history.json"
@@ -148,7 +148,7 @@ def test_what_cannot_be_sharded_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_rank_is_killed_and_the_command_goes_on(
     base: tuple[Path, Path], alone: Path, tmp_path: Path
 ) -> None:
-    flags = gpt2_flags(*base, 2, *GROUPED)
+    flags = gpt2_flags(*base, 2, *MORE)
     processes = start(GPT2, flags, tmp_path, 2)
     end = time.monotonic() + 300
     while not list((tmp_path / "run").glob("checkpoint-*/manifest.json")):
