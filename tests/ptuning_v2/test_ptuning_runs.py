@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file
 from transformers import (
     AutoModel,
@@ -216,6 +218,24 @@ def test_every_family_from_files_to_predictions(
             answers = [read(f / "eval_nbest_predictions.json") for f in (folder, tmp_path / kind)]
             one, other = ([row["start_logit"] for row in a["q0"]] for a in answers)
             assert one == pytest.approx(other, abs=1e-5)
+
+
+@pytest.mark.parametrize("dataset", ["conll2003", "squad"])
+def test_processes_evaluate_and_predict_every_row_once(
+    dataset: str, bert: Path, command: Any, tmp_path: Path
+) -> None:
+    """Six and five rows, in two batches of four that one of two processes fills with others."""
+    run.main(command(bert, dataset, *TRAIN, "do_predict", "use_cpu", num_train_epochs=1))
+    more = {"prefix_checkpoint": tmp_path / "run" / "best", "per_device_eval_batch_size": 4}
+    for name, n_process in (("one", 1), ("two", 2)):
+        more["output_dir"] = tmp_path / name
+        arguments = command(bert, dataset, "do_eval", "do_predict", "use_cpu", **more)
+        processes.run(ROOT / "ptuning_v2" / "run.py", arguments, tmp_path / "logs", n_process)
+    one, two = (read(tmp_path / name / "eval_results.json") for name in ("one", "two"))
+    scores = [name for name in one if name.removeprefix("eval_") in SCORES]
+    assert [two[name] for name in scores] == pytest.approx([one[name] for name in scores])
+    texts = [(tmp_path / n / PREDICTIONS[dataset]).read_bytes() for n in ("one", "two")]
+    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("dataset", ["sst2", "conll2003"])
