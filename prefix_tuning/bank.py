@@ -8,6 +8,7 @@ and values of a batch are one ``index_select``.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections import OrderedDict
@@ -163,15 +164,15 @@ class PrefixBank:
         inside = self.folder.resolve()
         for home in (self.folder / name, self.folder / name / "export"):
             files = [home / file for file in EXPORT]
-            if all(f.is_file() and f.resolve().is_relative_to(inside) for f in files):
-                return home
+            with contextlib.suppress(OSError):  # a name longer than the system's
+                if all(f.is_file() and f.resolve().is_relative_to(inside) for f in files):
+                    return home
         return None
 
     def _current(self, name: str, wanted: Collection[str | None]) -> _Entry:
         """The entry of ``name`` as its files are now, making room but not at ``wanted``'s cost."""
-        entry = self._entries.get(name)
+        entry, home = self._entries.get(name), self._find(name)
         try:
-            home = self._find(name)
             stamp = None if home is None else _stamp(home)
         except OSError:  # removed between two looks
             stamp = None

@@ -39,6 +39,7 @@ from prefix_tuning.shape import PrefixShape
 CHECKPOINT = ("model.safetensors", "config.json")
 EXPORT = ("prefix.safetensors", "prefix.json")
 ORIGINAL = ("pytorch_model.bin", "config.json")
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 META = "prefix_tuning"
 """Key of our part of ``config.json``, whose rest is the base model's configuration."""
 
@@ -97,13 +98,22 @@ def _export_name(site: str) -> str:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a tensor file, or raise :class:`UserError` saying that it is damaged."""
+    """Read a tensor file.
+
+    Raises:
+        UserError: it is damaged, or holds numbers of a kind that no parameter has.
+    """
     if path.suffix == ".bin":
         return _read_pickle(path)
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise UserError(f"{path} is damaged ({error}): copy the folder again") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _FLOATS:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise UserError(f"{path}: {name} is of {kind}, and parameters are of float32 or so")
+    return tensors
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:

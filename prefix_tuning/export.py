@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     size = write(output, prefix, meta, model)
     if head:
         checkpoint.write_tensors(output / saving.HEAD, head)
+    elif args.format == "native":
+        (output / saving.HEAD).unlink(missing_ok=True)
     facts = model_card.facts_of_run(args.run, meta)
     given = {k: v for k in ("task", "license") if (v := getattr(args, k)) is not None}
     model_card.write(output, meta, replace(facts, **given), FORMATS[args.format])
@@ -82,6 +84,12 @@ def _load_base(name: str | None, meta: dict[str, Any], folder: Path) -> PreTrain
     return enable_prefix(AutoModelForCausalLM.from_pretrained(name, trust_remote_code=False).eval())
 
 
+def _folder(text: str) -> Path:
+    if not text:  # Path("") is where the command was started
+        raise argparse.ArgumentTypeError("it is empty: give a folder")
+    return Path(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m prefix_tuning.export",
@@ -104,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         help="for the model card: an identifier of the hub (apache-2.0, mit), in line with the "
         "base model's",
     )
-    parser.add_argument("--output", type=Path, help="folder to write, by default inside RUN")
+    parser.add_argument("--output", type=_folder, help="folder to write, by default inside RUN")
     parser.add_argument(
         "--model_name_or_path",
         help="base model, where the run's own name for it no longer leads there "

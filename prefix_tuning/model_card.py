@@ -12,6 +12,7 @@ from typing import Any
 
 from prefix_tuning.files import numbered_lines, read_json_object, read_text, write_text
 
+_TAGS = ["prefix-tuning"]
 FILE = "README.md"
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -122,7 +123,7 @@ def write(
     library: str = "prefix-tuning",
     auto: str = "AutoModelForCausalLM",
 ) -> None:
-    """Write the card of a prefix.
+    """Write the card of a prefix, unless somebody else's ``README.md`` is there.
 
     Args:
         folder: where the prefix is.
@@ -130,12 +131,15 @@ def write(
         library: what opens it: ``prefix-tuning``, ``peft``, ``transformers`` or ``mlx``.
         auto: the class of transformers that loads the base model.
     """
+    path = folder / FILE
+    if path.exists() and f"tags: {json.dumps(_TAGS)}" not in path.read_text("utf-8", "replace"):
+        return
     facts = facts or Facts()
     name = str(meta["base_model"].get("name_or_path") or "")
     is_hosted = _REPOSITORY.fullmatch(name) is not None and not Path(name).exists()
     # A path of this machine tells others nothing, and may tell them too much.
     shown = name if is_hosted else Path(name).name or "the base model"
-    head = {"library_name": library, "tags": ["prefix-tuning"]}
+    head = {"library_name": library, "tags": _TAGS}
     if is_hosted:
         head |= {"base_model": name, "base_model_relation": "adapter"}
     if facts.license:
@@ -149,7 +153,7 @@ def write(
     if facts.command:
         lines += ["Trained with:", "", "```sh", facts.command, "```", ""]
     lines += [_USE[library].format(auto=auto, base=shown, folder=facts.address or folder.name)]
-    write_text(folder / FILE, "\n".join(lines) + "\n")
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def _facts(meta: Mapping[str, Any], facts: Facts, base: str) -> list[str]:

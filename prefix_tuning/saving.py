@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from prefix_tuning import checkpoint, hub, model_card, peft_format
 from prefix_tuning.checkpoint import CHECKPOINT, EXPORT, META
 from prefix_tuning.errors import NOT_FINITE, UserError
-from prefix_tuning.files import write_json
+from prefix_tuning.files import read_json_object, write_json
 from prefix_tuning.model_card import Facts
 from prefix_tuning.prefix import Prefix
 
@@ -73,6 +73,8 @@ def save_prefix(
     size = checkpoint.export(folder, prefix, meta, model)
     if head:
         checkpoint.write_tensors(folder / HEAD, head)
+    else:
+        (folder / HEAD).unlink(missing_ok=True)
     model_card.write(folder, meta, facts, auto=_loader(model))
     return size
 
@@ -93,8 +95,14 @@ def save_parameters(
 
     Its ``config.json`` names no ``model_type``: the base's own loader refuses the folder, instead
     of drawing the base's weights at random.
+
+    Raises:
+        UserError: the folder holds a model, whose files have the same names.
     """
     folder, head = Path(folder), dict(head or {})
+    config = folder / CHECKPOINT[1]
+    if config.is_file() and META not in read_json_object(config):
+        raise UserError(f"{folder} holds a model, which would be replaced: give another folder")
     folder.mkdir(parents=True, exist_ok=True)
     meta = describe(prefix, model, head, offset)
     state = prefix.state_dict() if state is None else state

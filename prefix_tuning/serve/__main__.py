@@ -12,6 +12,17 @@ from typing import Any
 
 from prefix_tuning.errors import UserError, run_command
 
+_MANY = 2**30
+_RANGES = {
+    "port": (0, 65535),
+    "max_rows": (1, _MANY),
+    "max_waiting": (0, _MANY),
+    "max_tokens": (1, _MANY),
+    "max_body": (1, _MANY),
+    "timeout": (0.001, _MANY),
+    "prefix_memory": (1, _MANY),
+}
+
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
@@ -39,11 +50,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--prefix_memory", default=256, type=int, help="MiB reserved for prefixes in use"
     )
     args = parser.parse_args(argv)
-    for flag in ("max_rows", "max_tokens", "max_body", "timeout", "prefix_memory"):
-        if getattr(args, flag) <= 0:
-            raise UserError(f"--{flag} must be more than 0")
-    if args.max_waiting < 0:
-        raise UserError("--max_waiting must be at least 0")
+    for flag, (low, high) in _RANGES.items():
+        if not low <= getattr(args, flag) <= high:  # nan neither
+            raise UserError(f"--{flag} must be from {low} to {high}")
     return args
 
 
@@ -90,6 +99,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         max_tokens=args.max_tokens,
         timeout=args.timeout,
     )
+    if settings.base_name in bank:
+        raise UserError(
+            f"--name {settings.base_name}: {args.prefixes} has a prefix of this name, which would "
+            "never be asked: give the base model another"
+        )
     app = create_app(Engine(bank, args.max_rows, args.max_waiting), tokenizer, settings)
     config = uvicorn.Config(
         app,
@@ -97,7 +111,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         timeout_graceful_shutdown=int(args.timeout) + 5,
         timeout_keep_alive=30,
     )
-    listening = socket.create_server((args.host, args.port), backlog=2048)
+    try:
+        listening = socket.create_server((args.host, args.port), backlog=2048)
+    except OSError as error:
+        raise UserError(
+            f"--host {args.host} --port {args.port}: cannot listen there ({error.strerror})"
+        ) from error
     host, port = listening.getsockname()[:2]
     print(f"serving {len(bank.names())} prefixes on http://{host}:{port}/v1", flush=True)
     # uvicorn finishes what runs and then raises the signal again: that shall end in status 0.

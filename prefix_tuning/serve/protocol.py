@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from prefix_tuning.errors import UserError
+from prefix_tuning.files import parse_json
 from prefix_tuning.serve.generation import Search
 
 _COLDEST = 1e-5
@@ -32,8 +34,8 @@ class ApiError(Exception):
 
 
 class _Strict(BaseModel):
-    # A field that would be ignored is an error: whoever sends it expects an effect.
-    model_config = ConfigDict(extra="forbid")
+    # A field that would be ignored is an error: whoever sends it expects an effect. True is no 1.
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class StreamOptions(_Strict):
@@ -71,6 +73,14 @@ class Decoding(_Strict):
         if self.num_beams > 1 and self.temperature:
             message = "temperature: a beam search draws nothing; leave it out or give 0"
             raise ApiError(400, message, param="temperature")
+        for field, needed, does in (
+            ("length_penalty", "num_beams above 1", self.num_beams > 1),
+            ("early_stopping", "num_beams above 1", self.num_beams > 1),
+            ("top_p", "num_beams of 1", self.num_beams == 1),
+            ("stream_options", "stream", self.stream),
+        ):
+            if not does and getattr(self, field) != type(self).model_fields[field].default:
+                raise ApiError(400, f"{field}: has no effect without {needed}", param=field)
         if self.n > self.num_beams > 1:
             raise ApiError(
                 400, f"n: a search of {self.num_beams} beams has no {self.n} texts", param="n"
@@ -120,7 +130,10 @@ def parse(kind: type[Body], raw: bytes) -> Body:
         ApiError: it is not JSON, or not what ``kind`` allows.
     """
     try:
+        parse_json(raw.decode("utf-8", "replace"), "the body")  # it sees a name that comes twice
         return kind.model_validate_json(raw)
+    except UserError as error:
+        raise ApiError(400, str(error)) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"] if isinstance(part, str | int))

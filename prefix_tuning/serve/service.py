@@ -209,6 +209,9 @@ class Service:
         """Decode, and answer in one piece or many."""
         is_chat = isinstance(asked, ChatRequest)
         if isinstance(asked, ChatRequest) and asked.max_completion_tokens is not None:
+            if asked.max_tokens is not None:
+                message = "max_tokens: give this or max_completion_tokens, not both"
+                raise ApiError(400, message, param="max_tokens")
             asked.max_tokens = asked.max_completion_tokens
         running = await self.ask(asked)
         kind = "chat.completion" if is_chat else "text_completion"

@@ -405,6 +405,23 @@ def test_a_prefix_comes_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert torch.allclose(again(**batch(model)).logits, model(**batch(model)).logits, atol=1e-6)
 
 
+def test_a_folder_that_holds_something_else_loses_nothing(tmp_path: Path) -> None:
+    model, (base_folder, other) = attached("gpt2"), (tmp_path / "base", tmp_path / "other")
+    base("gpt2").save_pretrained(base_folder)
+    before = {path.name: path.read_bytes() for path in base_folder.iterdir()}
+    with pytest.raises(UserError, match="base holds a model, which would be replaced"):
+        model.save_pretrained(base_folder)
+    assert {path.name: path.read_bytes() for path in base_folder.iterdir()} == before
+    other.mkdir()
+    (other / "README.md").write_text("mine", encoding="utf-8")
+    (other / "head.safetensors").write_bytes(b"of an older prefix")
+    for _ in range(2):
+        model.save_prefix(other)
+        model.save_pretrained(tmp_path / "again")
+    assert (other / "README.md").read_text(encoding="utf-8") == "mine"
+    prefix_tuning.load(base("gpt2"), other)
+
+
 def test_mistakes_are_answered_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'mpl' is unknown: choose among"):
         prefix_tuning.attach(base("gpt2"), parametrization="mpl")

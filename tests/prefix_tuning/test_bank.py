@@ -242,7 +242,18 @@ def test_names_stay_inside_the_folder(tmp_path: Path) -> None:
     write_prefix(tmp_path / "inside" / "run" / "export", bank.model, 2)
     assert bank.names() == [*LENGTHS, "run"]
     assert bank.key_values(["run"]).offset.tolist() == [2]
-    for name in ("../outside", "link", "/etc", "", ".", "..", "a/../b", "a\0", "nothing"):
+    for name in (
+        "../outside",
+        "link",
+        "/etc",
+        "",
+        ".",
+        "..",
+        "a/../b",
+        "a\0",
+        "nothing",
+        "x" * 300,
+    ):
         assert name not in bank
         with pytest.raises(UnknownPrefix, match="has no prefix"):
             bank.key_values([name])

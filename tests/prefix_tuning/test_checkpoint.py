@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import load_vectors, part, tiny_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
@@ -133,6 +133,16 @@ def test_a_length_that_does_not_fit_the_tensors(tmp_path: Path) -> None:
     path.write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"wte\.weight has shape"):
         checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_numbers_of_a_kind_that_no_parameter_has(tmp_path: Path, dtype: torch.dtype) -> None:
+    save(tmp_path, tiny_model("gpt2"))
+    for folder, name in ((tmp_path, "model"), (tmp_path / "export", "prefix")):
+        path = folder / f"{name}.safetensors"
+        save_file({k: v.to(dtype) for k, v in load_file(path).items()}, path)
+        with pytest.raises(UserError, match=f"{name}.safetensors: .* is of {str(dtype)[6:]}"):
+            checkpoint.load(folder)
 
 
 def test_missing_folder(tmp_path: Path) -> None:

@@ -203,6 +203,13 @@ def test_chat_uses_the_template(running: Running) -> None:
         ({"num_beams": 2, "length_penalty": 400}, 400, "length_penalty"),
         ({"prompt": [[5]] * 400, "n": 128}, 400, "need more than 320 rows"),
         ({"stop": ["a", ""]}, 400, "stop"),
+        ({"model": "x" * 300}, 404, "no prefix"),
+        ({"n": True}, 400, "n: "),
+        ({"prompt": [True]}, 400, "prompt"),
+        ({"length_penalty": 2}, 400, "length_penalty: has no effect"),
+        ({"early_stopping": True}, 400, "early_stopping: has no effect"),
+        ({"num_beams": 2, "top_p": 0.5}, 400, "top_p: has no effect"),
+        ({"stream_options": {"include_usage": True}}, 400, "stream_options: has no effect"),
         ({"logprobs": 5}, 400, "logprobs: this service has no such field"),
         ({"no_repeat_ngram_size": 4}, 400, "no_repeat_ngram_size: this service has no such field"),
         ({"prompt": "x" * 6000}, 413, "more than 5000 bytes"),
@@ -212,6 +219,17 @@ def test_what_is_refused(running: Running, body: dict[str, Any], status: int, me
     answer = running.post(**body)
     assert answer.status_code == status
     assert message in error_of(answer)["message"]
+
+
+def test_two_names_of_one_limit(running: Running) -> None:
+    turns = [{"role": "user", "content": "a"}]
+    body = {"model": "p3", "messages": turns, "max_tokens": 2, "max_completion_tokens": 3}
+    answer = running.http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert error_of(answer)["param"] == "max_tokens"
+    raw = b'{"model": "p3", "prompt": "a", "prompt": "b"}'
+    answer = running.http.post("/v1/completions", content=raw)
+    assert "'prompt' comes twice" in error_of(answer)["message"]
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 3000, b'{"model": 3}'])
@@ -328,6 +346,9 @@ def test_sigterm_finishes_what_runs(tiny_folder: Path, tmp_path: Path) -> None:
 def test_flags_are_checked() -> None:
     given = ["--model", "m", "--prefixes", "p"]
     assert parse_args(given).host == "127.0.0.1"
-    for flag, value in (("max_rows", "0"), ("timeout", "-1"), ("max_waiting", "-1")):
+    for flag, value in (
+        *(("max_rows", "0"), ("timeout", "-1"), ("max_waiting", "-1"), ("timeout", "nan")),
+        *(("timeout", "inf"), ("port", "65536"), ("port", "-1"), ("prefix_memory", "9" * 30)),
+    ):
         with pytest.raises(UserError, match=f"--{flag} must be"):
             parse_args([*given, f"--{flag}", value])
