@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.manifest import digest
-from harness.progress import Shown
+from harness.progress import PATIENCE, Shown
 from prefix_tuning.errors import UserError, lacks_memory
 from prefix_tuning.files import parse_json, read_json_object, write_json, write_text
 
@@ -138,8 +138,8 @@ def decode_by_length(
 
 
 def show_decoding(total: int, done: int = 0) -> Shown:
-    """What shows how many of ``total`` texts are there."""
-    return Shown("decoded", total, done, to_stderr=True)
+    """What shows how many of ``total`` texts are there; of a single one only if it takes long."""
+    return Shown("decoded", total, done, to_stderr=True, patience=PATIENCE if total == 1 else 0.0)
 
 
 def decode_resumably(path: Path, settings: dict[str, object], n_text: int, run: Run) -> list[str]:

@@ -7,6 +7,7 @@ import io
 import pytest
 
 from harness import progress
+from harness.decode import show_decoding
 from harness.progress import Shown, TrainingShown, show_scores, through
 
 
@@ -28,6 +29,12 @@ def test_several_at_once_are_one_line(capsys: pytest.CaptureFixture[str]) -> Non
     said = capsys.readouterr()
     assert [line.split()[1] for line in said.err.splitlines()] == ["32/60", "60/60"]
     assert said.out == ""
+
+
+def test_a_single_text_has_no_line_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+    show_decoding(1).at(1)
+    show_decoding(2).at(2)
+    assert capsys.readouterr().err == "decoded 2/2  0:00 left\n"
 
 
 def test_what_is_often_and_short_shows_nothing(
