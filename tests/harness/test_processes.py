@@ -83,7 +83,7 @@ def test_two_processes_have_half_of_the_layers_each(
         held.write_text(str(own / whole))
 
     monkeypatch.setattr(sharing, "shard", noting)
-    flags = gpt2_flags(*base, 2, *MORE, "--shard_model", "yes")
+    flags = gpt2_flags(*base, 2, *MORE, "--shard_model", "yes", "--gradient_checkpointing")
     run(GPT2, flags, tmp_path, 2)
     assert float(held.read_text()) == 0.5
     whole, found = losses(alone / "log_history.json"), tmp_path / "run" / "log_history.json"

@@ -246,12 +246,15 @@ def test_two_processes_train_as_one_with_their_batches(
 ) -> None:
     """17 examples: the last batch of an epoch is one example, which the first process has.
 
+    It also has two of the three batches that are validated.
+
     One process is killed behind its first checkpoint; the same command goes on.
     """
     more = ("--dropout", "0", "--attention_dropout", "0", "--prefix_dropout", "0", "--n_train")
     more += ("17", "--max_target_length", "60", "--logging_steps", "1", "--n_val", "5")
     two = command(bart_folder, pairs, tmp_path / "two", *more, "--devices", "2")
     two += ["--strategy", "ddp"]
+    two[two.index("--eval_batch_size") + 1] = "2"
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     fork = multiprocessing.get_context("fork")
@@ -273,6 +276,7 @@ def test_two_processes_train_as_one_with_their_batches(
     assert "going on from" in again.stdout
     one = command(bart_folder, pairs, tmp_path / "one", *more)
     one[one.index("--train_batch_size") + 1] = "8"
+    one[one.index("--eval_batch_size") + 1] = "2"
     finetune.main(one)
     found, wanted = (results(tmp_path / name) for name in ("two", "one"))
     assert len(wanted["history"]) == 8
