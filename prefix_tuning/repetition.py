@@ -24,8 +24,12 @@ def repeating(tokens: list[int], size: int) -> list[int]:
 
 
 def forbid(logits: Tensor, banned: Sequence[Sequence[int]]) -> None:
-    """Overwrite ``logits [N, V]`` with -inf at the tokens that each of the rows must not get."""
-    at = [(row, token) for row, tokens in enumerate(banned) for token in tokens]
+    """Overwrite ``logits [N, V]`` with -inf at the tokens that each of the rows must not get.
+
+    Tokens of a prompt that the head does not know are never generated anyway.
+    """
+    n_known = logits.shape[1]
+    at = [(row, token) for row, tokens in enumerate(banned) for token in tokens if token < n_known]
     if at:
         rows, tokens = torch.tensor(at, device=logits.device).T
         logits[rows, tokens] = -torch.inf

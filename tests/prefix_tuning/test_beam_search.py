@@ -15,6 +15,7 @@ from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.beam_search import Hypotheses, beam_search
 from prefix_tuning.errors import UserError
 from prefix_tuning.parametrizations import MLPPrefix
+from prefix_tuning.repetition import forbid
 from prefix_tuning.shape import PrefixShape
 from scripts.verify import gpt2_numbers
 
@@ -145,6 +146,12 @@ def test_without_repeating_ngrams_against_the_rules_written_plainly(ngram: int) 
         given = (seed, 1 + seed % 3, 8, 0, [2], [5, 3, 5, 3, 4])
         changed += compare(*given, ngram) != compare(*given)
     assert changed > 3
+
+
+def test_a_prompt_may_have_tokens_that_the_head_has_not() -> None:
+    logits = torch.zeros(2, 4)
+    forbid(logits, [[3, 9], []])
+    assert logits.tolist() == [[0, 0, 0, -math.inf], [0, 0, 0, 0]]
 
 
 def compare(
