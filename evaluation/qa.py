@@ -53,7 +53,7 @@ def squad(answers: Answers, predictions: Mapping[str, str]) -> Scores:
     """
     exact, overlap = _best_over_answers(answers, predictions)
     values = {"exact_match": 100 * _mean(exact), "f1": 100 * _mean(overlap)}
-    return Scores(values, full=dict.fromkeys(values, 100))
+    return Scores({**values}, full=dict.fromkeys(values, 100))
 
 
 def squad_v2(answers: Answers, predictions: Mapping[str, str]) -> Scores:
@@ -99,7 +99,7 @@ def record(answers: Answers, predictions: Mapping[str, str]) -> Scores:
     """
     exact, overlap = _best_over_answers(answers, predictions)
     values = {"exact_match": _mean(exact), "f1": _mean(overlap)}
-    return Scores(values, full=dict.fromkeys(values, 1))
+    return Scores({**values}, full=dict.fromkeys(values, 1))
 
 
 def best_entities(

@@ -159,8 +159,10 @@ def test_finished_runs_are_published(
     write_json(job.result, older | published.provenance(job.folder))
     write_json(job.folder / "texts" / "run_test_beam_eval.json", {})
     write_lines(job.folder / "texts" / "run_test_beam", ["one", "two"])
-    reproduce.main(argv)
     path = tmp_path / "published" / "small_e2e" / "small_P=1_seed101.json"
+    reproduce.main([*argv, "--print"])
+    assert not path.exists()
+    reproduce.main(argv)
     run = json.loads(path.read_text(encoding="utf-8"))
     assert run["outputs"] == {"test": ["one", "two"]}
     assert str(tmp_path) not in path.read_text(encoding="utf-8")
