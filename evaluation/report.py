@@ -109,10 +109,16 @@ def naming_files(args: argparse.Namespace) -> Iterator[None]:
 
 
 def publish(rows: Mapping[str, Scores], args: argparse.Namespace) -> None:
-    """Print the table of ``rows`` and write ``args.json`` if it was asked for."""
+    """Print the table of ``rows`` and write ``args.json`` if it was asked for.
+
+    Raises:
+        UserError: it is one of the files that were scored, or cannot be written.
+    """
     print(format_table(rows))
     if args.json is None:
         return
+    if args.json.resolve() in (args.references.resolve(), args.hypotheses.resolve()):
+        raise UserError(f"--json {args.json} is a file that was scored: give another")
     document = {
         "references": str(args.references),
         "hypotheses": str(args.hypotheses),

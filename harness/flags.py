@@ -126,7 +126,8 @@ class Parser(argparse.ArgumentParser):
         """An instance of each class, and the arguments that belong to none.
 
         Raises:
-            UserError: a number is outside the range of its flag, or an argument is not UTF-8.
+            UserError: a number is outside the range of its flag, a path is empty (of a variable of
+                the shell that is not set), or an argument is not UTF-8.
         """
         argv = [*self.others, *(sys.argv[1:] if argv is None else argv)]
         _check_utf8(argv)
@@ -139,6 +140,9 @@ class Parser(argparse.ArgumentParser):
                 cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
             )
             ranges.check_all(ranges_of(cls), vars(made[-1]))
+            for name in names:
+                if given[name] == "" and name.endswith(("_dir", "_file", "_path")):
+                    raise UserError(f"--{name} is empty: give a path, or leave the flag out")
         return tuple(made), rest
 
     def read(self, argv: Sequence[str] | None) -> tuple[Any, ...]:

@@ -139,6 +139,14 @@ def test_json_that_cannot_be_written(tmp_path):
         run("classification", text, text, "--task", "rte", "--json", tmp_path / "absent" / "x")
 
 
+def test_json_does_not_replace_what_was_scored(tmp_path):
+    references, outputs = save(tmp_path / "a.txt", "0\n1\n"), save(tmp_path / "b.txt", "1\n1\n")
+    for path in (references, tmp_path / "." / "b.txt"):
+        with pytest.raises(UserError, match=f"{path.name} is a file that was scored"):
+            run("classification", references, outputs, "--task", "rte", "--json", path)
+    assert outputs.read_text() == "1\n1\n"
+
+
 def test_one_line_and_status_2(tmp_path):
     references, hypotheses = save(tmp_path / "refs", "a\nb\n"), save(tmp_path / "hyps", "a\n")
     command = [sys.executable, "-m", "evaluation.e2e", str(references), str(hypotheses)]

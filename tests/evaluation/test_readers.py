@@ -140,6 +140,10 @@ def test_a_quotation_mark_that_is_not_closed_merges_no_rows(tmp_path):
     save(path, 'MR\tref\nA\tone\nB\t"two\ttoo"\n')
     with pytest.raises(UserError, match=r"a\.tsv, line 3: a tab or line break inside a cell"):
         files.read_table(path)
+    for inside in ("\t", "\n", "\r"):
+        path.write_bytes(f'MR\tref\nA\t"one{inside}two"\n'.encode())
+        with pytest.raises(UserError, match=r"a\.tsv, line 2: a tab or line break inside a cell"):
+            files.read_table(path)
     save(path, 'MR\tref\nA\t"one ""two"" three"\nB\t5" wide\n')
     assert files.read_table(path)[1] == [["A", 'one "two" three'], ["B", '5" wide']]
     save(path, 'MR\tref\nA\t"one\nB\ttwo\n')

@@ -7,7 +7,7 @@ import math
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -225,6 +225,15 @@ def test_arguments_are_utf8() -> None:
         with pytest.raises(UserError, match=r"the argument .*\\ud.* is not UTF-8 text"):
             flags.parse(Flags, ["--text", text])
     assert flags.parse(Flags, ["--text", "\U0001f600"]).text == "\U0001f600"
+
+
+@pytest.mark.parametrize("name", ["data_dir", "train_file", "model_name_or_path"])
+def test_a_path_of_a_variable_that_is_not_set(name: str) -> None:
+    """An empty path would be the folder where one is, or as if the flag were not given."""
+    kind = make_dataclass("Flags", [(name, str | None, flags.flag(None, "a path"))])
+    with pytest.raises(UserError, match=f"--{name} is empty: give a path"):
+        flags.parse(kind, [f"--{name}", ""])
+    assert getattr(flags.parse(kind, []), name) is None
 
 
 @pytest.mark.parametrize("text", ["yes true 1 y t", "no false 0 n f"])

@@ -30,5 +30,8 @@ def test_a_command_gets_its_flags(
         main(["train", "--help"])
     assert ended.value.code == 0
     assert "--train_file" in capsys.readouterr().out
+    monkeypatch.setattr("prefix_tuning.__main__.ROOT", ROOT / "nowhere")
+    with pytest.raises(UserError, match=r"^train needs a checkout of the project, and this is"):
+        main(["train"])
     with pytest.raises(UserError, match="trian: there is no such command"):
         main(["trian"])

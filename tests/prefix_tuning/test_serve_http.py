@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -35,7 +36,7 @@ from prefix_tuning.parametrizations import FlatPrefix
 from prefix_tuning.serve.__main__ import parse_args
 from prefix_tuning.serve.app import create_app
 from prefix_tuning.serve.engine import Engine
-from prefix_tuning.serve.service import Settings
+from prefix_tuning.serve.service import Settings, _disconnected
 
 KEY = "secret"
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
@@ -341,6 +342,18 @@ def test_sigterm_finishes_what_runs(tiny_folder: Path, tmp_path: Path) -> None:
             assert process.stdout.read() == "stopped\n"
         finally:
             process.kill()
+
+
+def test_a_client_is_gone_when_the_server_says_so() -> None:
+    """What is left of a body comes first, and is not the end of the connection."""
+    told = iter(["http.request", "http.request", "http.disconnect"])
+
+    class Asking:
+        async def receive(self) -> dict[str, str]:
+            return {"type": next(told)}
+
+    asyncio.run(asyncio.wait_for(_disconnected(Asking()), 5))
+    assert list(told) == []
 
 
 def test_flags_are_checked() -> None:
