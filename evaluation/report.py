@@ -34,7 +34,7 @@ class Scores:
     missing: dict[str, str] = field(default_factory=dict)
     segments: dict[str, list[float | None]] = field(default_factory=dict)
     note: str = ""
-    full: dict[str, float] = field(default_factory=dict)
+    full: dict[str, int] = field(default_factory=dict)
 
     def __getitem__(self, column: str) -> float | None:
         return self.values[column]
