@@ -73,7 +73,7 @@ def score(
     columns = {name: COLUMNS[name] for name in COLUMNS if name != "rougeLsum" or split}
     if sentence_splitter:
         columns["rougeLsum"] += f" ({sentence_splitter})"
-    full: dict[str, float] = dict.fromkeys(columns.values(), 100)
+    full: dict[str, int] = dict.fromkeys(columns.values(), 100)
     scores = Scores(note=checks.empty_outputs(hypotheses), full=full)
     results = _score_each(list(columns), references, hypotheses, split, tokenizer, use_stemmer)
     by_name = {name: [100 * result[name].fmeasure for result in results] for name in columns}
