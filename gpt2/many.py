@@ -27,6 +27,8 @@ def variants(args: LaunchFlags, argv: Sequence[str]) -> list[list[str]]:
         name, _, values = args.sweep.partition("=")
         axes.append(_values(f"--sweep {args.sweep}", name.strip().removeprefix("--"), values))
     names = [axis[0].split("=")[0] for axis in axes]
+    if "--seeds" in names:  # a run has one seed
+        raise UserError(f"--sweep {args.sweep}: write --seeds, or --sweep seed=...")
     for name in names:
         if names.count(name) > 1 or any(text.split("=")[0] == name for text in argv):
             raise UserError(f"{name}: --seeds or --sweep gives it already; leave one of them out")

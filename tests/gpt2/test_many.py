@@ -141,6 +141,7 @@ def test_mistakes_of_several_runs(command: Command, tmp_path: Path) -> None:
         ("--sweep preseqlen=1,5 --preseqlen 3", "--preseqlen: --seeds or --sweep gives it already"),
         ("--seeds 1,2 --sweep seed=3,4", "--seed: --seeds or --sweep gives it already"),
         ("--seeds 1,1", "several runs would write"),
+        ("--sweep seeds=5", "write --seeds, or --sweep seed="),
         (f"--seeds 1,2 --output_dir {tmp_path / 'm'}", "several runs would write .*--dir_name"),
         ("--sweep prefix=1,5", "--prefix: there is no such flag"),
         ("--sweep preseqlen=5,0", "--preseqlen 0"),
