@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
@@ -11,6 +12,7 @@ from typing import Any, Self, get_args, get_type_hints
 
 from transformers import PretrainedConfig
 
+from prefix_tuning import schema
 from prefix_tuning.errors import UserError
 from prefix_tuning.parametrizations import PARAMETRIZATIONS
 from prefix_tuning.prefix import Prefix
@@ -70,8 +72,10 @@ def parse_options(name: str, text: str | None, flag: str = "--prefix_options") -
     """Read the options of a parametrisation from a flag: ``rank=4,scale=0.5``.
 
     Raises:
-        UserError: there is no such option, or its value is of another type.
+        UserError: there is no such option, or its value is of another type, or out of the range
+            that metadata have.
     """
+    limits = {field.name: field.metadata for field in dataclasses.fields(schema.Options)}
     kinds, found = own_options(name), dict[str, Any]()
     for part in (text or "").split(",") if text else ():
         option, equals, value = (word.strip() for word in part.partition("="))
@@ -87,6 +91,11 @@ def parse_options(name: str, text: str | None, flag: str = "--prefix_options") -
         except (ValueError, KeyError) as error:
             expected = _EXPECTED[kinds[option]]
             raise UserError(f"{flag} {option}={value}: write {expected}") from error
+        reach = limits.get(option)
+        if reach and not reach["low"] <= found[option] <= reach["high"]:
+            raise UserError(
+                f"{flag} {option}={value}: must be from {reach['low']} to {reach['high']}"
+            )
     return found
 
 

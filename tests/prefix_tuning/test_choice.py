@@ -71,6 +71,7 @@ def test_without_annotations_the_defaults_say_the_type(monkeypatch: pytest.Monke
         ("low_rank", "ones=1", "ones=1: write yes or no"),
         ("low_rank", "rank", "write option=value"),
         ("low_rank", "rank=4,rank=5", "given twice"),
+        ("mlp", "mid_dim=0", "mid_dim=0: must be from 1 to 1048576"),
         ("lora", "rank=4", "--parametrization lora: use one of mlp, flat"),
     ],
 )
