@@ -45,6 +45,7 @@ class MLPPrefix(Prefix):
         sites: Sequence[str] = ("self",),
     ) -> None:
         super().__init__(shape, length, dropout, sites)
+        _check_width(mid_dim)
         self.mid_dim = mid_dim
         self.deep = deep
         for site in self.sites:
@@ -100,6 +101,7 @@ class EmbeddingPrefix(Prefix):
         mlp: bool = True,
     ) -> None:
         super().__init__(shape, length, dropout, ("self",))
+        _check_width(mid_dim)
         self.mid_dim, self.mlp = mid_dim, mlp
         self.wte = nn.Embedding(length, self.shape.width)
         self.control_trans: nn.Module = nn.Identity()
@@ -181,6 +183,11 @@ class InfixPrefix(MLPPrefix):
         # Its own [2, B, H, P, d] with zeros in front: [2, B, H, S + P, d], as the model's.
         layers = [c + pad(o, (0, 0, n_source, 0)) for c, o in zip(computed, own, strict=True)]
         return KeyValues(layers, visible=visible)
+
+
+def _check_width(mid_dim: int) -> None:
+    if mid_dim < 1:
+        raise ValueError(f"the MLP of a prefix is at least 1 wide, not {mid_dim}")
 
 
 def _given(model: PreTrainedModel | None, prefix: Prefix) -> PreTrainedModel:

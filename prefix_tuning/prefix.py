@@ -55,6 +55,8 @@ class Prefix(nn.Module):
         super().__init__()
         if length < 1:
             raise ValueError(f"a prefix needs at least one slot, not {length}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is at least 0 and less than 1, not {dropout}")
         if not sites or not set(sites) <= {*SITES}:
             raise ValueError(f"a prefix stands at one or more of {[*SITES]}, not at {sites}")
         self.shape = PrefixShape.of(shape)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import GPT2Config, LlamaConfig
 
-from prefix_tuning.parametrizations import FlatPrefix, MLPPrefix
+from prefix_tuning.parametrizations import EmbeddingPrefix, FlatPrefix, MLPPrefix
 from prefix_tuning.shape import PrefixShape
 
 MEDIUM = PrefixShape(n_layer=24, n_head=16, head_dim=64, width=1024)
@@ -92,6 +92,18 @@ def test_shape_is_that_of_the_key_heads() -> None:
     )
     assert PrefixShape.from_config(llama) == PrefixShape(3, 2, 8, 64)
     assert PrefixShape.from_config(GPT2Config()) == PrefixShape(12, 12, 64, 768)
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0, float("nan")])
+def test_dropout_leaves_something(dropout: float) -> None:
+    with pytest.raises(ValueError, match="less than 1"):
+        FlatPrefix(TINY, 3, dropout)
+
+
+@pytest.mark.parametrize("kind", [MLPPrefix, EmbeddingPrefix])
+def test_a_prefix_is_not_behind_an_empty_layer(kind: type[MLPPrefix]) -> None:
+    with pytest.raises(ValueError, match="at least 1 wide"):
+        kind(TINY, 3, mid_dim=0)
 
 
 def test_a_prefix_needs_a_slot() -> None:
