@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from gpt2.readers import Record
+from harness.own_data import held_out
 from prefix_tuning.errors import UserError
 
 
@@ -43,13 +44,9 @@ def hold_out(
         UserError: there is one input alone, or records have more than texts.
     """
     groups = group_by_source(records)
-    if len(groups) < 2 or any(record.relations is not None for record in groups):
-        raise UserError(
-            f"--eval_fraction {fraction}: cannot be taken from {records[0].where.split(', ')[0]}; "
-            "name --eval_file, or use --eval_fraction 0"
-        )
-    count = min(max(1, round(fraction * len(groups))), len(groups) - 1)
-    chosen = {groups[i].source for i in random.Random(seed).sample(range(len(groups)), count)}
+    has_more = any(record.relations is not None for record in groups)
+    sources = [] if has_more else [record.source for record in groups]
+    chosen = held_out(sources, fraction, seed, records[0].where.split(", ")[0])
     return (
         [record for record in records if record.source not in chosen],
         [record for record in groups if record.source in chosen],

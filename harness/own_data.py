@@ -8,6 +8,7 @@ turn of the assistant is a target. Nothing here needs torch.
 from __future__ import annotations
 
 import difflib
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -251,3 +252,21 @@ def _turn(message: Any, where: str) -> Turn:
         if isinstance(role, str) and isinstance(text, str) and text.strip():
             return _ROLES.get(role, role), text
     raise UserError(f'{where}: a message is not {{"role": ..., "content": ...}} with two texts')
+
+
+def held_out(sources: Sequence[str], fraction: float, seed: int, where: str) -> set[str]:
+    """A random share of different sources, to evaluate on; one at least is on either side.
+
+    Args:
+        where: the file, for the message.
+
+    Raises:
+        UserError: there is one source alone.
+    """
+    if len(sources) < 2:
+        raise UserError(
+            f"--eval_fraction {fraction}: cannot be taken from {where}; give other data to "
+            "evaluate on, or use --eval_fraction 0"
+        )
+    count = min(max(1, round(fraction * len(sources))), len(sources) - 1)
+    return {sources[i] for i in random.Random(seed).sample(range(len(sources)), count)}

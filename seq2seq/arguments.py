@@ -128,6 +128,13 @@ def predict_splits(args: RunArguments) -> list[str]:
     return _some_of("predict_splits", args.predict_splits, PREDICT_SPLITS)
 
 
+def held_out(args: DataArguments) -> float:
+    """The share of the sources that is validated on; 0 where the data have splits of their own."""
+    if not Path(args.data_dir).is_file():
+        return 0.0
+    return 0.1 if args.eval_fraction is None else args.eval_fraction
+
+
 def _some_of(flag: str, value: str, known: Sequence[str]) -> list[str]:
     names = [name.strip() for name in value.split(",")]
     if not set(names) <= set(known):
@@ -143,6 +150,13 @@ def _check_task(args: Arguments) -> None:
             f"--predict_splits {args.predict_splits}: --data_dir {args.data_dir} is one file "
             "and would be both; name one split, or give a folder"
         )
+    if args.eval_fraction is not None and not Path(args.data_dir).is_file():
+        raise UserError(
+            f"--eval_fraction {args.eval_fraction}: --data_dir {args.data_dir} is not one file, "
+            "and has a split to validate on; leave it out"
+        )
+    if args.eval_fraction is not None and not args.do_train:
+        raise UserError("--eval_fraction: only with --do_train; all of the file is decoded")
     Columns(args.source_column, args.target_column)
     if args.do_train and not args.output_dir:
         raise UserError("--output_dir is missing: name the folder of the run")

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from harness.own_data import Columns
+from harness.own_data import Columns, held_out
 from harness.own_files import FORMATS
 from harness.progress import through
 from harness.sources import with_sources
@@ -66,6 +66,22 @@ def read_split(
     if not records:
         raise UserError(f"{path or data}: the {split} split has no records")
     return records
+
+
+def hold_out(
+    records: Sequence[Record], fraction: float, seed: int
+) -> tuple[list[Record], list[Record]]:
+    """The records to train on, and those to validate on: all of a random share of the sources.
+
+    Raises:
+        UserError: there is one source alone.
+    """
+    sources = [*dict.fromkeys(record.source for record in records)]
+    chosen = held_out(sources, fraction, seed, records[0].where.split(", ")[0])
+    return (
+        [record for record in records if record.source not in chosen],
+        [record for record in records if record.source in chosen],
+    )
 
 
 def split_file(data: str | Path, split: str) -> Path | None:

@@ -110,6 +110,11 @@ class DataArguments:
         None, "column of the sources in CSV, JSONL and on the hub (default: guessed)"
     )
     target_column: str | None = flag(None, "column of the targets (default: guessed)")
+    eval_fraction: float | None = flag(
+        None,
+        "share of the sources of one file to validate on, not to train on (default: 0.1)",
+        within=FRACTION,
+    )
     empty_sources: str = flag(
         "refuse", "what becomes of records without a source", choices=EMPTY_SOURCES
     )

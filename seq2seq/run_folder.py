@@ -23,6 +23,8 @@ RESUME = "last.ckpt"
 NEXT = "next.ckpt"
 """The same while it is written, beside the one that it is to replace."""
 BEST = "checkpoint-curr_best"
+HELD_OUT = "held_out.jsonl"
+"""What a run validates on and does not train on, where its data are one file."""
 EPOCHS = "checkpointepoch=*.ckpt"
 
 _FREE = {
@@ -59,7 +61,7 @@ def of(args: Arguments) -> RunFolder:
         Path(args.output_dir or ""),
         settings={name: value for name, value in vars(args).items() if name not in free},
         finished=HISTORY,
-        leftovers=(*ours, BEST, EPOCHS),
+        leftovers=(*ours, HELD_OUT, BEST, EPOCHS),
         overwrite=args.overwrite_output_dir,
         checkpoints=_checkpoints,
         older=_older_fault,

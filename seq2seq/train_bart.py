@@ -21,6 +21,7 @@ from harness.launch import launch, subset_note
 from prefix_tuning.errors import UserError, run_command
 from seq2seq import arguments, finetune
 from seq2seq.arguments import ORIGINAL_BASE, Arguments
+from seq2seq.own_data import defaults
 from seq2seq.search import PRESETS
 
 SCRIPT = Path(__file__).with_name("finetune.py")
@@ -43,6 +44,8 @@ class Mode:
     task_mode: str = "summarization"
 
 
+OWN = "own"
+"""The mode of one's own pairs, of which the run is ``trained/<name of the file>``."""
 MODES = {
     # The paper cuts sources at 512 tokens; the released code's last version at 1024.
     "xsum": Mode("xsum", "xsum_models", 512, 60, 60, 100),
@@ -55,6 +58,7 @@ MODES = {
     "translation": Mode(
         "translation", "translation_models", 512, 142, 142, 142, "translation", "translation"
     ),
+    OWN: Mode("own", "trained", 512, 142, 142, 142),
 }
 
 
@@ -62,7 +66,7 @@ MODES = {
 class LaunchArguments:
     """The launcher, with the original's names."""
 
-    mode: str = flag("", f"task: {', '.join(MODES)} (default with --data_dir: xsum)")
+    mode: str = flag("", f"task: {', '.join(MODES)} (default with --data_dir: own)")
     tuning_mode: str = like(Arguments, "tuning_mode")
     optim_prefix: str = like(Arguments, "optim_prefix")
     preseqlen: int | None = like(Arguments, "preseqlen", help="prefix length (default: 5)")
@@ -125,12 +129,10 @@ class LaunchArguments:
 
     def __post_init__(self) -> None:
         """Refuse by name what is impossible, and fill in what a training needs."""
-        if not self.mode:
-            if not self.data_dir:
-                raise UserError(
-                    f"name the task, --mode {'|'.join(MODES)}, or your own pairs, --data_dir FILE"
-                )
-            self.mode = "xsum"
+        self.mode = self.mode or OWN
+        if self.mode == OWN and not self.data_dir:
+            modes = "|".join(mode for mode in MODES if mode != OWN)
+            raise UserError(f"name the task, --mode {modes}, or your own pairs, --data_dir FILE")
         one_of(MODES, mode=self.mode)
         if self.do_train == "yes":
             # In decoding, the checkpoint knows.
@@ -171,8 +173,12 @@ def read(
     Raises:
         UserError: it cannot be launched.
     """
-    parser = Parser(LaunchArguments, description=HELP, given=given)
-    (args,), rest = parser.read_known(argv)
+    words = sys.argv[1:] if argv is None else [*argv]
+    (args,), rest = Parser(LaunchArguments, description=HELP, given=given).read_known(words)
+    if args.mode == OWN and args.do_train == "yes":
+        run = arguments.parse(rest, training_flags(args, _run_folder(args)))
+        recipe = defaults(run, words)
+        (args,), rest = Parser(LaunchArguments, defaults=recipe, given=given).read_known(words)
     return args, rest
 
 
@@ -198,6 +204,8 @@ def _run_folder(args: LaunchArguments) -> Path:
             penalty = PRESETS[args.search or MODES[args.mode].search].length_penalty
         return source.with_name(f"{source.name}_decode_eval_{penalty}")
     folder = MODES[args.mode].folder
+    if args.mode == OWN and args.data_dir and not (args.dir_name or args.low_data):
+        return Path(folder) / Path(args.data_dir).stem
     if args.low_data:
         folder = f"{args.mode}_lowdata_{args.tuning_mode}"
     return Path(args.dir_name or folder) / run_name(args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pickle
@@ -22,8 +23,8 @@ from harness.folder import AGAIN, RunFolder
 from harness.own_data import Columns
 from harness.processes import is_first as first_process
 from prefix_tuning.errors import Terminated, UserError, lacks_memory
-from prefix_tuning.files import write_json
-from seq2seq import predict, run_folder
+from prefix_tuning.files import write_json, write_lines
+from seq2seq import arguments, predict, run_folder
 from seq2seq.arguments import Arguments
 from seq2seq.callbacks import (
     CheckpointFiles,
@@ -35,7 +36,8 @@ from seq2seq.callbacks import (
     get_checkpoint_callback,
     get_early_stopping_callback,
 )
-from seq2seq.data import read_split
+from seq2seq.data import hold_out, read_split
+from seq2seq.files import Record
 from seq2seq.lightning_base import BaseTransformer, PrefixTransformer
 from seq2seq.modules import MODULES
 from seq2seq.processes import check_started, is_lost_process
@@ -64,16 +66,29 @@ def run(args: Arguments) -> None:
 
 def train(args: Arguments, resume_from: Path | None, folder: RunFolder) -> pl.Trainer:
     """Train as the flags say, or go on from a checkpoint."""
-    columns = Columns(args.source_column, args.target_column)
-    skip_empty = args.empty_sources == "skip"
-    records = {
-        split: read_split(args.data_dir, split, True, columns, args.dataset_config, skip_empty)
-        for split in ("train", "val")
-    }
-    logger = _logger(args)
+    records, logger = _records(args), _logger(args)
     set_seed(args.seed)
     module = MODULES[args.task_mode, args.tuning_mode](args, records, resume_from is not None)
     return generic_train(module, args, logger, resume_from, folder)
+
+
+def _records(args: Arguments) -> dict[str, list[Record]]:
+    """What is trained on, and what is validated on."""
+    columns = Columns(args.source_column, args.target_column)
+    skip_empty = args.empty_sources == "skip"
+    share = arguments.held_out(args)
+    records = {
+        split: read_split(args.data_dir, split, True, columns, args.dataset_config, skip_empty)
+        for split in (("train",) if share else ("train", "val"))
+    }
+    if share:
+        records["train"], records["val"] = hold_out(records["train"], share, args.seed)
+    return records
+
+
+def _keep_held_out(folder: Path, records: Sequence[Record]) -> None:
+    rows = ({"source": record.source, "target": record.target} for record in records)
+    write_lines(folder / run_folder.HELD_OUT, (json.dumps(r, ensure_ascii=False) for r in rows))
 
 
 def generic_train(
@@ -106,6 +121,11 @@ def generic_train(
         write_json(folder / "git_log.json", git_info())
         counts = [f"{len(model.datasets[split]):,}" for split in ("train", "val")]
         print(f"{counts[0]} training and {counts[1]} validation pairs from {args.data_dir}")
+        if arguments.held_out(args):
+            print("the validation pairs are held out, and not trained on (--eval_fraction)")
+            _keep_held_out(folder, model.datasets["val"].records)
+        elif Path(args.data_dir).is_file():
+            print("note: they are the same pairs; --eval_fraction 0.1 would hold some out")
         prefix = model.model if isinstance(model, PrefixTransformer) else None
         sizes = report.sizes(model.language_model, prefix)
         sizes.write(folder)

@@ -219,6 +219,40 @@ def test_a_run_leaves_what_it_promises(
 # Optimisation.
 
 
+def test_of_one_file_a_tenth_is_validated_and_decoded_and_not_trained_on(
+    bart_folder: Path, tmp_path: Path, held: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = tmp_path / "pairs.csv", tmp_path / "run"
+    lines = [f"name {i},{text} {i}" for i in range(20) for text in ("one", "other")]
+    data.write_text("\n".join(["question,answer", *lines]) + "\n", encoding="utf-8")
+    finetune.main(command(bart_folder, data, run, "--do_predict", "--seed", "3"))
+    train, val = (held[0].datasets[split].records for split in ("train", "val"))
+    assert (len(train), len(val)) == (36, 4)
+    sources = [{record.source for record in split} for split in (train, val)]
+    assert not sources[0] & sources[1]
+    kept = [json.loads(line) for line in (run / "held_out.jsonl").read_text().splitlines()]
+    assert kept == [{"source": record.source, "target": record.target} for record in val]
+    said = capsys.readouterr().out
+    assert "36 training and 4 validation pairs" in said
+    assert "4 texts in" in said
+    flags = ["--eval_fraction", "0", "--seed", "3"]
+    finetune.main(command(bart_folder, data, tmp_path / "all", *flags))
+    assert "note: they are the same pairs" in capsys.readouterr().out
+    assert len(held[1].datasets["train"].records) == len(held[1].datasets["val"].records) == 40
+    data.write_text("source,target\na,b\na,c\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"--eval_fraction 0.1: cannot be taken from .*pairs.csv"):
+        finetune.main(command(bart_folder, data, tmp_path / "one"))
+
+
+def test_a_folder_has_a_split_to_validate_on(pairs: Path, tmp_path: Path) -> None:
+    words = ["--data_dir", str(pairs), "--eval_fraction", "0.2"]
+    with pytest.raises(UserError, match=r"--eval_fraction 0\.2: --data_dir .* is not one file"):
+        arguments.parse(["--do_train", "--output_dir", str(tmp_path), *words])
+    (tmp_path / "a.csv").touch()
+    with pytest.raises(UserError, match="only with --do_train"):
+        arguments.parse(["--do_predict", "--data_dir", str(tmp_path / "a.csv"), *words[2:]])
+
+
 def by_hand(name: str, step: int, total: float, warmup: int, lr: float) -> float:
     if step < warmup:
         return lr * step / warmup
