@@ -128,7 +128,7 @@ def predict_splits(args: RunArguments) -> list[str]:
     return _some_of("predict_splits", args.predict_splits, PREDICT_SPLITS)
 
 
-def held_out(args: DataArguments) -> float:
+def held_out_share(args: DataArguments) -> float:
     """The share of the sources that is validated on; 0 where the data have splits of their own."""
     if not Path(args.data_dir).is_file():
         return 0.0

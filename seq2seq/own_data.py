@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.own_data import Columns
 from harness.recipe import LEARNING_RATE, Recipe
-from seq2seq.arguments import Arguments, held_out
+from seq2seq.arguments import Arguments, held_out_share
 
 _LENGTHS = ("--epoch", "--num_train_epochs", "--max_steps")
 
@@ -32,7 +32,7 @@ def defaults(args: Arguments, words: Sequence[str]) -> dict[str, object]:
     columns, skip = Columns(args.source_column, args.target_column), args.empty_sources == "skip"
     with contextlib.redirect_stdout(io.StringIO()):  # training reads it again, and says what it is
         pairs = read_split(args.data_dir, "train", True, columns, skip_empty=skip)
-    recipe = Recipe(math.ceil(len(pairs) * (1 - held_out(args))))
+    recipe = Recipe(math.ceil(len(pairs) * (1 - held_out_share(args))))
     found: dict[str, object] = {"bsz": recipe.batch_size}
     if not any(word.split("=")[0] in _LENGTHS for word in words):
         found |= {"max_steps": recipe.steps, "warmup_steps": recipe.warmup_steps}

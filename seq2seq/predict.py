@@ -68,7 +68,7 @@ def of_run(args: Arguments) -> Arguments:
     of_prefix = "preseqlen mid_dim use_deep prefix_sites parametrization prefix_options"
     kept: dict[str, Any] = dict.fromkeys(of_prefix.split())
     kept["eval_fraction"] = None
-    if arguments.held_out(args):  # what the run did not train on
+    if arguments.held_out_share(args):  # what the run did not train on
         kept |= {"data_dir": str(Path(args.output_dir or "") / run_folder.HELD_OUT)}
         kept |= {"source_column": None, "target_column": None}
     decode = dataclasses.replace(args, do_train=False, **kept)

@@ -6,10 +6,11 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from harness import manifest
-from harness.folder import RunFolder
+from harness.folder import SETTINGS, RunFolder
 from harness.stop import Diverged
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object, write_json
@@ -67,6 +68,15 @@ def of(args: Arguments) -> RunFolder:
         older=_older_fault,
         data=data,
     )
+
+
+def as_begun(args: Arguments) -> Arguments:
+    """The flags; a run of a version that held nothing out of one file goes on so."""
+    folder = of(args)
+    if args.overwrite_output_dir or not (folder.path / SETTINGS).is_file():
+        return args
+    held_nothing_out = "eval_fraction" not in folder.recorded() and Path(args.data_dir).is_file()
+    return replace(args, eval_fraction=0.0) if held_nothing_out else args
 
 
 def _data(args: Arguments) -> dict[str, Path | None]:

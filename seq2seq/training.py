@@ -53,6 +53,7 @@ def run(args: Arguments) -> None:
     is_first = True
     if args.do_train:
         check_started(args.devices)
+        args = run_folder.as_begun(args)
         folder = run_folder.of(args)
         with folder.held() as state:
             if state.kind == "finished":
@@ -76,7 +77,7 @@ def _records(args: Arguments) -> dict[str, list[Record]]:
     """What is trained on, and what is validated on."""
     columns = Columns(args.source_column, args.target_column)
     skip_empty = args.empty_sources == "skip"
-    share = arguments.held_out(args)
+    share = arguments.held_out_share(args)
     records = {
         split: read_split(args.data_dir, split, True, columns, args.dataset_config, skip_empty)
         for split in (("train",) if share else ("train", "val"))
@@ -121,7 +122,7 @@ def generic_train(
         write_json(folder / "git_log.json", git_info())
         counts = [f"{len(model.datasets[split]):,}" for split in ("train", "val")]
         print(f"{counts[0]} training and {counts[1]} validation pairs from {args.data_dir}")
-        if arguments.held_out(args):
+        if arguments.held_out_share(args):
             print("the validation pairs are held out, and not trained on (--eval_fraction)")
             _keep_held_out(folder, model.datasets["val"].records)
         elif Path(args.data_dir).is_file():

@@ -26,7 +26,7 @@ from prefix_tuning import checkpoint, parametrizations
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.errors import UserError
 from prefix_tuning.initialization import activations
-from seq2seq import arguments, finetune, loading, modules, training
+from seq2seq import arguments, finetune, loading, modules, run_folder, training
 from seq2seq.callbacks import Seq2SeqLoggingCallback
 from seq2seq.data import read_split
 from seq2seq.lightning_base import BaseTransformer
@@ -242,6 +242,17 @@ def test_of_one_file_a_tenth_is_validated_and_decoded_and_not_trained_on(
     data.write_text("source,target\na,b\na,c\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"--eval_fraction 0.1: cannot be taken from .*pairs.csv"):
         finetune.main(command(bart_folder, data, tmp_path / "one"))
+
+
+def test_an_older_run_goes_on_without_holding_out(tmp_path: Path) -> None:
+    data, settings = tmp_path / "pairs.csv", tmp_path / "run" / "run_settings.json"
+    data.write_text("source,target\na,b\nc,d\n", encoding="utf-8")
+    args = arguments.parse(command(tmp_path / "base", data, settings.parent))
+    assert run_folder.as_begun(args) == args
+    settings.parent.mkdir()
+    for recorded, share in (({"seed": 42}, 0.0), ({"eval_fraction": None}, 0.1)):
+        settings.write_text(json.dumps(recorded), encoding="utf-8")
+        assert arguments.held_out_share(run_folder.as_begun(args)) == share
 
 
 def test_a_folder_has_a_split_to_validate_on(pairs: Path, tmp_path: Path) -> None:
