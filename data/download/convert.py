@@ -122,3 +122,5 @@ CONVERSIONS: dict[str, Callable[[Sequence[Path]], bytes]] = {
     "mrpc_dev": partial(mrpc_split, development=True),
     "mrpc_test_set": mrpc_test_set,
 }
+N_ORIGINALS = {"e2e_test_set": 1, "mrpc_train": 2, "mrpc_dev": 2, "mrpc_test_set": 1}
+"""How many files each conversion reads."""

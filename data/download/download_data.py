@@ -51,13 +51,17 @@ def from_hub(hub: dict[str, Any], folder: Path) -> None:
     Pairs with an empty half are left out: there is nothing to learn from them or to score.
     """
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     folder.mkdir(parents=True, exist_ok=True)
     for ours, theirs in hub["splits"].items():
         try:
             rows = load_dataset(hub["name"], hub["config"], split=theirs)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, DatasetsError) as error:
             raise OSError(f"hub, {hub['name']}: {_one_line(str(error))}") from error
+        for column in (hub["source"], hub["target"]):
+            if column not in rows.column_names or not all(isinstance(v, str) for v in rows[column]):
+                raise OSError(f"hub, {hub['name']}: {theirs} has no column of texts {column!r}")
         if len(rows) != hub["records"][theirs]:
             wanted = hub["records"][theirs]
             raise OSError(f"hub, {hub['name']}: {len(rows)} records of {theirs}, not {wanted}")

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from http.client import HTTPException
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -87,10 +88,15 @@ def problem(path: Path, expected: dict[str, Any]) -> str | None:
 
 
 def accept(part: Path, target: Path, expected: dict[str, Any]) -> None:
-    """Give a complete file its name, or delete it."""
+    """Give a complete file its name, or delete it; what was there is kept beside it."""
     if why := problem(part, expected):
         part.unlink(missing_ok=True)
         raise OSError(f"{target.name} as fetched {why}")
+    if target.is_file() and target.stat().st_size:
+        aside = (target.with_name(f"{target.name}.old{n or ''}") for n in count())
+        kept = next(path for path in aside if not path.exists())
+        os.replace(target, kept)
+        print(f"{target} was another file, and is kept as {kept.name}", flush=True)
     os.replace(part, target)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
-from data.download.convert import CONVERSIONS
+from data.download.convert import CONVERSIONS, N_ORIGINALS
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object
 
@@ -35,6 +36,14 @@ def _are_inside(value: Any) -> bool:
     return _are_texts(value) and all(map(_is_inside, value))
 
 
+def _name_files(value: Any) -> bool:
+    """Addresses, of which the first ends in a file's name."""
+    try:
+        return _are_texts(value) and _is_inside(PurePosixPath(urlsplit(value[0]).path).name)
+    except ValueError:
+        return False
+
+
 def _lines(value: Any) -> bool:
     return _is_count(value) or (
         isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
@@ -57,15 +66,24 @@ DATASET: Rules = {
     "folder": _is_inside,
     "files": lambda value: isinstance(value, dict) and bool(value),
 }
+MAY_HAVE: Rules = {
+    "note": _is_text,
+    "mb": lambda value: isinstance(value, int | float),
+    "archives": lambda value: True,  # looked at below
+    "hub": lambda value: True,
+}
+_CHECKSUMS: Rules = dict.fromkeys(("sha256", "sha256_lf", "git_blob"), _is_text)
 FILE: Rules = {
     "lines": _lines,
     "urls": _are_texts,
     "made_from": _are_inside,
     "made_by": lambda value: value in CONVERSIONS if isinstance(value, str) else False,
-    **dict.fromkeys(("sha256", "sha256_lf", "git_blob"), _is_text),
+    **_CHECKSUMS,
 }
-ARCHIVE: Rules = {"urls": _are_texts, "gives": _are_inside}
+ARCHIVE: Rules = {"urls": _name_files, "gives": _are_inside}
+MAY_ARCHIVE: Rules = {**_CHECKSUMS, "root": lambda value: isinstance(value, str)}
 HUB: Rules = {"splits": _splits, "records": _counts}
+HUB["config"] = lambda value: value is None or _is_text(value)
 HUB |= dict.fromkeys(("name", "source", "target"), _is_text)
 
 
@@ -75,7 +93,10 @@ def _check(where: str, value: Any, needed: Rules, optional: Rules | None = None)
     for name in needed:
         if name not in value:
             raise UserError(f"{where}: {name} is missing")
-    for name, check in (needed | (optional or {})).items():
+    rules = needed | (optional or {})
+    if unknown := value.keys() - rules.keys():
+        raise UserError(f"{where}: {min(unknown)} is no field here; there are {', '.join(rules)}")
+    for name, check in rules.items():
         if name in value and not check(value[name]):
             inside = ", inside its folder" if check in (_is_inside, _are_inside) else ""
             raise UserError(f"{where}: {name} has another form than in data/sources.json{inside}")
@@ -93,19 +114,26 @@ def read_sources(path: Path) -> dict[str, Any]:
         raise UserError(f"--sources {path}: not readable JSON ({error})") from error
     for name, dataset in sources.items():
         where = f"--sources {path}, {name}"
-        _check(where, dataset, DATASET, {"note": _is_text})
-        if not isinstance(dataset.get("mb", 0), int | float):
-            raise UserError(f"{where}: mb is no number")
+        _check(where, dataset, DATASET, MAY_HAVE)
         for file, rule in dataset["files"].items():
             if not _is_inside(file):
                 raise UserError(f"{where}: the file {file} is not inside its folder")
             _check(f"{where}, {file}", rule, {}, FILE)
-            if unknown := {*rule.get("made_from", [])} - dataset["files"].keys():
-                raise UserError(f"{where}, {file}: made_from has no file {min(unknown)}")
-            if ("made_from" in rule) != ("made_by" in rule):
-                raise UserError(f"{where}, {file}: made_from and made_by go together")
+            _check_originals(f"{where}, {file}", rule, dataset["files"])
         _check_origins(where, dataset)
     return sources
+
+
+def _check_originals(where: str, rule: dict[str, Any], files: dict[str, Any]) -> None:
+    originals = rule.get("made_from", [])
+    if unknown := {*originals} - files.keys():
+        raise UserError(f"{where}: made_from has no file {min(unknown)}")
+    if ("made_from" in rule) != ("made_by" in rule):
+        raise UserError(f"{where}: made_from and made_by go together")
+    if originals and len(originals) != (needed := N_ORIGINALS[rule["made_by"]]):
+        raise UserError(f"{where}: {rule['made_by']} makes it from {needed}, not {len(originals)}")
+    if made := [name for name in originals if "made_from" in files[name]]:
+        raise UserError(f"{where}: made_from has {made[0]}, which is made itself: name its own")
 
 
 def _check_origins(where: str, dataset: dict[str, Any]) -> None:
@@ -113,9 +141,7 @@ def _check_origins(where: str, dataset: dict[str, Any]) -> None:
     if not isinstance(archives, list):
         raise UserError(f"{where}: archives is no list")
     for archive in archives:
-        _check(
-            f"{where}, archives", archive, ARCHIVE, {**FILE, "root": lambda v: isinstance(v, str)}
-        )
+        _check(f"{where}, archives", archive, ARCHIVE, MAY_ARCHIVE)
         if unknown := {*archive["gives"]} - dataset["files"].keys():
             raise UserError(f"{where}, archives: gives a file {min(unknown)} that files has not")
     if "hub" in dataset:

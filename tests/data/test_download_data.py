@@ -119,6 +119,15 @@ def test_a_download_that_is_cut_off_is_made_again(tmp_path: Path, served: Served
     assert names_in(tmp_path / "toy") == ["a.txt"]
 
 
+def test_another_file_that_was_there_is_kept(tmp_path: Path, served: Served) -> None:
+    (tmp_path / "toy").mkdir()
+    for mine in ("my own", "another"):
+        (tmp_path / "toy" / "a.txt").write_text(mine)
+        run(tmp_path, toy(served))
+    assert names_in(tmp_path / "toy") == ["a.txt", "a.txt.old", "a.txt.old1"]
+    assert (tmp_path / "toy" / "a.txt.old1").read_text() == "another"
+
+
 def test_the_second_place_is_asked_if_the_first_fails(tmp_path: Path, served: Served) -> None:
     dataset = toy(served)
     dataset["files"]["a.txt"]["urls"].insert(0, f"{served.url}/gone")
@@ -247,6 +256,12 @@ def test_hub(tmp_path: Path, served: Served, monkeypatch: pytest.MonkeyPatch) ->
     dataset["hub"]["records"]["validation"] = 4
     with pytest.raises(UserError, match="3 records of validation, not 4"):
         run(tmp_path, dataset)
+    dataset["hub"]["records"]["validation"] = 3
+    for column, texts in (("title", ["a", "b", "c"]), ("summary", [None, "y", "z"])):
+        dataset["hub"]["target"] = column
+        rows = Dataset.from_dict({"document": ["a", "b", "c"], "summary": texts})
+        with pytest.raises(UserError, match=f"validation has no column of texts '{column}'"):
+            run(tmp_path, dataset)
 
 
 def test_several_data_sets_are_tried_and_the_missing_ones_named(
@@ -429,6 +444,12 @@ def test_mrpc_is_split_as_glue_does(tmp_path: Path, served: Served) -> None:
         ({"archives": 3}, "archives is no list"),
         ({"hub": {}}, "hub: splits is missing"),
         ({"title": None}, "title has another form"),
+        ({"notes": "x"}, "notes is no field here; there are title"),
+        ({"files": {"a.txt": {"url": ["http://x"]}}}, "url is no field here"),
+        ({"files": {"b": {}, "a": {"made_from": ["b"], "made_by": "mrpc_dev"}}}, "from 2, not 1"),
+        ({"files": {"a": {"made_from": ["a"], "made_by": "e2e_test_set"}}}, "is made itself"),
+        ({"archives": [{"urls": ["http://[x/a.zip"], "gives": ["a.txt"]}]}, "urls has another"),
+        ({"hub": {"splits": {}, "records": {}}}, "hub: config is missing"),
     ],
 )
 def test_sources_of_another_shape(
