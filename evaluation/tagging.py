@@ -106,13 +106,18 @@ def read_tags(path: Path) -> list[list[str]]:
         UserError: a line has another number of columns than the first, or of tags than words, or
             a tag is outside the scheme, naming file and line.
     """
+    return [[tag for _, tag, _ in sentence] for sentence in _read_sentences(path)]
+
+
+def _read_sentences(path: Path) -> list[list[tuple[str | None, str, str]]]:
+    """Word (None where the file has none), tag and place of each word of each sentence."""
     lines = [(line, where) for line, where in numbered_lines(path)]
     first = next((line for line, _ in lines if line.strip()), None)
     if first is None:
         raise UserError(f"{path} is empty")
     if re.match(r"\s*\d+ .*\|\|\|", first):
         return [_predicate_tags(line, where) for line, where in lines if line.strip()]
-    sentences: list[list[str]] = [[]]
+    sentences: list[list[tuple[str | None, str, str]]] = [[]]
     width = 0
     for line, where in lines:
         if not ends_sentence(line):
@@ -121,13 +126,13 @@ def read_tags(path: Path) -> list[list[str]]:
             if len(columns) != width:
                 raise UserError(f"{where}: {len(columns)} columns, the first line has {width}")
             check_tag(columns[-1], where)
-            sentences[-1].append(columns[-1])
+            sentences[-1].append((columns[0] if width > 1 else None, columns[-1], where))
         elif sentences[-1]:
             sentences.append([])
-    return [tags for tags in sentences if tags]
+    return [words for words in sentences if words]
 
 
-def _predicate_tags(line: str, where: str) -> list[str]:
+def _predicate_tags(line: str, where: str) -> list[tuple[str | None, str, str]]:
     words, *rest = line.split("|||")
     tags = rest[0].split() if len(rest) == 1 else []
     count = len(words.split()) - 1
@@ -135,7 +140,19 @@ def _predicate_tags(line: str, where: str) -> list[str]:
         raise UserError(f"{where}: expected INDEX words ||| tags, a tag for each of {count} words")
     for tag in tags:
         check_tag(tag, where)
-    return tags
+    return [(word, tag, where) for word, tag in zip(words.split()[1:], tags, strict=True)]
+
+
+def _check_words(references: Path, hypotheses: Path) -> None:
+    """Refuse tags of other words, as far as both files have words."""
+    files = _read_sentences(references), _read_sentences(hypotheses)
+    for gold, predicted in zip(*files, strict=False):
+        for (word, _, where), (other, _, place) in zip(gold, predicted, strict=False):
+            if None not in (word, other) and word != other:
+                raise UserError(
+                    f"{where}: the word is {word!r}, but {other!r} at {place}: give the tags "
+                    "of the same sentences, or a file of tags alone"
+                )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -144,6 +161,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     references, hypotheses = read_tags(args.references), read_tags(args.hypotheses)
     with naming_files(args):
         scores = score(references, hypotheses)
+    _check_words(args.references, args.hypotheses)
     publish(scores, args)
 
 

@@ -25,6 +25,7 @@ from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
 from prefix_tuning.positions import room
 from prefix_tuning.prefix import Prefix
+from prefix_tuning.saving import load_headless
 
 
 @dataclass
@@ -69,7 +70,7 @@ class TextGenerator:
         keys_values: KeyValues | Prefix = no_prefix(model)
         n_slot = 0
         if found.is_prefix:
-            prefix, _ = checkpoint.load(found.folder, model)
+            prefix, _ = load_headless(found.folder, model)
             keys_values = prefix.requires_grad_(False).to(model.device)
             n_slot = prefix.length
             if not prefix.reads_source:

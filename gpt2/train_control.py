@@ -11,12 +11,12 @@ from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from prefix_tuning import checkpoint
 from prefix_tuning.attention import run
 from prefix_tuning.choice import ChosenPrefix
 from prefix_tuning.errors import UserError
 from prefix_tuning.initialization import activations
 from prefix_tuning.objectives import objective, scatter_nll, target_nll, target_positions
+from prefix_tuning.saving import load_headless
 
 END_OF_TEXT = 50256
 """GPT-2's ``<|endoftext|>``, which objective mode 4 does not count."""
@@ -99,7 +99,7 @@ class PrefixTuning(ChosenPrefix):
         Raises:
             UserError: the folder holds no prefix.
         """
-        model = cls.of(checkpoint.load(folder)[0])
+        model = cls.of(load_headless(folder)[0])
         model.objective_mode = getattr(config, "_objective_mode", 1)
         model.end_id = END_OF_TEXT
         return model

@@ -24,9 +24,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from prefix_tuning.attention import KeyValues, enable_prefix
-from prefix_tuning.checkpoint import EXPORT, load
+from prefix_tuning.checkpoint import EXPORT
 from prefix_tuning.errors import UserError
 from prefix_tuning.names import SITES
+from prefix_tuning.saving import load_headless
 from prefix_tuning.shape import PrefixShape
 
 _NAME = re.compile(r"[^./\\\0][^/\\\0]*")
@@ -202,7 +203,7 @@ class PrefixBank:
         """The slots ``[P, sites, 2LHd]`` of an export, and its entry, which has none yet."""
         self.loads += 1
         try:
-            prefix, meta = load(home, self.model)
+            prefix, meta = load_headless(home, self.model)
             offset = int(meta.get("position_offset", prefix.length))
         except UserError as error:
             raise BrokenPrefix(str(error)) from error

@@ -163,6 +163,23 @@ def read(folder: Path | str, model: PreTrainedModel | None = None) -> Saved:
     return saved
 
 
+def load_headless(
+    folder: Path | str, model: PreTrainedModel | None = None
+) -> tuple[Prefix, dict[str, Any]]:
+    """:func:`prefix_tuning.checkpoint.load` for whoever uses the model's own head.
+
+    Raises:
+        UserError: as there; or the prefix was trained together with a head.
+    """
+    prefix, meta = checkpoint.load(folder, model)
+    if meta.get("head") or (Path(folder) / HEAD).is_file():
+        raise UserError(
+            f"{folder} was trained together with a head, which would be left out here: "
+            "prefix_tuning.load(model, folder) puts both on a classifier"
+        )
+    return prefix, meta
+
+
 def _read_head(folder: Path, meta: Mapping[str, Any]) -> dict[str, Tensor]:
     if (folder / HEAD).is_file():
         return checkpoint.read_tensors(folder / HEAD)

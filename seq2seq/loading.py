@@ -18,6 +18,7 @@ from prefix_tuning.choice import check_independent, parametrization, parse_optio
 from prefix_tuning.errors import UserError
 from prefix_tuning.names import SITES
 from prefix_tuning.positions import room
+from prefix_tuning.saving import load_headless
 from seq2seq import arguments
 from seq2seq.arguments import Arguments
 from seq2seq.prefixTuning import PrefixTuning
@@ -149,7 +150,7 @@ def make_prefix(
     """
     if args.prefixModel_name_or_path:
         check_flags(args, args.prefixModel_name_or_path)
-        checkpoint.load(args.prefixModel_name_or_path, model)  # is it for this model?
+        load_headless(args.prefixModel_name_or_path, model)  # is it for this model?
         prefix = PrefixTuning.from_pretrained(args.prefixModel_name_or_path, model.config)
         prefix.dropout.p = args.prefix_dropout
         return prefix

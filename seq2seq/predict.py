@@ -26,12 +26,12 @@ from harness.decode import Identity, claim, decode_by_length, decode_resumably, 
 from harness.lock import locked
 from harness.own_data import Columns
 from harness.trained import note_task
-from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.bank import PrefixBank
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import write_json, write_text
 from prefix_tuning.hub import at_hand
+from prefix_tuning.saving import load_headless
 from seq2seq import arguments, loading, run_folder
 from seq2seq.arguments import ORIGINAL_BASE, Arguments
 from seq2seq.data import Seq2SeqDataset, read_split
@@ -116,7 +116,7 @@ class Decoder:
         if part:
             enable_prefix(self.model.requires_grad_(False))
         if trained:
-            prefix, _ = checkpoint.load(trained, self.model)
+            prefix, _ = load_headless(trained, self.model)
             with torch.no_grad():
                 self.prefix = KeyValues(prefix.to(self.model.device).all_key_values())
         if args.prefix_bank:  # whose prefixes say theirs once records name them

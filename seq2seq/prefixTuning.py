@@ -17,6 +17,7 @@ from prefix_tuning.choice import ChosenPrefix, check_independent
 from prefix_tuning.errors import UserError
 from prefix_tuning.names import SITES
 from prefix_tuning.objectives import target_logits
+from prefix_tuning.saving import load_headless
 
 
 class PrefixTuning(ChosenPrefix):
@@ -67,7 +68,7 @@ class PrefixTuning(ChosenPrefix):
         """
         if checkpoint.is_export(Path(folder)):
             raise UserError(f"{folder} is an export, without the MLP that training needs")
-        return cls.of(checkpoint.load(folder)[0])
+        return cls.of(load_headless(folder)[0])
 
     def get_prompt(self, bsz: int = 1, sample_size: int = 1) -> list[dict[str, dict[str, Tensor]]]:
         """The prefixes in the original's form: one dictionary per layer.

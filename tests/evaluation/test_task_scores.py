@@ -240,6 +240,18 @@ def test_tag_files(tmp_path):
     assert tagging.read_tags(tmp_path / "srl.txt") == [["B-A0", "B-V"], ["B-V"]]
 
 
+def test_tags_of_other_words_are_not_scored(tmp_path):
+    files = [tmp_path / name for name in ("gold.txt", "alone.txt", "same.txt", "other.txt")]
+    texts = ["Ann NNP B-PER\nran VBD O\n", "B-PER\nO\n", "1 Ann ran ||| B-PER O\n"]
+    texts.append("Ann B-PER\nsat O\n")
+    for file, text in zip(files, texts, strict=True):
+        file.write_text(text)
+    for file in files[:3]:
+        tagging.main([str(files[0]), str(file)])
+    with pytest.raises(UserError, match=r"gold.txt, line 2: the word is 'ran', but 'sat' at .*2:"):
+        tagging.main([str(files[0]), str(files[3])])
+
+
 def test_tag_errors():
     with pytest.raises(UserError, match="sentence 2 has 2 tags in the references and 1 in"):
         tagging.score([["O"], ["B-A", "O"]], [["O"], ["O"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from pathlib import Path
@@ -273,3 +274,16 @@ def test_rows_are_held_to_the_position_table_by_their_own_length(tmp_path: Path)
     bank.model.generate(**inputs, max_new_tokens=4, prefix=bank.key_values([None, "b"]))
     with pytest.raises(UserError, match="9 positions and 60 tokens"):
         bank.model.generate(**inputs, max_new_tokens=4, prefix=bank.key_values(["b", None]))
+
+
+@pytest.mark.parametrize("place", ["head.safetensors", "prefix.json"])
+def test_a_prefix_trained_with_a_head_is_refused(tmp_path: Path, place: str) -> None:
+    """Its texts would come from keys and values that were never trained for this model's head."""
+    bank = make_bank(tmp_path)
+    path = tmp_path / "a" / place
+    if place == "prefix.json":
+        path.write_text(json.dumps({**json.loads(path.read_text()), "head": ["score.weight"]}))
+    else:
+        path.write_bytes(b"")
+    with pytest.raises(BrokenPrefix, match="trained together with a head"):
+        bank.key_values(["b", "a"])
