@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from experiments import scales
 from experiments.launchers.base import ROOT
 from experiments.pool import Job
 from experiments.results import check_published, read_result
@@ -117,9 +118,10 @@ def read(experiment: Experiment, scale: str, results: Path) -> dict[str, dict[st
     """Row -> name of a run -> what was published, of a scale.
 
     Raises:
-        UserError: a file is not of the format, or of no row of the table.
+        UserError: a file is not of the format, of no row of the table, or of a run that has one.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {row.name: {} for row in experiment.rows}
+    known, files = scales.read(), dict[tuple[str, str, str], Path]()
     for path in sorted((results / FOLDER / experiment.name).glob("*.json")):
         run = check_published(path, read_json_object(path))
         if run["table"] != experiment.name:
@@ -128,9 +130,14 @@ def read(experiment: Experiment, scale: str, results: Path) -> dict[str, dict[st
             )
         if run["row"] not in found:
             raise UserError(f"{path}, field row: {experiment.name}.yaml has no row {run['row']}")
+        if run["scale"] not in known:
+            raise UserError(f"{path}, field scale: there are {', '.join(known)}")
+        name = run_name(run["seed"], run["subset"], run["level"])
+        if (key := (run["scale"], run["row"], name)) in files:
+            raise UserError(f"{path} is the same run as {files[key].name}: keep one of them")
+        files[key] = path
         if run["scale"] == scale:
-            name = run_name(run["seed"], run["subset"], run["level"])
-            found[run["row"]].setdefault(name, run)
+            found[run["row"]][name] = run
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,8 @@ from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object
 
 Check = Callable[[Any], bool]
+_LARGEST = 10**18
+"""No time, size or score is as large."""
 
 
 def _is_text(value: Any) -> bool:
@@ -20,11 +21,15 @@ def _is_text(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+    return is_number and abs(value) < _LARGEST  # not a number is not smaller either
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST
+
+
+def _is_duration(value: Any) -> bool:
+    return _is_number(value) and value >= 0
 
 
 def _or_none(check: Check) -> Check:
@@ -52,12 +57,16 @@ Field = tuple[Check, str]
 _SCORES: Field = (_all(_all(_or_none(_is_number))), "finite numbers, or null, of every split")
 _COUNT: Field = (_or_none(_is_count), "a count, or null")
 _TEXT: Field = (_is_text, "a text")
+_OBJECT = _all(lambda value: True)
 
 RESULT: dict[str, Field] = {
-    "settings": (_has({"flags": _all(lambda value: True)}), "an object with flags"),
+    "settings": (
+        lambda value: _has({"flags": _OBJECT})(value) and _OBJECT(value.get("decoding", {})),
+        "an object with flags, and any decoding an object",
+    ),
     "scores": _SCORES,
     "missing": (_all(_all(_is_text)), "reasons of every split"),
-    "seconds": (_all(_is_number), "finite numbers by step"),
+    "seconds": (_all(_is_duration), "finite numbers by step, from 0"),
     "resumed": (lambda value: isinstance(value, bool), "true or false"),
     "steps": _COUNT,
     "n_inputs": _COUNT,
@@ -68,7 +77,7 @@ RESULT: dict[str, Field] = {
 MORE: dict[str, Field] = {
     "model": _TEXT,
     "parameters": (_all(_is_count), "counts"),
-    "disk_mb": (_is_number, "a finite number"),
+    "disk_mb": (_is_duration, "a finite number from 0"),
     "level": _COUNT,
 }
 """What it may have besides."""
@@ -104,7 +113,7 @@ PUBLISHED: dict[str, Field] = {
     "data_sha256": (_all(_DIGEST), "a SHA-256 of every file or folder of data"),
     "scorer_sha256": (_DIGEST, "a SHA-256"),
     "scorer_versions": (_all(_is_text), "versions of packages"),
-    "peak_memory": (_all(_is_number), "finite numbers"),
+    "peak_memory": (_all(_is_duration), "finite numbers from 0"),
     "outputs": (_all(_list(_is_text)), "texts of every split"),
 }
 """What a published run says: a result, and all that somebody else needs to get it again."""

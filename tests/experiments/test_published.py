@@ -125,10 +125,14 @@ def test_published_runs_beside_ones_own(tmp_path: Path) -> None:
 
 
 def test_files_in_the_wrong_place(tmp_path: Path) -> None:
-    for change in ({"table": "e2e"}, {"row": "P=3"}):
+    for change in ({"table": "e2e"}, {"row": "P=3"}, {"scale": "smal"}):
         put(tmp_path, "x", **change)
-        with pytest.raises(UserError, match=r"x\.json, field (table|row): "):
+        with pytest.raises(UserError, match=r"x\.json, field (table|row|scale): "):
             table.build(spec.read("small_e2e"), SMALL, tmp_path)
+    for name in "xy":
+        put(tmp_path, name, scores=bleu(50.0))
+    with pytest.raises(UserError, match=r"y\.json is the same run as x\.json: keep one"):
+        table.build(spec.read("small_e2e"), SMALL, tmp_path)
 
 
 def test_finished_runs_are_published(
