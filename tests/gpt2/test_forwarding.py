@@ -1,25 +1,35 @@
-"""Flags that reach the search, what identifies a decode, and the random numbers of sampling."""
+"""Flags that reach training and search, what identifies a decode, random numbers of sampling."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from conftest import tiny_model
 from transformers import PreTrainedTokenizerFast
 
-from gpt2 import decoding
+from gpt2 import bank_generator, decoding, generator, run_generation, training
+from gpt2.arguments import ModelArguments
+from gpt2.bank_generator import BankGenerator
 from gpt2.decode_request import DecodeRequest, Search
 from gpt2.decoding import decode_batch, decode_samples, newline_ids, no_prefix
 from gpt2.generator import TextGenerator
 from gpt2.readers import Record
-from prefix_tuning.attention import enable_prefix
+from gpt2.shared import Shared
+from gpt2.train_request import parse
+from harness.models import load_causal_lm
+from harness.own_data import Columns
+from prefix_tuning import checkpoint
+from prefix_tuning.activation import TanhGELU
+from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.beam_search import Hypotheses
 from prefix_tuning.errors import UserError
 from prefix_tuning.finite import FiniteLogits
+from prefix_tuning.parametrizations import FlatPrefix
 
 OTHER = Search(
     **{"num_beams": 3, "max_new_tokens": 7, "min_length": 2, "length_penalty": 0.5},
@@ -106,8 +116,6 @@ def test_padding_does_not_count_towards_the_least_length(
     implementation: str, num_beams: int, tiny_folder: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     """A model that wants to end at once: a prompt of one token needs four more, one of six none."""
-    from harness.models import load_causal_lm
-
     model: Any = enable_prefix(load_causal_lm(str(tiny_folder)))
     wish = torch.zeros(len(tokenizer))
     wish[tokenizer.eos_token_id] = 100.0
@@ -147,8 +155,6 @@ def test_every_option_reaches_sampling_and_every_prompt_has_its_seed(
 def test_equal_prompts_get_texts_of_their_own_whatever_was_done_before(
     tiny_folder: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    from harness.models import load_causal_lm
-
     model = enable_prefix(load_causal_lm(str(tiny_folder)))
     prompts = [tokenizer("name : a").input_ids] * 3
     search = Search(n_sample=2, max_new_tokens=8, top_p=1.0)
@@ -227,3 +233,154 @@ def test_a_decode_is_identified_by_all_that_decides_its_texts(
     assert identity(data_file="e") != first
     model.bfloat16()
     assert identity() != first
+
+
+class Reached(Exception):
+    """Training would begin, or a model be loaded; with what it was asked for."""
+
+
+def reach(*args: Any) -> Any:
+    raise Reached(args)
+
+
+@pytest.fixture
+def trainer_of(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """``trainer_of(flags, shared)``: what would train on the summaries in ``tmp_path``."""
+    monkeypatch.setattr(training.loop, "train", reach)
+    for split, n in (("train", 30), ("val", 20)):
+        for end, text in (("source", "a tea"), ("target", "rain " * 200)):
+            (tmp_path / f"{split}.{end}").write_text(f"{text}\n" * n, encoding="utf-8")
+    data = f"--train_data_file {tmp_path}/train.source --eval_data_file {tmp_path}/val.source"
+    plain = f"{data} --model_name_or_path {tiny_folder} --use_cpu --report_to none --mid_dim 4 "
+    plain += "--tuning_mode prefixtune --optim_prefix yes --preseqlen 2"
+    numbers = iter(range(9))
+
+    def of(flags: str, shared: Shared | None = None) -> Any:
+        output = ["--output_dir", str(tmp_path / f"run{next(numbers)}")]
+        with pytest.raises(Reached) as reached:
+            training.train(parse([*plain.split(), *output, *flags.split()]), shared)
+        return reached.value.args[0][0]
+
+    return of
+
+
+def test_every_flag_reaches_training(trainer_of: Callable[..., Any]) -> None:
+    flags = "--task_mode cnndm --dtype bfloat16 --activation stock --use_dropout yes --seed 5 "
+    flags += "--pad_multiple 7 --train_size 10 --sample_seed 3 --length_groups yes --data_seed 9 "
+    flags += "--objective_mode 0 --label_smoothing 0.1 --per_device_train_batch_size 3"
+    trainer = trainer_of(flags)
+    model, train, evaluated = trainer.model_gpt2, trainer.train_dataset, trainer.eval_dataset
+    assert model.dtype == torch.bfloat16
+    assert not any(isinstance(module, TanhGELU) for module in model.modules())
+    assert (len(train), len(evaluated)) == (10, 3)  # 30 % of the pairs, section 6.3
+    # Cut to 56 tokens for training and 142 for evaluation, and the end token.
+    for examples, most in ((train, 56), (evaluated, 142)):
+        assert {sum(i >= 0 for i in example["labels"]) for example in examples} == {most + 1}
+    assert trainer.data_collator([train[0]])["input_ids"].shape[1] % 7 == 0
+    sampler = trainer._get_train_sampler()
+    assert (sampler.seed, sampler.batch_size, len(sampler.lengths)) == (9, 3, 10)
+    assert (trainer.use_dropout, trainer.label_smoothing) == (True, 0.1)
+    assert trainer.prefix.objective_mode == 0
+
+
+def test_runs_share_only_what_is_the_same(trainer_of: Callable[..., Any], tmp_path: Path) -> None:
+    path, shared = tmp_path / "train.txt", Shared()
+    path.write_text(f"a|||{'rain ' * 400}\n" * 2, encoding="utf-8")
+    flags = f"--task_mode writingPrompts --train_data_file {path} --eval_data_file {path} "
+    one = trainer_of(flags, shared)
+    longer = trainer_of(f"{flags} --preseqlen 100", shared)
+    ids = one.train_dataset[0]["input_ids"]
+    assert len(ids) == 320 - 2  # a story fills what the prefix leaves of the positions
+    assert len(longer.train_dataset[0]["input_ids"]) == 320 - 100
+    assert longer.model_gpt2 is one.model_gpt2
+    other = trainer_of(f"{flags} --separator => --train_size 1 --dtype bfloat16", shared)
+    assert other.model_gpt2.dtype == torch.bfloat16
+    assert len(other.train_dataset) == 1
+    assert other.train_dataset[0]["input_ids"] != ids
+
+
+def test_what_is_read_is_what_the_flags_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake in the file that is decoded last shows before hours of training."""
+    seen: list[dict[str, Any]] = []
+
+    def read(mode: str, path: Any, **more: Any) -> list[Record]:
+        seen.append({"mode": mode, "path": path, **more})
+        return [Record("a", ("b",), "line 1")]
+
+    monkeypatch.setattr(training, "read_records", read)
+    flags = "--train_data_file t.csv --eval_data_file e.csv --test_data_file d.csv --output_dir o "
+    flags += "--source_column q --target_column a --empty_sources skip --use_cpu --report_to none"
+    training._read(parse(flags.split()).data)
+    common = {"mode": "data2text", "skip_empty": True, "columns": Columns("q", "a")}
+    assert seen == [
+        {**common, "path": "t.csv", "training": True},
+        {**common, "path": "e.csv", "training": True, "split": "valid"},
+        {**common, "path": "d.csv", "training": False, "split": "test"},
+    ]
+    seen.clear()
+    training._read(parse([*flags.split(), "--generate", "no"]).data)
+    assert [one["path"] for one in seen] == ["t.csv", "e.csv"]
+    monkeypatch.setattr(run_generation, "read_records", lambda *a, **k: read(*a, **k) and reach(0))
+    request = DecodeRequest(
+        **{"model_name_or_path": "m", "data_file": "d", "eval_dataset": "test"},
+        **{"source_column": "q", "target_column": "a", "empty_sources": "skip"},
+    )
+    with pytest.raises(Reached):
+        run_generation.decode(request)
+    assert seen[-1] == {**common, "path": "d", "training": False, "split": "test"}
+
+
+def test_a_folder_says_precision_and_positions(tiny_folder: Path, tmp_path: Path) -> None:
+    model = load_causal_lm(str(tiny_folder), "bfloat16")
+    prefix = FlatPrefix(model.config, 3)
+    meta = checkpoint.metadata(prefix, model, str(tiny_folder))
+    checkpoint.export(tmp_path, prefix, {**meta, "position_offset": 0})
+    request = DecodeRequest(
+        model_name_or_path=str(tiny_folder), prefixModel_name_or_path=str(tmp_path), data_file="d"
+    )
+    found = TextGenerator.load(request)
+    assert found.model.dtype == torch.bfloat16
+    assert isinstance(found.prefix, KeyValues)
+    assert {pair.dtype for pair in found.prefix.sites["self"]} == {torch.bfloat16}
+    assert (found.prefix.offset, found.n_slot) == (0, 3)
+    assert not any(parameter.requires_grad for parameter in found.model.parameters())
+    asked = TextGenerator.load(replace(request, dtype="float32"))
+    assert asked.model.dtype == torch.float32
+
+
+@pytest.mark.parametrize("search", ["beam", "nucleus"])
+@pytest.mark.parametrize("module", [generator, bank_generator])
+def test_what_is_decoded_already_is_left_out(
+    module: Any, search: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    for name in ("decode", "decode_samples"):
+        monkeypatch.setattr(module, name, lambda *a, name=name: seen.append((name, *a[3:])))
+    parts = (Recorder(), None, None, 0, {})
+    writer: Any = TextGenerator(*parts)
+    if module is bank_generator:
+        writer = BankGenerator(*parts, bank=cast(Any, None))
+    request = DecodeRequest(model_name_or_path="m", data_file="d", search=search, batch_size=2)
+    writer.texts(request, [[5], [6], [7]], [1])
+    name, more = ("decode", (2,)) if search == "beam" else ("decode_samples", ())
+    assert seen == [(name, [[5], [6], [7]], request.how(), *more, [1])]
+
+
+def test_names_precision_and_cache_reach_all_that_is_downloaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Any] = []
+    for module in (training, generator):
+        monkeypatch.setattr(module, "tokenizer_for", lambda *names: seen.append(names))
+        monkeypatch.setattr(module, "load_causal_lm", reach)
+    flags = {"model_name_or_path": "m", "tokenizer_name": "t", "cache_dir": "c"}
+    for load in (
+        lambda: training._base(ModelArguments(**flags, dtype="bfloat16")),
+        lambda: TextGenerator.load(DecodeRequest(**flags, data_file="d", dtype="bfloat16")),
+    ):
+        with pytest.raises(Reached) as reached:
+            load()
+        seen.append(reached.value.args[0])
+    assert seen == [("m", "t", "c"), ("m", "bfloat16", "c")] * 2

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gpt2 import train_e2e
+from gpt2.arguments import RunFlags
+from gpt2.train_request import parse
 from gpt2.trainer_prefix import Trainer_Prefix
 from harness import manifest
 from harness.lock import locked
@@ -296,3 +299,21 @@ def test_an_older_best_evaluation_is_not_replaced_by_a_worse_one(
     assert now.name.rpartition("-")[2] == expected.name.rpartition("-")[2]
     if now == best:
         assert (now / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_every_flag_belongs_to_a_run_but_those_that_change_no_number(tmp_path: Path) -> None:
+    (tmp_path / "words").write_text("a b")
+    flags = f"--output_dir o --train_data_file t --eval_data_file e --init_file {tmp_path}/words "
+    flags += "--init text --tuning_mode prefixtune --optim_prefix yes --use_cpu --report_to none"
+    request = parse(flags.split())
+    parts = (request.model, request.data, request.tuning, RunFlags)
+    names = {field.name for part in parts for field in fields(part)}
+    assert names - request.settings().keys() == {
+        *("cache_dir", "output_dir", "overwrite_output_dir", "logging_dir", "results_dir"),
+        *("test_data_file", "generate", "score", "evaluate_train_set"),  # after training
+        *("init_random", "line_by_line", "model_type"),  # without effect
+        *("logging_steps", "report_to", "save_steps", "save_strategy", "save_total_limit"),
+        *("cuda_graphs", "shard_model"),
+    }
+    assert request.settings()["world_size"] == 1
+    assert {*request.data_files()} == {"train_data_file", "eval_data_file", "init_file"}

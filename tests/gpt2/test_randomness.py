@@ -12,14 +12,15 @@ import torch
 from conftest import tiny_model
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from gpt2.data import collate
-from gpt2.keep_best import best_checkpoints
+from gpt2.keep_best import EVALUATION, KeepBest, best_checkpoints
 from gpt2.train_control import PrefixTuning
 from gpt2.trainer_prefix import Trainer_Prefix
 from harness.samplers import LengthGroupedSampler
 from prefix_tuning.attention import enable_prefix
+from prefix_tuning.files import read_json_object, write_json
 
 EXAMPLES = [
     {"input_ids": [3 + i] * n, "labels": [-100] + [3 + i] * (n - 1)}
@@ -158,3 +159,29 @@ def test_the_older_best_weights_are_there_until_the_better_are_written(tmp_path:
     with pytest.raises(KeyboardInterrupt):
         evaluate(11, 0.5)
     assert (run / "m-checkpoint-10" / "weights").is_file()
+
+
+def test_the_first_of_equal_evaluations_is_kept_by_the_first_process(tmp_path: Path) -> None:
+    run = tmp_path / "m"
+
+    def save(folder: Path) -> None:
+        """A kill from here on must not leave these weights beside the loss of others."""
+        assert not (folder / EVALUATION).exists()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    keep, args = KeepBest(save), TrainingArguments(str(run), use_cpu=True, report_to="none")
+
+    def best(step: int, loss: float, is_first: bool = True) -> tuple[str, float]:
+        state = TrainerState(global_step=step, is_world_process_zero=is_first)
+        keep.on_evaluate(args, state, TrainerControl(), metrics={"eval_loss": loss})
+        (folder,) = best_checkpoints(run)
+        return folder.name, read_json_object(folder / EVALUATION)["eval_loss"]
+
+    assert best(2, 2.0) == ("m-checkpoint-2", 2.0)
+    assert best(4, 2.0) == ("m-checkpoint-2", 2.0)
+    assert best(6, float("nan")) == ("m-checkpoint-2", 2.0)
+    assert best(8, 1.0, is_first=False) == ("m-checkpoint-2", 2.0)
+    write_json(run / "m-checkpoint-2" / EVALUATION, {"step": 2, "eval_loss": 1.5})
+    keep.on_train_begin(args, TrainerState(), TrainerControl())
+    assert best(10, 1.75) == ("m-checkpoint-2", 1.5)  # what an earlier part of the run found
+    assert best(2, 1.0) == ("m-checkpoint-2", 1.0)

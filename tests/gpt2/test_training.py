@@ -25,6 +25,7 @@ from gpt2.train_control import PrefixTuning
 from gpt2.train_request import parse
 from gpt2.trainer_prefix import Trainer_Prefix
 from harness import graphs
+from harness.lock import locked
 from harness.models import load_causal_lm
 from prefix_tuning import checkpoint
 from prefix_tuning.errors import UserError
@@ -108,6 +109,8 @@ def test_the_base_model_is_untouched_and_every_slot_has_moved(
     for name, value in held[0].state_dict().items():
         assert torch.equal(value[: len(fresh[name])], fresh[name]), name
         assert not value.requires_grad
+    row = torch.randn(32, generator=torch.Generator().manual_seed(101)) * 0.02
+    assert torch.equal(held[0].lm_head.weight[300:], row[None]), "[PAD] is drawn with --seed"
     trained = load_file(tmp_path / "m" / "model.safetensors")
     assert torch.equal(trained["wte.weight"], load_file(run / "model.safetensors")["wte.weight"])
     torch.manual_seed(0)
@@ -306,6 +309,8 @@ def test_killed_and_resumed_is_uninterrupted(
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
     assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+    costs = json.loads((tmp_path / "cut" / "train_results.json").read_text(encoding="utf-8"))
+    assert costs["steps"] == 20 - 6, "its seconds are those of the second part alone"
 
 
 def test_a_finished_run_is_not_trained_again(
@@ -591,6 +596,10 @@ def test_mistakes_of_decoding(run: Path, tmp_path: Path, files: Path) -> None:
             gen.main([*base, str(run), "no", "--data_file", test_file, flag])
     with pytest.raises(UserError, match=r"line 1: prefix, .* exceed the model's 320 positions"):
         gen.main([*base, str(run), "no", "--data_file", test_file, "--length", "300"])
+    results = tmp_path / "e2e_results_conv2"
+    results.mkdir()
+    with locked(results, "m_test"), pytest.raises(UserError, match="m_test is in use by process"):
+        gen.main([*base, str(run), "no", "--data_file", test_file, "--results_dir", str(tmp_path)])
 
 
 def test_a_prefix_too_long_for_the_model(tiny_folder: Path, files: Path, tmp_path: Path) -> None:

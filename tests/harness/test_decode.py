@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,6 +54,10 @@ def test_an_identity_sees_weights_prompts_search_and_precision(tmp_path: Path) -
     assert identity(tmp_path, ("a b",)) != first
     assert identity(tmp_path, beams=4) != first
     assert Identity(tmp_path, ("a", "b"), {"num_beams": 5}, "float16").settings() != first
+    made_by = owner(tmp_path)
+    for changes in ({"precision": "float16"}, {"references": ["r"]}, {"parts": {"p": tmp_path}}):
+        given: dict[str, Any] = {"precision": "float32", **changes}
+        assert Identity(tmp_path, ("a",), {"num_beams": 5}, **given).owner() != made_by, changes
     os.utime(weights, ns=(1, 1))
     assert identity(tmp_path) != first
 
@@ -157,6 +162,9 @@ def test_outputs_belong_to_what_made_them(tmp_path: Path) -> None:
     assert decode(owner(tmp_path / "two"), overwrite=True) == "export_test_beam"
     (tmp_path / "export-5_test_beam").write_text("of an older version", encoding="utf-8")
     assert decode(owner(tmp_path / "one", ("d",))) == "export-6_test_beam"
+    stem = tmp_path / "my run [1]_test"  # no pattern
+    assert decode(owner(tmp_path / "one")) == "my run [1]_test_beam"
+    assert decode(owner(tmp_path / "two")) == "my run [1]-2_test_beam"
 
 
 @pytest.mark.parametrize("n_text", [1, 3])

@@ -12,10 +12,24 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 import harness.models as models_of_harness
-from harness.models import check_rows, load_causal_lm, load_tokenizer, tokenizer_for
+from harness.models import (
+    check_rows,
+    load_causal_lm,
+    load_config,
+    load_model,
+    load_tokenizer,
+    tokenizer_for,
+)
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError
 from prefix_tuning.parametrizations import MLPPrefix
@@ -211,3 +225,20 @@ def test_a_base_model_is_in_eval_mode_and_in_the_precision_asked_for(tiny_folder
         model = load_causal_lm(str(tiny_folder), name)
         assert not any(module.training for module in model.modules())
         assert {str(p.dtype) for p in model.parameters()} == {f"torch.{name}"}
+
+
+def test_cache_and_revision_reach_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[object, ...]] = []
+    names = ("cache_dir", "revision", "trust_remote_code", "local_files_only")
+
+    def load(*_: object, **given: object) -> None:
+        seen.append(tuple(given[name] for name in names))
+        raise OSError("not here")
+
+    for auto_class in (AutoConfig, AutoTokenizer, AutoModelForCausalLM):
+        monkeypatch.setattr(auto_class, "from_pretrained", load)
+    load_base = partial(load_model, auto_class=AutoModelForCausalLM)
+    for call in (load_config, load_tokenizer, load_base):
+        with pytest.raises(UserError, match="--model_name_or_path m"):
+            call("m", cache_dir="c", revision="r")
+    assert seen == [("c", "r", False, True)] * 3

@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 
 from gpt2.train_request import parse
 from harness import trainer_flags
+from harness.identity import settings_of
 from harness.loop import SafeTrainer
 from harness.trainer import check_batches
 from harness.trainer_flags import RANGES, REFUSED, TAKEN
@@ -155,3 +156,22 @@ def test_short_batches_are_dropped_of_training_only() -> None:
     check_batches(args, 4)
     with pytest.raises(UserError, match=r"--dataloader_drop_last: 3 training rows fill no batch"):
         check_batches(args, 3)
+
+
+@SYSTEMS
+def test_every_flag_that_works_belongs_to_a_run_but_those_that_change_no_number(
+    system: Callable[..., Any],
+) -> None:
+    assert (TAKEN & FIELDS.keys()) - settings_of(system()).keys() <= {
+        *("output_dir", "resume_from_checkpoint", "use_cpu", "local_rank", "do_train", "do_eval"),
+        *("save_steps", "save_strategy", "save_total_limit"),
+        *("per_device_eval_batch_size", "eval_accumulation_steps", "torch_empty_cache_steps"),
+        *("report_to", "run_name", "project", "disable_tqdm", "include_num_input_tokens_seen"),
+        *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
+        *(f"log{end}" for end in ("_level", "_level_replica", "_on_each_node", "ging_strategy")),
+        *(f"logging_{end}" for end in ("steps", "first_step", "nan_inf_filter")),
+        *(f"dataloader_{end}" for end in ("num_workers", "persistent_workers", "pin_memory")),
+        "dataloader_prefetch_factor",
+        *(f"ddp_{end}" for end in ("backend", "broadcast_buffers", "bucket_cap_mb", "timeout")),
+        *(f"ddp_{end}" for end in ("find_unused_parameters", "static_graph")),
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +288,37 @@ def test_a_prefix_trained_with_a_head_is_refused(tmp_path: Path, place: str) -> 
         path.write_bytes(b"")
     with pytest.raises(BrokenPrefix, match="trained together with a head"):
         bank.key_values(["b", "a"])
+
+
+def test_tokens_are_numbered_from_where_the_files_say(tmp_path: Path) -> None:
+    bank = make_bank(tmp_path)
+    prefix, meta = checkpoint.load(tmp_path / "c", bank.model)
+    checkpoint.export(tmp_path / "from 0", prefix, {**meta, "position_offset": 0})
+    assert bank.key_values(["c", "from 0"]).offset.tolist() == [4, 0]
+    assert (bank.occupied("c"), bank.occupied("from 0")) == (4, 0)
+
+
+def test_padding_is_finite_whatever_was_in_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hidden slot that is not a number would still make one of the whole row."""
+    model = make_bank(tmp_path).model
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "empty", lambda *n, **more: torch.full(n, torch.nan, **more))
+        bank = PrefixBank(model, tmp_path, memory=2**16)
+    pairs = bank.key_values(["a", "b", None]).sites["self"]
+    assert all(pair.isfinite().all() for pair in pairs)
+
+
+@pytest.mark.parametrize("ask", ["key_values", "occupied", "task"])
+def test_threads_take_turns(tmp_path: Path, ask: str) -> None:
+    """Else one would overwrite the slots that another is about to read."""
+    bank = make_bank(tmp_path)
+    given = ["a"] if ask == "key_values" else "a"
+    thread = threading.Thread(target=getattr(bank, ask), args=(given,), daemon=True)
+    with bank._lock:
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive()
+    thread.join(10)
+    assert not thread.is_alive()

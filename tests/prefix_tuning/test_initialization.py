@@ -101,3 +101,4 @@ def test_a_fit_brings_all_three_prefixes_nearer() -> None:
     assert losses[0] == pytest.approx(sum(before.values()).item(), rel=1e-5)
     for site, error in before.items():
         assert (prefix.slots(site) - targets[site]).square().mean() < 0.8 * error
+    assert all(parameter.grad is None for parameter in prefix.parameters())

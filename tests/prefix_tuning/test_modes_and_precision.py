@@ -13,7 +13,7 @@ from conftest import tiny_model
 from safetensors.torch import load_file
 from torch import nn
 
-from prefix_tuning import checkpoint, saving
+from prefix_tuning import attach, checkpoint, detach, saving
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.objectives import IGNORE, objective, scatter_nll
 from prefix_tuning.observer import observe
@@ -180,3 +180,12 @@ def test_a_tensor_file_killed_while_it_is_written_is_the_old_one(
         checkpoint.write_tensors(path, {"a": torch.zeros(2)})
     assert path.read_bytes() == before
     assert torch.equal(load_file(path)["a"], torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_enabling_and_attaching_leave_the_mode(mode: bool) -> None:
+    model = tiny_model("gpt2").train(mode)
+    assert {*modes(enable_prefix(model))} == {mode}
+    assert {*modes(attach(model, 2, "flat").base_model)} == {mode}
+    detach(model)
+    assert {*modes(model)} == {mode}

@@ -20,6 +20,7 @@ from prefix_tuning.errors import UserError
 from prefix_tuning.parametrizations import FlatPrefix
 from prefix_tuning.serve.engine import Engine, Late, QueueFull, Stopping
 from prefix_tuning.serve.generation import Beams, Piece, Search, Text, Ticket
+from prefix_tuning.serve.rows import Rows
 from prefix_tuning.serve.sampling import draw
 
 END = 1
@@ -246,3 +247,16 @@ def test_stop_strings_and_halves_of_characters_are_not_sent(tmp_path: Path) -> N
     assert pieces[-1].finish_reason == "stop"
     pieces = send("für €", ())
     assert [piece.text for piece in pieces] == ["f", "ü", "r", " ", "€", ""]
+
+
+def test_tokens_of_a_row_are_numbered_from_where_its_prefix_says(tmp_path: Path) -> None:
+    bank = make_bank(tmp_path, "gpt2")
+    layers = checkpoint.load(tmp_path / "long", bank.model)[0].key_values()
+    rows, expected = Rows(bank.model), []
+    for offset in (7, 0, 3):  # of seven slots
+        front = KeyValues(layers, offset)
+        rows.join(front)
+        expected.append(bank.model(torch.tensor([[5, 6, 8]]), prefix=front).logits[0, -1])
+    found = rows.read(0, [[5, 6, 8]] * 3)
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(found[0], found[1], atol=1e-3)

@@ -16,7 +16,9 @@ from prefix_tuning.errors import UserError
 from prefix_tuning.positions import room
 from ptuning_v2.arguments import RunFlags, get_args
 from ptuning_v2.identity import settings
+from ptuning_v2.model import utils
 from ptuning_v2.tasks.utils import DATASETS, TASKS
+from ptuning_v2.training import build
 from ptuning_v2.training.build import check_length
 from scripts.run_hyperparameters import arguments_of, read_rows
 
@@ -121,6 +123,17 @@ def test_settings_of_a_run():
     for flag, value in {"seed": 3, "adam_beta1": 0.8, "template_id": 1, "n_best_size": 3}.items():
         after = settings(get_args([*arguments, f"--{flag}", str(value)]))
         assert {name for name in after if after[name] != before[name]} == {flag}
+    parts = get_args(arguments)
+    ours = {f.name for part in (*parts[:2], RunFlags, parts[3]) for f in dataclasses.fields(part)}
+    assert ours - before.keys() <= {
+        *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "logging_dir"),
+        *("save_strategy", "save_total_limit", "per_device_eval_batch_size", "use_cpu"),
+        *("do_train", "do_eval", "do_predict", "predict_split", "max_predict_samples"),
+        *("data_dir", "train_file", "validation_file", "test_file"),  # known by their content
+        *("cache_dir", "config_name", "tokenizer_name", "use_auth_token", "use_fast_tokenizer"),
+        *("overwrite_cache", "dataset_config_name", "cuda_graphs"),
+    }
+    assert before["world_size"] == 1
 
 
 def test_flags_without_effect_are_accepted_but_not_shown(capsys):
@@ -220,3 +233,27 @@ def test_hyperparameters_are_flags():
 def test_data_sets():
     assert [len(names) for names in TASKS.values()] == [9, 8, 4, 2, 2]
     assert len(DATASETS) == 24  # rte is in two families
+
+
+class Reached(Exception):
+    """Something would be loaded."""
+
+
+def test_revision_and_cache_reach_all_that_is_downloaded(monkeypatch):
+    flags = [*MINIMAL.format("glue", "rte").split(), "--prefix", "--model_revision", "r"]
+    args, seen = get_args([*flags, "--cache_dir", "c"]), []
+
+    def load(name, *more, **given):
+        seen.append((name, given.get("revision"), "c" in (*more, given.get("cache_dir"))))
+        raise Reached
+
+    for module, name in ((utils, "load_config"), (utils, "load_partly"), (build, "load_tokenizer")):
+        monkeypatch.setattr(module, name, load)
+    with pytest.raises(Reached):
+        utils.get_config(args.model_args)
+    monkeypatch.setattr(build, "get_config", lambda _: BertConfig())
+    with pytest.raises(Reached):
+        utils.get_model(args.model_args, utils.TaskType.SEQUENCE_CLASSIFICATION, BertConfig())
+    with pytest.raises(Reached):
+        build.load_base(args)
+    assert seen == [("m", "r", True)] * 3

@@ -310,7 +310,8 @@ def test_the_schedule_ends_where_the_originals_formula_says(
 
 def test_groups_and_optimisers(bart_folder: Path, pairs: Path, tmp_path: Path) -> None:
     module = make_module(
-        command(bart_folder, pairs, tmp_path / "m", "--weight_decay", "0.1", "--max_steps", "9"),
+        command(bart_folder, pairs, tmp_path / "m", "--weight_decay", "0.1", "--max_steps", "9")
+        + ["--adam_epsilon", "1e-6"],
         pairs,
     )
     assert module.total_steps() == 9
@@ -322,6 +323,7 @@ def test_groups_and_optimisers(bart_folder: Path, pairs: Path, tmp_path: Path) -
     assert len(decayed["params"]) == 9
     assert len(spared["params"]) == 6
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+    assert (decayed["eps"], spared["eps"]) == (1e-6, 1e-6)
     module.args.adafactor = True
     (optimizer,), _ = module.configure_optimizers()
     group = optimizer.param_groups[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,6 +72,16 @@ def test_every_batch_of_every_epoch_has_random_numbers_of_its_own(watched: Any) 
     assert len(watched.states) == len(set(watched.states)) == 4
 
 
+def test_random_numbers_follow_from_seed_epoch_batch_and_process() -> None:
+    seeds = set()
+    for seed, epoch, batch, rank in product(range(2), repeat=4):
+        given = SimpleNamespace(args=SimpleNamespace(seed=seed), current_epoch=epoch)
+        module: Any = SimpleNamespace(**vars(given), global_rank=rank)
+        PrefixTransformer.on_train_batch_start(module, None, batch)
+        seeds.add(torch.initial_seed())
+    assert len(seeds) == 2**4
+
+
 def test_the_seed_decides_where_training_starts(watched: Any, pairs: Path) -> None:
     args = arguments.parse(watched.flags)
     records = {split: read_split(pairs, split, True) for split in ("train", "val")}
@@ -132,21 +144,28 @@ def decoder(bart_folder: Path, pairs: Path) -> predict.Decoder:
     return predict.Decoder(arguments.parse(given.split()))
 
 
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize(
+    ("flag", "precision"), [(None, None), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
 def test_decoding_computes_as_its_flags_say(
-    bf16: bool, decoder: predict.Decoder, monkeypatch: pytest.MonkeyPatch
+    flag: str | None,
+    precision: torch.dtype | None,
+    decoder: predict.Decoder,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen = []
 
     def spy(model: Any, prefix: Any, ids: Any, mask: Any, search: Any) -> Any:
-        seen.append(torch.is_autocast_enabled("cpu"))
+        enabled = torch.is_autocast_enabled("cpu")
+        seen.append(torch.get_autocast_dtype("cpu") if enabled else None)
         return generate(model, prefix, ids, mask, search)
 
     monkeypatch.setattr(predict, "generate", spy)
-    monkeypatch.setattr(decoder.args, "bf16", bf16)
+    if flag is not None:
+        monkeypatch.setattr(decoder.args, flag, True)
     found = [*decoder(decoder.dataset([Record("a place", None, "line 1")]), [])]
     assert [index for index, _ in found] == [0]
-    assert seen == [bf16]
+    assert seen == [precision]
 
 
 def test_decoding_goes_by_the_task_of_the_checkpoint(
@@ -167,3 +186,38 @@ def test_decoding_goes_by_the_task_of_the_checkpoint(
     dataset = decoder.dataset([Record("a place", None, "line 1")])
     assert dataset[0]["src_texts"] == "a place"
     assert (languages.src_lang, languages.tgt_lang) == ("de_DE", "ro_RO")
+
+
+CHANGES = {
+    **{"src_lang": "en_XX", "tgt_lang": "ro_RO", "bf16": True, "fp16": True},
+    **{"tokenizer_name": "t", "model_name_or_path": "m"},
+}
+
+
+def test_a_decode_is_identified_by_all_that_decides_its_texts(
+    decoder: predict.Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [Record("a place", "a pub", "line 1"), Record("tea", "rain", "line 2")]
+
+    def identity(records: list[Record] = records) -> Any:
+        found = predict._identity(decoder.args, decoder, decoder.dataset(records), records)
+        return found.settings(), found.owner()
+
+    first = identity()
+    assert identity() == first
+    for name, value in CHANGES.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(decoder.tokenizer, name, "", raising=False)
+            patch.setattr(decoder.args, name, value)
+            assert identity()[0] != first[0], name
+    for name, other in (
+        ("max_source_length", 5),
+        ("search", replace(decoder.search, max_length=9)),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(decoder, name, other)
+            assert identity()[0] != first[0], name
+    assert identity(records[::-1])[0] != first[0]
+    referred = [replace(record, target="other") for record in records]
+    assert identity(referred)[0] == first[0]
+    assert identity(referred)[1] != first[1]
