@@ -198,6 +198,14 @@ def test_a_thousand_prefixes_in_the_memory_of_forty(tmp_path: Path) -> None:
     bank.key_values([f"p{i}" for i in range(40)])
 
 
+def test_what_was_used_least_recently_makes_room(tmp_path: Path) -> None:
+    size = 4 * PrefixShape.from_config(tiny_model("gpt2").config).features
+    bank = make_bank(tmp_path, memory=8 * size)  # two prefixes of four slots
+    for name, loads in (("c", 1), ("d", 2), ("c", 2), ("f", 3), ("c", 3), ("d", 4)):
+        bank.key_values([name])
+        assert bank.loads == loads, name
+
+
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     bank = make_bank(tmp_path)
     before = bank.key_values(["b"])

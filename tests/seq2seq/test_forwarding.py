@@ -212,7 +212,7 @@ def test_a_decode_is_identified_by_all_that_decides_its_texts(
             assert identity()[0] != first[0], name
     for name, other in (
         ("max_source_length", 5),
-        ("search", replace(decoder.search, max_length=9)),
+        ("search", replace(decoder.search, max_length=40)),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(decoder, name, other)
