@@ -299,6 +299,9 @@ def test_runs_share_only_what_is_the_same(trainer_of: Callable[..., Any], tmp_pa
     assert other.model_gpt2.dtype == torch.bfloat16
     assert len(other.train_dataset) == 1
     assert other.train_dataset[0]["input_ids"] != ids
+    tuned = trainer_of(f"{flags} --tuning_mode finetune", shared)
+    assert tuned.model is not one.model_gpt2, "a model that is trained is no other run's"
+    assert not any(parameter.requires_grad for parameter in one.model_gpt2.parameters())
 
 
 def test_what_is_read_is_what_the_flags_say(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,8 @@ def test_inputs_are_held_out_with_all_their_references(tmp_path: Path) -> None:
     assert len(kept) + 6 == 30
     assert hold_out(records, 0.2, seed=0) == (kept, held)
     assert hold_out(records, 0.2, seed=1) != (kept, held)
+    sizes = {share: len(hold_out(records, share, seed=0)[1]) for share in (0.01, 0.19, 0.99)}
+    assert sizes == {0.01: 1, 0.19: 2, 0.99: 9}
     with pytest.raises(UserError, match=r"--eval_fraction 0\.2: cannot be taken"):
         hold_out(records[:1], 0.2, seed=0)
 

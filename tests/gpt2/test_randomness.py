@@ -12,14 +12,17 @@ import torch
 from conftest import tiny_model
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from gpt2.data import collate
 from gpt2.keep_best import EVALUATION, KeepBest, best_checkpoints
 from gpt2.train_control import PrefixTuning
 from gpt2.trainer_prefix import Trainer_Prefix
+from harness import loop
+from harness.folder import RunFolder
 from harness.samplers import LengthGroupedSampler
 from prefix_tuning.attention import enable_prefix
+from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object, write_json
 
 EXAMPLES = [
@@ -185,3 +188,25 @@ def test_the_first_of_equal_evaluations_is_kept_by_the_first_process(tmp_path: P
     keep.on_train_begin(args, TrainerState(), TrainerControl())
     assert best(10, 1.75) == ("m-checkpoint-2", 1.5)  # what an earlier part of the run found
     assert best(2, 1.0) == ("m-checkpoint-2", 1.0)
+
+
+class Spoils(TrainerCallback):
+    """Makes a parameter infinite after the second step, whose loss had been a number."""
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **more: Any) -> None:
+        if state.global_step == 2:
+            next(more["model"].parameters()).data.view(-1)[0] = torch.inf
+
+
+@pytest.mark.parametrize("strategy", ["steps", "no"])
+def test_weights_that_are_no_numbers_are_neither_kept_nor_published(
+    tmp_path: Path, strategy: str
+) -> None:
+    run = RunFolder(tmp_path / "m", {}, "done")
+    run.create()
+    watched = trainer(run.path, save_strategy=strategy, save_steps=1, max_steps=2)
+    watched.add_callback(Spoils())
+    with pytest.raises(UserError, match=r"training diverged: .* at step 2 is not a finite number"):
+        loop.train(watched, run, None)
+    kept = {path.name for path in run.path.glob("checkpoint-*")}
+    assert kept == ({"checkpoint-1"} if strategy == "steps" else set())

@@ -171,16 +171,19 @@ def test_smoothed_labels_are_those_of_torch(smoothing: float) -> None:
         assert torch.allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("smoothing", [0.1, 0.5])
-def test_smoothed_labels_of_a_model_that_is_tuned_itself(smoothing: float) -> None:
+def test_smoothed_labels_of_a_model_that_is_tuned_itself(
+    smoothing: float, dtype: torch.dtype
+) -> None:
     """By hand, of the one position that has a loss; while it is evaluated nothing is smoothed."""
-    logits = torch.tensor([[[2.0, 0.0, -1.0], [0.0, 1.0, 0.0], [3.0, 3.0, 3.0]]])
+    logits = torch.tensor([[[2.0, 0.0, -1.0], [0.0, 1.0, 0.0], [3.0, 3.0, 3.0]]], dtype=dtype)
     batch = {"input_ids": torch.tensor([[0, 1, 2]]), "labels": torch.tensor([[0, 1, IGNORE]])}
     model: Any = torch.nn.Identity()
     model.forward = lambda input_ids: SimpleNamespace(logits=logits)
     trainer: Any = SimpleNamespace(label_smoothing=smoothing, share_of_batch=lambda *_: 1.0)
     trainer.smoothing_for = partial(TableToTextTrainer.smoothing_for, trainer)
-    each = -logits[0, 0].log_softmax(0)
+    each = -logits[0, 0].float().log_softmax(0)
     expected = (1 - smoothing) * each[1] + smoothing * each.sum() / 3
     assert torch.allclose(TableToTextTrainer.batch_loss(trainer, model, batch), expected)
     assert trainer.smoothing_for(model.eval()) == 0

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -363,6 +365,18 @@ def test_the_loss_on_the_training_set_is_no_evaluation(
     assert float(results["train_set_loss"]) < found[best], "or nothing is shown"
     assert float(results["eval_loss"]) == found[30]
     assert [p.name for p in run.glob("m-checkpoint-*")] == [f"m-checkpoint-{best}"]
+
+
+@pytest.mark.parametrize(("step", "expected"), [(5, 2.0), (6, 4.0)])
+def test_the_final_loss_is_that_of_the_final_weights(step: int, expected: float) -> None:
+    """An evaluation of the last step is not made again, and one of another is not taken for it."""
+    logs = [{"step": 3, "eval_loss": 9.0}, {"step": step, "eval_loss": 4.0}, {"step": 6, "loss": 1}]
+    trainer: Any = SimpleNamespace(
+        state=SimpleNamespace(log_history=logs, global_step=6),
+        eval_dataset=[1],
+        evaluate=lambda: {"eval_loss": 2.0},
+    )
+    assert training._final_losses(trainer, False) == {"eval_loss": expected}
 
 
 def test_earlystop_decodes_the_best_evaluation_too(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +158,28 @@ def test_a_run_whose_checkpoints_were_all_set_aside_starts_again_only_when_asked
         pass
     with folder(run.path, overwrite=True).held() as state:
         assert state == NEW
+
+
+def test_a_folder_that_was_there_stays_after_a_mistake(tmp_path: Path) -> None:
+    for name in ("mine", "new"):
+        run = folder(tmp_path / name)
+        if name == "mine":
+            run.path.mkdir()
+        with pytest.raises(UserError, match="a line of the data"), run.held():
+            raise UserError("a line of the data")
+        assert run.path.is_dir() == (name == "mine")
+        assert not (run.path / "run_settings.json").exists()
+
+
+def test_a_run_that_ended_while_another_waited_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def waiting(path: Path) -> Iterator[None]:
+        folder(path).create()
+        (path / "done.json").touch()
+        yield
+
+    monkeypatch.setattr("harness.folder.locked", waiting)
+    with folder(tmp_path).held() as state:
+        assert state == FINISHED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 from harness import loop
-from prefix_tuning.errors import UserError
+from harness.stop import Stop
+from prefix_tuning.errors import Terminated, UserError
 
 
 @pytest.mark.parametrize(
@@ -30,3 +32,18 @@ def test_a_lack_of_memory_is_no_damage_of_the_checkpoint(
     trainer: Any = SimpleNamespace(is_world_process_zero=lambda: True, train=train, has_begun=False)
     with pytest.raises(expected, match=str(error)):
         loop.train(trainer, folder, tmp_path / "checkpoint-2")
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_second_signal_ends_training_at_once(
+    second: int, expected: type[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop = Stop()
+    stop.end()
+    stop.ask(signal.SIGTERM + signal.SIGINT - second, None)
+    assert "again: at once" in capsys.readouterr().out
+    with pytest.raises(KeyboardInterrupt) as raised:
+        stop.ask(second, None)
+    assert raised.type is expected

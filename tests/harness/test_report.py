@@ -8,6 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from harness.report import Sizes, peak_memories, peak_memory, sizes
+from prefix_tuning.prefix import FlatPrefix
+from prefix_tuning.shape import PrefixShape
 
 
 def test_sizes_of_a_baseline_by_hand(tmp_path: Path) -> None:
@@ -21,6 +23,8 @@ def test_sizes_of_a_baseline_by_hand(tmp_path: Path) -> None:
     ]
     counted.write(tmp_path)
     assert json.loads((tmp_path / "sizes.json").read_text()) == {"base": 26, "trained": 10}
+    prefix = FlatPrefix(PrefixShape(n_layer=1, n_head=2, head_dim=3, width=6), 5)
+    assert sizes(base, prefix) == Sizes(base=26, trained=10 + 60, is_frozen=False, stored=60)
 
 
 def test_lines_are_those_that_logs_have_always_had() -> None:

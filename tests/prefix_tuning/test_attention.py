@@ -478,3 +478,4 @@ def test_a_mask_that_was_changed_is_widened_again() -> None:
     assert key_values._widen_once(mask, 2) is wide
     mask[..., 0] = -1.0
     assert key_values._widen_once(mask, 2)[0, 0, 0].tolist() == [0.0, 0.0, -1.0, 0.0, 0.0]
+    assert key_values._widen_once(mask, 1)[0, 0, 0].tolist() == [0.0, -1.0, 0.0, 0.0]

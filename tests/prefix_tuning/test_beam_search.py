@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefix_tuning.attention import KeyValues, enable_prefix
-from prefix_tuning.beam_search import Hypotheses, beam_search
+from prefix_tuning.beam_search import Hypotheses, _Context, beam_search
 from prefix_tuning.errors import UserError
-from prefix_tuning.parametrizations import MLPPrefix
+from prefix_tuning.parametrizations import FlatPrefix, MLPPrefix
 from prefix_tuning.repetition import forbid
 from prefix_tuning.shape import PrefixShape
 from scripts.verify import gpt2_numbers
@@ -67,6 +67,29 @@ def test_rows_may_have_prefixes_of_their_own() -> None:
     for i, prompt in enumerate([[5, 6, 7], [8]]):
         alone = beam_search(model, KeyValues(one[i]), *left_padded([prompt]), **options)[0]
         assert together[i].tokens == alone.tokens
+
+
+def test_it_is_told_how_many_rows_are_finished() -> None:
+    """All want to end at once, and may when prompt and output have six tokens."""
+    model = enable_prefix(tiny_model("gpt2"))
+    wish = torch.nn.functional.one_hot(torch.tensor(1), 50) * 100.0
+    model.lm_head.register_forward_hook(lambda _module, _inputs, logits: logits + wish)
+    told: list[int] = []
+    options: dict[str, Any] = {"eos_token_id": 1, "num_beams": 1, "max_new_tokens": 9}
+    prefix = KeyValues(FlatPrefix(model.config, 2).key_values())
+    inputs = left_padded([[5], [5, 6, 7], [8, 8, 8]])
+    beam_search(model, prefix, *inputs, **options, min_length=6, on_finished=told.append)
+    assert told == [2, 1]
+
+
+def test_rows_that_are_left_keep_what_is_theirs() -> None:
+    keys, visible = torch.rand(3, 2, 4, 8), torch.rand(3, 4) > 0.5
+    context = _Context([keys], [-keys], visible, torch.tensor([4, 0, 9]))
+    context.select(torch.tensor([0, 2]))
+    assert torch.equal(context.keys[0], keys[[0, 2]])
+    assert torch.equal(context.values[0], -keys[[0, 2]])
+    assert torch.equal(context.hidden[:, 0, 0], ~visible[[0, 2]])
+    assert torch.as_tensor(context.offset).tolist() == [4, 9]
 
 
 class Table:

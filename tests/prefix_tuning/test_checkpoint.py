@@ -82,12 +82,15 @@ def test_another_base_model_is_refused(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "export", tiny_model("llama"))
 
 
-def test_a_fine_tuned_base_model_is_refused(tmp_path: Path) -> None:
-    save(tmp_path, tiny_model("gpt2"))
-    other = tiny_model("gpt2")
+@pytest.mark.parametrize(("dtype", "change"), [(torch.float32, 1e-4), (torch.bfloat16, 1e-2)])
+def test_a_fine_tuned_base_model_is_refused(
+    tmp_path: Path, dtype: torch.dtype, change: float
+) -> None:
+    save(tmp_path, tiny_model("gpt2").to(dtype))
+    other = tiny_model("gpt2").to(dtype)
     with torch.no_grad():
         for parameter in other.parameters():
-            parameter.add_(1e-4)
+            parameter.add_(change)
     with pytest.raises(UserError, match="weights differ"):
         checkpoint.load(tmp_path, other)
 

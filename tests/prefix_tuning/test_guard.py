@@ -90,5 +90,7 @@ def test_a_model_with_a_part_that_is_not_reached_is_refused_by_its_own_name(
     """As T5 before transformers 5.23, whose stacks have configurations of their own."""
     model = T5ForConditionalGeneration(T5Config(vocab_size=50, d_model=32, d_kv=8, num_heads=4))
     monkeypatch.setattr(guard, "_is_enabled", lambda part: not isinstance(part, T5Stack))
+    before = type(model), model.config._attn_implementation
     with pytest.raises(UserError, match=r"T5ForConditionalGeneration cannot carry .*T5Stack would"):
         enable_prefix(model)
+    assert (type(model), model.config._attn_implementation) == before, "it is what it was"

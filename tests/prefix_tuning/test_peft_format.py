@@ -197,6 +197,10 @@ def test_other_heads_of_the_same_size_and_damaged_numbers_are_refused(tmp_path: 
     (tmp_path / "adapter_config.json").write_text(json.dumps(other), encoding="utf-8")
     with pytest.raises(UserError, match=r"adapter_config.json: num_layers is 6, .* given has 3"):
         saving.load_prefix(tmp_path, model)
+    longer = {**config, "num_virtual_tokens": 6}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(longer), encoding="utf-8")
+    with pytest.raises(UserError, match=r"has shape \[5, 96\], .* need \[6, 96\]"):
+        saving.load_prefix(tmp_path, model)
     (tmp_path / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     table = load_file(tmp_path / "adapter_model.safetensors")
     table["prompt_embeddings"][0, 0] = torch.nan

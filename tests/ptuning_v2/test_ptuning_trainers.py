@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, TrainerCallback, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from harness.best import Ties
 from ptuning_v2.tasks.base import Examples
 from ptuning_v2.training.trainer_base import BaseTrainer
 from ptuning_v2.training.trainer_exp import ExponentialTrainer
@@ -140,6 +141,13 @@ def test_a_score_that_is_always_equal_chooses_nothing(score: float, tmp_path: Pa
     assert trainer.best_metrics["best_eval_f1"] == defined
     assert (tmp_path / "best" / "model.safetensors").is_file()
     assert not (tmp_path / "least-loss").exists()
+
+
+def test_of_equal_losses_the_first_is_least() -> None:
+    ties, losses = Ties(), (2.0, 2.0, 1.0)
+    assert [ties.least(i, 0.5, loss) for i, loss in enumerate(losses)] == [True, False, True]
+    assert not ties.least(3, 0.75, 0.5)
+    assert (ties.is_always_equal, ties.step, ties.n_evaluation) == (False, 2, 4)
 
 
 def test_scores_are_of_the_rows_that_were_evaluated(tmp_path: Path) -> None:

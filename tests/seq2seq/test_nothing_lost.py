@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from transformers import BartForConditionalGeneration
 
 from harness import manifest
-from harness.stop import Diverged
+from harness.stop import Diverged, Stop
 from prefix_tuning.errors import Terminated, UserError
 from seq2seq import finetune, run_folder
 from seq2seq.arguments import Arguments, parse
-from seq2seq.callbacks import OurModelCheckPoint, StopEarly
+from seq2seq.callbacks import OurModelCheckPoint, StopEarly, StopWhenAsked
 from seq2seq.processes import check_started
 
 
@@ -344,6 +344,19 @@ def test_a_signal_ends_a_run_behind_a_step_with_its_checkpoint(
     finetune.main(command(bart_folder, pairs, tmp_path / "whole", *more))
     for name in ("model.safetensors", "log_history.json"):
         assert (tmp_path / "m" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_signal_ends_a_validation_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Which is long; of several processes each would end alone."""
+    stop, trainer = Stop(), SimpleNamespace(world_size=1)
+    module: Any = SimpleNamespace(together=SimpleNamespace(stop=stop))
+    given: Any = (trainer, module, None, None, 0)
+    StopWhenAsked().on_validation_batch_end(*given)
+    stop.ask(signal.SIGTERM, None)
+    with pytest.raises(Terminated):
+        StopWhenAsked().on_validation_batch_end(*given)
+    trainer.world_size = 2
+    StopWhenAsked().on_validation_batch_end(*given)
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused() -> None:
