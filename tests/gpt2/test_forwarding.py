@@ -12,10 +12,11 @@ import torch
 from conftest import tiny_model
 from transformers import PreTrainedTokenizerFast
 
-from gpt2 import bank_generator, decoding, generator, run_generation, training
+from gpt2 import bank_generator, decoding, gen, generator, run_generation, training
+from gpt2 import run_language_modeling as whole_run
 from gpt2.arguments import ModelArguments
 from gpt2.bank_generator import BankGenerator
-from gpt2.decode_request import DecodeRequest, Search
+from gpt2.decode_request import DecodeOptions, DecodeRequest, Search
 from gpt2.decoding import decode_batch, decode_samples, newline_ids, no_prefix
 from gpt2.generator import TextGenerator
 from gpt2.readers import Record
@@ -387,3 +388,28 @@ def test_names_precision_and_cache_reach_all_that_is_downloaded(
             load()
         seen.append(reached.value.args[0])
     assert seen == [("m", "t", "c"), ("m", "bfloat16", "c")] * 2
+
+
+def test_what_is_decoded_after_training_is_as_its_flags_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(gen, "request_of", lambda *given: seen.append(given))
+    monkeypatch.setattr(TextGenerator, "load", lambda _: None)
+    monkeypatch.setattr(run_generation, "decode", lambda *_: None)
+    plain = {"dtype": "bfloat16", "activation": "stock", "cache_dir": "c", "empty_sources": "skip"}
+    columns = {"source_column": "q", "target_column": "a"}
+    flags = "--train_data_file t --model_name_or_path m --results_dir r --score no --use_cpu "
+    flags += "--overwrite_output_dir --report_to none --test_data_file d --output_dir o "
+    flags += " ".join(f"--{name} {value}" for name, value in {**plain, **columns}.items())
+    held = str(tmp_path / training.HELD_OUT)
+    for more, evaluated in (("--eval_data_file e", "e"), ("--eval_fraction 0.1", held)):
+        whole_run.decode_run(parse(f"{flags} {more}".split()), tmp_path)
+        for split, path in (("valid", evaluated), ("test", "d")):
+            args, options = seen.pop(0)
+            named = columns if path != held else {}
+            given: Any = {**plain, **named, "data_file": path}
+            assert options == DecodeOptions(**given, no_score=True, overwrite_results=True)
+            folder = str(tmp_path)
+            expected = gen.GenArguments("data2text", "yes", split, folder, "no", "m", "r")
+            assert args == expected

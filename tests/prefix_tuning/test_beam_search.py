@@ -248,6 +248,12 @@ def test_hypotheses_keep_the_best() -> None:
     assert kept.is_done(-4.0, 2, early_stopping=False)
     assert not kept.is_done(-3.9, 2, early_stopping=False)
     assert kept.is_done(-3.9, 2, early_stopping=True)
+    kept = Hypotheses(size=1, length_penalty=2.0)
+    for tokens, total, length in (([1], -8.0, 2), ([2, 2], -9.0, 3), ([3], -12.0, 3)):
+        kept.add(tokens, total, length)
+    assert (kept.tokens, kept.scores) == ([[2, 2]], [-1.0])
+    assert kept.is_done(-4.0, 2, early_stopping=False)
+    assert not kept.is_done(-3.9, 2, early_stopping=False)
 
 
 def test_too_long_is_a_clear_error() -> None:

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, tiny_model
 from huggingface_hub import ModelCard
 
-from prefix_tuning import Facts, MLPPrefix, export, model_card, save_prefix
+from prefix_tuning import Facts, MLPPrefix, export, model_card, save_prefix, saving
 from prefix_tuning.attention import enable_prefix
 
 RUNS = ROOT / "tests" / "fixtures" / "older_runs"
@@ -29,7 +29,11 @@ def test_a_run_tells_its_task_scores_and_command(
     run = shutil.copytree(RUNS / system / "finished", tmp_path / "run")
     command = "/opt/there/python3 train.py --train /home/me/train.txt --cache_dir=/home/me --lr 1"
     (tmp_path / "run.sh").write_text(f"#!/bin/sh\n{command}\n", encoding="utf-8")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / saving.HEAD).touch()  # of another prefix, which was here
     export.main([str(run), "--license", "mit", "--output", str(tmp_path / "out")])
+    heads = [path.stat().st_size > 0 for path in (tmp_path / "out").glob(saving.HEAD)]
+    assert heads == ([True] if system == "ptuning_v2" else [])
     text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     for line in [*lines, "python train.py --train train.txt --cache_dir=me --lr 1"]:
         assert line in text.split("\n")

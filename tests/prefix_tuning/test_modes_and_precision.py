@@ -158,6 +158,7 @@ def test_tokens_of_probability_0_are_never_drawn(uniform: float) -> None:
     logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]])
     one = torch.ones(1, dtype=torch.float64)
     assert draw(logits, uniform * one, one, one).item() == (1 if uniform == 0 else 2)
+    assert draw(logits, uniform * one, one, one / 2).item() == 1, "it has the half alone"
 
 
 class Killed(BaseException):

@@ -23,7 +23,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.parametrizations import FlatPrefix
-from prefix_tuning.positions import _NUMBERED_AFTER_PADDING, room
+from prefix_tuning.positions import _NUMBERED_AFTER_PADDING, real_positions, room
+
+
+def test_real_tokens_are_counted_from_0() -> None:
+    mask, cpu = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]]), torch.device("cpu")
+    assert real_positions(4, 0, mask, cpu).tolist() == [[0, 0, 0, 1], [0, 1, 2, 3]]
+    assert real_positions(1, 3, mask, cpu).tolist() == [[1], [3]]  # behind a cache
+    assert real_positions(2, 5, None, cpu).tolist() == [[5, 6]]
 
 
 def test_room_of_the_released_models() -> None:

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from evaluation import qa
 from prefix_tuning.errors import UserError
+from ptuning_v2.tasks.qa import dataset
 from ptuning_v2.tasks.qa.dataset import SQuAD, answer_tokens, read_squad
 from ptuning_v2.tasks.qa.utils_qa import (
+    Answers,
     Question,
     Window,
     postprocess_qa_predictions,
@@ -214,6 +216,21 @@ def test_no_answer_by_hand():
     assert _post([QUESTION], windows, starts, ends, True).texts == {"q": "dog"}
     starts[0][0] = starts[1][0] = 4.0
     assert _post([QUESTION], windows, starts, ends, True).texts == {"q": ""}
+
+
+def test_flags_of_answers_reach_their_choice(parse, write, bert_tokenizer, monkeypatch):
+    seen = {}
+
+    def choose(*_, **options):
+        seen.update(options)
+        return Answers()
+
+    monkeypatch.setattr(dataset, "postprocess_qa_predictions", choose)
+    flags = {"n_best_size": 3, "max_answer_length": 4, "null_score_diff_threshold": 0.5}
+    content = _squad(("who?", [_answer("cat")], {}))
+    data = _data(parse, write, bert_tokenizer, content, **flags)
+    data.predict(data.eval_dataset, (np.zeros((1, 9)), np.zeros((1, 9))))
+    assert seen == {**flags, "unanswerable": False}
 
 
 def test_nothing_to_choose_from():

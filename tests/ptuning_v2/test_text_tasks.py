@@ -19,6 +19,7 @@ from ptuning_v2.tasks.base import Collator, draw
 from ptuning_v2.tasks.glue.dataset import GLUE_TASKS, GlueDataset, read_glue
 from ptuning_v2.tasks.qa.dataset import SQuAD
 from ptuning_v2.tasks.srl.dataset import SRLDataset
+from ptuning_v2.tasks.superglue import dataset
 from ptuning_v2.tasks.superglue.dataset import SuperGlueDataset
 from ptuning_v2.tasks.superglue.records import compose, read_superglue
 
@@ -164,6 +165,17 @@ def test_wording_of_wic_and_wsc():
     assert _pairs("wsc", wsc) == [((f"He: {wsc['text']}", "Mark"),)]
     marked = "Mark told Pete many lies. *He* should be truthful."
     assert _pairs("wsc", wsc, 1) == [((marked, "Mark"),)]
+
+
+def test_the_wording_is_that_of_the_flag(parse, bert_tokenizer, write, monkeypatch):
+    write("WSC/val.jsonl", [{}])
+    for name in ("read_superglue", "read_superglue_hub"):
+        monkeypatch.setattr(dataset, name, lambda *given: given)
+    _, data, run, _ = parse("superglue", "wsc", template_id=1)
+    assert SuperGlueDataset(bert_tokenizer, data, run).read("validation")[2] == 1
+    data.data_dir = None
+    read = SuperGlueDataset(bert_tokenizer, data, run).read("validation")
+    assert read == ("wsc", "validation", 1)
 
 
 def test_wording_of_copa():
