@@ -8,9 +8,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from experiments.results import read_result
+from experiments.checked_yaml import shown
+from experiments.results import LARGEST, read_result
 from experiments.scales import sizes
 from experiments.spec import Run
+from prefix_tuning.errors import UserError
 
 WHOLE = ("finetune", "finetune-top", "bothtune")
 """Tuning modes whose runs keep the whole model."""
@@ -22,22 +24,29 @@ def n_steps(run: Run) -> int | None:
     if flags.get("do_train") == "no":
         return 0
     if "max_steps" in flags:
-        return flags["max_steps"]
+        return int(_flag(run, "max_steps", 0))
     pairs = sizes().get(run.experiment.launcher.dataset(flags), {}).get("pairs")
     if pairs is None:
         return None
     pairs = pairs * run.level // 100 if run.level else pairs
     launcher = run.experiment.launcher
-    batch = flags.get(launcher.batch_flag, 10)
-    batch *= flags.get("gradient_accumulation_steps", 1)
-    return ceil(pairs / batch) * flags.get(launcher.epoch_flag, 5)
+    batch = _flag(run, launcher.batch_flag, 10) * _flag(run, "gradient_accumulation_steps", 1)
+    return ceil(ceil(pairs / max(batch, 1)) * _flag(run, launcher.epoch_flag, 5))
+
+
+def _flag(run: Run, name: str, default: int) -> float:
+    value = run.settings["flags"].get(name, default)
+    if isinstance(value, str | bool) or not abs(value) < LARGEST:
+        where = f"{run.experiment.name}.yaml, row {run.row.name}"
+        raise UserError(f"{where}, flag {name}: expected a number, found {shown(value)}")
+    return value
 
 
 def n_inputs(run: Run) -> int | None:
     """Texts that are decoded, or evaluated on, in all splits together."""
     limit, flags = run.settings["inputs"], run.settings["flags"]
     if "eval_fraction" in flags and "train_size" in flags:
-        return round(flags["eval_fraction"] * flags["train_size"])
+        return round(_flag(run, "eval_fraction", 0) * _flag(run, "train_size", 0))
     name = run.experiment.launcher.dataset(flags)
     known = sizes().get(name, {}).get("inputs", limit)
     if known is None:

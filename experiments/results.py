@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object
 
 Check = Callable[[Any], bool]
-_LARGEST = 10**18
+LARGEST = 10**18
 """No time, size or score is as large."""
 
 
@@ -21,11 +21,11 @@ def _is_text(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and abs(value) < _LARGEST  # not a number is not smaller either
+    return is_number and abs(value) < LARGEST  # not a number is not smaller either
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST
 
 
 def _is_duration(value: Any) -> bool:
@@ -188,3 +188,22 @@ def read_paper(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} has no {min(absent)}: {mend}")
     _check(path, paper, PAPER, mend)
     return paper
+
+
+def check_named(table: str, rows: Mapping[str, Mapping[str, str] | None], paper: Any) -> None:
+    """Refuse rows that are held against a row that a paper's numbers do not have.
+
+    Args:
+        rows: row of ours -> ``row`` and ``model`` of theirs; None where it has none.
+
+    Raises:
+        UserError: one does; the message names those that there are.
+    """
+    found = [(e.get("of", e["row"]), e["model"]) for e in paper["entries"]]
+    for name, theirs in rows.items():
+        if theirs and found and (theirs["row"], theirs["model"]) not in found:
+            known = "; ".join(dict.fromkeys(f"{row}, {model}" for row, model in found))
+            raise UserError(
+                f"{table}.yaml, row {name}, field paper_row: the paper has no {theirs['row']}, "
+                f"{theirs['model']}; it has {known}"
+            )

@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 from experiments import figures, formats, published, scales, spec
 from experiments.estimate import duration
 from experiments.model import Cell, Line, RunOf, Table
-from experiments.results import read_failure, read_paper, read_result
+from experiments.results import check_named, read_failure, read_paper, read_result
 from experiments.scales import Scale
 from experiments.spec import UNSAFE, Experiment, Row
 from prefix_tuning.errors import run_command
@@ -117,6 +117,8 @@ def build(experiment: Experiment, scale: Scale, results: Path, validation: bool 
     name = experiment.validation if validation else experiment.table
     split = "valid" if validation else experiment.splits[0]
     paper = read_paper(PAPERS / f"{name}.json")
+    if not validation:
+        check_named(experiment.name, {r.name: r.paper_row for r in experiment.rows}, paper)
     runs = read_runs(experiment, scale, results)
     columns = [c["name"] for c in paper["columns"] if c["name"] not in DERIVED]
     seen = [c for r in runs.values() for each in r.results for c in each["scores"].get(split, {})]
@@ -208,8 +210,6 @@ def _run_notes(runs: dict[str, Runs]) -> list[str]:
     return notes
 
 
-# --- what the papers say of figures in words --------------------------------------------------
-
 DERIVED = ("BLEU, prefix minus fine-tuning", "best prefix length")
 """Columns of the papers that are computed from several rows."""
 
@@ -261,9 +261,6 @@ DERIVED_NOTES: dict[str, Callable[[Experiment, dict[str, Runs], dict[str, Any]],
     "low_data": _low_data,
     "prefix_length": _best_length,
 }
-
-
-# --- the command ------------------------------------------------------------------------------
 
 
 def write(table: Table, folder: Path, stem: str) -> None:

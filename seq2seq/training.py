@@ -185,6 +185,7 @@ def _trainer(args: Arguments, callbacks: Sequence[Callback], logger: Logger | No
     # Hints about devices and workers are not about this project.
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
     try:
         return pl.Trainer(
             accelerator=args.accelerator,

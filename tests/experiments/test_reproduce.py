@@ -598,6 +598,10 @@ PAPER_ROW = {"row": "prefix 0.1%", "model": "gpt2-medium"}
             {"rows": [{"name": "a", "flags": {}, "decoding": {"length_penalty": "8e-1"}}]},
             r"row a, decoding, flag length_penalty: write 8e-1 as",
         ),
+        (
+            {"decoding": {"num_beams": [5]}},
+            r"x\.yaml, decoding, flag num_beams: expected one value",
+        ),
         ({"decoding": {"split": "dev"}}, r"field decoding: split is one of train, valid, test"),
         (
             {"rows": [{"name": "a", "flags": {}, "paper_row": PAPER_ROW | {"columns": 3}}]},
@@ -616,6 +620,18 @@ def test_mistakes_in_a_file(change: dict[str, Any], message: str, tmp_path: Path
     with pytest.raises(UserError, match=message) as error:
         spec.read("x", tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["many", 10**400, float("nan"), True])
+def test_numbers_of_a_file_that_are_none(value: Any, tmp_path: Path) -> None:
+    change = {"common": {"mode": "data2text", "max_steps": value}}
+    if value is True:  # of a launcher whose flags may be switches
+        change = PTUNING_V2 | {"common": {"task_name": "glue", "dataset_name": "sst2"}}
+        change["common"]["max_steps"] = value
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(GOOD | change), encoding="utf-8")
+    [run, *_] = spec.expand(spec.read("x", tmp_path), SCALES["paper"])
+    with pytest.raises(UserError, match=r"x\.yaml, row prefix, flag max_steps: expected a number"):
+        estimate.n_steps(run)
 
 
 def test_one_seed_of_all_rows(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -144,6 +145,13 @@ def test_why_there_is_no_number(results: Path) -> None:
     small = table.build(E2E, SCALES["small"], results)
     why = lines_of(small, "prefix-large")[0].cells["BLEU"].why
     assert why == "left out at this scale: the row's model is gpt2-large"
+
+
+def test_a_row_that_the_paper_does_not_have(tmp_path: Path) -> None:
+    row = replace(E2E.rows[0], paper_row={"row": "prefixes", "model": "gpt2-medium"})
+    message = f"e2e.yaml, row {row.name}, field paper_row: the paper has no prefixes, gpt2-medium"
+    with pytest.raises(UserError, match=message):
+        table.build(replace(E2E, rows=(row,)), SCALES["paper"], tmp_path)
 
 
 def test_rows_of_one_line_of_the_paper(tmp_path: Path) -> None:
