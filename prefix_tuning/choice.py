@@ -142,7 +142,7 @@ def build(
     """Make a prefix by name; arguments and errors as of :func:`options_of`."""
     options = options_of(name, shared, own)
     with _naming(name):
-        return parametrization(name)(shape, **options)
+        return _not_empty(parametrization(name)(shape, **options))
 
 
 @contextmanager
@@ -154,6 +154,14 @@ def _naming(name: str) -> Iterator[None]:
         raise
     except (ValueError, RuntimeError) as error:
         raise UserError(f"--parametrization {name}: {error}") from error
+
+
+def _not_empty(prefix: Prefix) -> Prefix:
+    """The prefix, unless an option leaves it nothing to train."""
+    for name, parameter in prefix.named_parameters():
+        if not parameter.numel():
+            raise ValueError(f"{name} has shape {[*parameter.shape]}: an option is too small")
+    return prefix
 
 
 class ChosenPrefix(Prefix):
@@ -180,6 +188,7 @@ class ChosenPrefix(Prefix):
         self.__class__ = _on_top(base, kind)
         with _naming(name):
             super().__init__(shape, **options)
+            _not_empty(self)
 
     @classmethod
     def of(cls, prefix: Prefix) -> Self:

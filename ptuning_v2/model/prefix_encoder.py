@@ -41,6 +41,8 @@ class PrefixEncoder(Prefix):
         hidden_size: int = 512,
     ) -> None:
         super().__init__(shape, length, dropout, ("self",))
+        if hidden_size < 1:
+            raise ValueError(f"hidden_size {hidden_size}: must be at least 1")
         self.projection = projection
         self.hidden_size = hidden_size
         self.embedding = nn.Embedding(

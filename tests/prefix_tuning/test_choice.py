@@ -152,3 +152,23 @@ def test_layers_and_slots_by_hand() -> None:
     assert torch.equal(SHAPE.to_slots(layers), slots)
     rows = torch.stack([slots, slots + 1])
     assert torch.equal(SHAPE.to_layers(rows)[:, :, 1], SHAPE.to_layers(slots + 1))
+
+
+@pytest.mark.parametrize("make", [build, lambda *args: ChosenPrefix.__new__(_Chosen).choose(*args)])
+def test_a_prefix_with_nothing_to_train_is_refused(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Careless(FlatPrefix):
+        def __init__(self, shape: PrefixShape, length: int, rank: int = 8) -> None:
+            super().__init__(shape, length)
+            self.left = torch.nn.Parameter(torch.zeros(length, rank))
+
+    monkeypatch.setitem(PARAMETRIZATIONS, "careless", Careless)
+    make("careless", SHAPE, {"length": 2}, {"rank": 1})
+    message = r"--parametrization careless: left has shape \[2, 0\]: an option is too small"
+    with pytest.raises(UserError, match=message):
+        make("careless", SHAPE, {"length": 2}, {"rank": 0})
+
+
+class _Chosen(ChosenPrefix):
+    pass
