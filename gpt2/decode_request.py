@@ -140,8 +140,22 @@ class DecodeRequest(DecodeOptions):
         self._check_bank()
         if self.num_beams and self._search != "beam":
             raise UserError(f"--num_beams {self.num_beams}: --search {self._search} has no beams")
+        self._check_search()
         if self.data_file is None and self.eval_dataset not in self.task.files:
             raise UserError(f"{self.task_mode} has no {self.eval_dataset} file: name --data_file")
+
+    def _check_search(self) -> None:
+        """Refuse what another search would read."""
+        of_others = {"length_penalty": 1.0} if self._search != "beam" else {}
+        if self._search != "nucleus":
+            of_others |= {"top_p": 0.8, "num_return_sequences": 5}
+        for name, default in of_others.items():
+            if getattr(self, name) != default:
+                search = "beam" if name == "length_penalty" else "nucleus"
+                raise UserError(
+                    f"--{name} {getattr(self, name)}: only with --search {search}, not with "
+                    f"{self._search}"
+                )
 
     def _check_bank(self) -> None:
         if self.prefix_bank is None:

@@ -20,6 +20,9 @@ def variants(args: LaunchFlags, argv: Sequence[str]) -> list[list[str]]:
     Raises:
         UserError: the values cannot be read, or ``argv`` gives the same flag a value of its own.
     """
+    for flag in ("--seeds", "--sweep"):
+        if sum(word.split("=")[0] == flag for word in argv) > 1:
+            raise UserError(f"{flag}: given twice; write its values with commas between")
     axes = []
     if args.seeds is not None:
         axes.append(_values(f"--seeds {args.seeds}", "seed", args.seeds))

@@ -96,6 +96,9 @@ def parse(argv: Sequence[str] | None, defaults: Mapping[str, Any] | None = None)
     model = replace(model, dtype=resolve(model.dtype))
     request = TrainRequest(model, tuning, data, complete(run, rest, parser.known(), defaults or {}))
     check_evaluation(request.run, data)
+    mixed = {"bfloat16": request.run.bf16, "float16": request.run.fp16}
+    if model.dtype in mixed and any(mixed.values()) and not mixed[model.dtype]:
+        raise UserError(f"--dtype {model.dtype}: not with the other precision of --bf16 or --fp16")
     tuning.check()
     if request.run.world_size > 1:
         tuning.check_processes()

@@ -65,12 +65,18 @@ def write(args: WriteArguments, options: DecodeOptions) -> None:
     from gpt2.generator import TextGenerator
     from gpt2.tuning import folders
 
+    for name in ("data_file", "source_column", "target_column", "limit"):
+        if getattr(options, name) is not None:
+            raise UserError(
+                f"--{name}: a data file is decoded by gen.py MODE CONTROL SPLIT CHECKPOINT, "
+                "without --prompt, --prompts and --interactive"
+            )
     found = folders.describe_run(args.run, "RUN")
     mode = found.task.get("task_mode", "data2text")
     if mode not in TASKS:
         raise UserError(f"RUN {args.run}: trained for {mode}; only {', '.join(TASKS)} so far")
     base, part = folders.models(found, args.model_name_or_path, options.cache_dir)
-    asked = {**vars(options), "data_file": options.data_file or args.run}
+    asked = {**vars(options), "data_file": args.run}
     request = DecodeRequest(
         **asked, task_mode=mode, model_name_or_path=base, prefixModel_name_or_path=part
     )

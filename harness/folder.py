@@ -139,9 +139,14 @@ class RunFolder:
         """What stands in the folder.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: it cannot be read, or what it says of data and base model is no object.
         """
-        return read_json_object(self.path / SETTINGS)
+        found = read_json_object(self.path / SETTINGS)
+        for name in (DATA, BASE):
+            if not isinstance(found.get(name, {}), dict):
+                path = self.path / SETTINGS
+                raise UserError(f"{path}: {name} is damaged: copy the file again; {AGAIN}")
+        return found
 
     def records_data(self) -> bool:
         """Whether the run was begun by a version that records its data and seals checkpoints."""

@@ -90,7 +90,7 @@ def fault(checkpoint: Path, run: str | None = None) -> str | None:
         content = read_json_object(manifest)
         files = {str(n): (int(f["size"]), str(f["sha256"])) for n, f in content["files"].items()}
         owner = content["run"]
-    except (UserError, AttributeError, KeyError, TypeError, ValueError):
+    except (UserError, AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return f"is damaged ({manifest.name})"
     if not files:
         return f"is damaged ({manifest.name})"

@@ -98,7 +98,8 @@ def _refuse(error: Exception) -> NoReturn:
     reason = refused_write(error)
     if reason is None:  # raised by a library, which says nothing of a file
         raise error
-    name = getattr(error, "filename", None)
+    # Of a file that cannot take another's place, the second is the one that the user knows.
+    name = getattr(error, "filename2", None) or getattr(error, "filename", None)
     where = f"{name}: " if name is not None else ""
     _end(
         f"error: {where}{reason}; see to the path, its permissions and the space left, "

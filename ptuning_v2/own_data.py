@@ -69,6 +69,14 @@ class OwnData:
                 )
             if not (Path(file).exists() or is_hub_name(file)):
                 raise UserError(f"--{name} {file}: there is no such file")
+        for name in ("text_column", "text_pair_column", "label_column"):
+            if getattr(self, name) is not None and task_name not in OWN:
+                raise UserError(
+                    f"--{name} {getattr(self, name)}: --task_name {task_name} has columns of its "
+                    f"own; those of one's own files can be named for {' and '.join(OWN)}"
+                )
+        if self.text_pair_column and task_name == "tagging":
+            raise UserError(f"--text_pair_column {self.text_pair_column}: tagging has one text")
         if self.text_pair_column and not self.text_column:
             raise UserError(
                 f"--text_pair_column {self.text_pair_column}: name the first text of the pair too, "

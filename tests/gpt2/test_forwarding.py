@@ -177,7 +177,7 @@ FLAGS: dict[str, tuple[dict[str, Any], Any]] = {
     "length_penalty": ({"length_penalty": 0.25}, 0.25),
     "implementation": ({"beam_search": "transformers"}, "transformers"),
     "n_sample": ({"search": "nucleus", "num_return_sequences": 4}, 4),
-    "top_p": ({"top_p": 0.5}, 0.5),
+    "top_p": ({"search": "nucleus", "top_p": 0.5}, 0.5),
     "seed": ({"seed": 5}, 5),
     "no_repeat_ngram_size": ({"no_repeat_ngram_size": 4}, 4),
     "no_repeat_in": ({"no_repeat_ngram_size": 4, "no_repeat_in": "output"}, "output"),
@@ -188,7 +188,8 @@ FLAGS: dict[str, tuple[dict[str, Any], Any]] = {
 def test_every_flag_of_the_search_reaches_it(name: str) -> None:
     flags, value = FLAGS[name]
     changed = DecodeRequest(model_name_or_path="m", data_file="d", **flags).how()
-    plain = DecodeRequest(model_name_or_path="m", data_file="d").how()
+    same = {"search": flags.get("search")}
+    plain = DecodeRequest(model_name_or_path="m", data_file="d", **same).how()
     assert getattr(changed, name) == value != getattr(plain, name)
     others = {f.name for f in fields(Search) if getattr(changed, f.name) != getattr(plain, f.name)}
     assert others == ({name, "no_repeat_ngram_size"} if name == "no_repeat_in" else {name})

@@ -143,6 +143,8 @@ def test_mistakes_of_several_runs(command: Command, tmp_path: Path) -> None:
         ("--seeds 1,1", "several runs would write"),
         ("--sweep seeds=5", "write --seeds, or --sweep seed="),
         (f"--seeds 1,2 --output_dir {tmp_path / 'm'}", "several runs would write .*--dir_name"),
+        ("--seeds 1 --seeds=2", "--seeds: given twice"),
+        ("--sweep preseqlen=1 --sweep preseqlen=2", "--sweep: given twice"),
         ("--sweep prefix=1,5", "--prefix: there is no such flag"),
         ("--sweep preseqlen=5,0", "--preseqlen 0"),
         ("--seeds 1,2 --submit yes", "--submit yes"),

@@ -172,6 +172,9 @@ def test_a_run_shows_where_it_is_and_writes_for_prompts(
         gen.main([str(run)])
     with pytest.raises(UserError, match="there is no such folder"):
         gen.main(["gone", "--prompt", "a"])
+    for flag in ("--data_file", "--source_column", "--limit"):
+        with pytest.raises(UserError, match=f"{flag}: a data file is decoded by gen.py MODE"):
+            gen.main([str(run), "--prompt", "a", flag, "1"])
 
 
 def test_the_originals_command_lines_are_taken(tiny_folder: Path, tmp_path: Path) -> None:

@@ -439,6 +439,10 @@ def test_names_of_runs(
         ),
         ("--init_shallow yes --deep yes", "--init_shallow yes and --deep yes exclude"),
         ("--init_shallow yes --format_mode infix", "exclude each other"),
+        (
+            "--dtype float16 --bf16 --use_cpu",
+            "--dtype float16: not with the other precision of --bf16",
+        ),
         ("--prefix_mode embedding --deep yes", "exclude each other"),
         ("--prefix_mode words", "--prefix_mode words: use one of activation, embedding"),
         ("--format_mode nopeek", "never see the source"),

@@ -107,6 +107,11 @@ def test_damaged_settings_and_files_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "run_settings.json").write_text("[1]", encoding="utf-8")
     with pytest.raises(UserError, match=r"run_settings\.json holds no JSON object"):
         folder(tmp_path).state()
+    for name in ("data_sha256", "base_model"):
+        text = json.dumps({**SETTINGS, name: None})
+        (tmp_path / "run_settings.json").write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=rf"run_settings\.json: {name} is damaged: copy the"):
+            folder(tmp_path).state()
     with pytest.raises(UserError, match="is a file"):
         folder(tmp_path / "run_settings.json").state()
 

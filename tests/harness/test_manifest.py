@@ -36,7 +36,11 @@ def test_sealed_damaged_and_set_aside(is_folder: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"files": {}, "run": "a"}', '{"files": {"a": 5}, "run": "a"}']
+    "text",
+    [
+        *("", "[]", "{}", '{"files": {}, "run": "a"}', '{"files": {"a": 5}, "run": "a"}'),
+        '{"files": {"a": {"size": 1e999, "sha256": "a"}}, "run": "a"}',
+    ],
 )
 def test_a_damaged_manifest(text: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(text, encoding="utf-8")

@@ -14,6 +14,7 @@ import torch
 from conftest import ROOT
 
 from prefix_tuning.errors import Terminated, UserError, run_command
+from prefix_tuning.files import write_json
 
 
 def raising(error: BaseException) -> object:
@@ -61,6 +62,13 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.startswith(
         f"error: {tmp_path / 'file' / 'run'}: Not a directory"
     )
+
+
+def test_a_folder_in_a_files_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(SystemExit):
+        run_command(lambda argv: write_json(tmp_path / "a.json", {}))
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'a.json'}: ")
 
 
 def test_a_log_is_written_line_by_line() -> None:

@@ -198,6 +198,9 @@ def test_unknown_label_of_validation(
         ("glue", "--train_file {} --dataset_name rte --do_train", "reads the official files"),
         ("tagging", "--train_file {} --prompt", "--prompt with --task_name tagging"),
         ("glue", "--do_train", "--task_name glue has cola"),
+        ("tagging", "--train_file {} --text_column a --text_pair_column b", "tagging has one text"),
+        ("glue", "--dataset_name rte --do_train --label_column b", "--label_column b: --task_name"),
+        ("qa", "--train_file {} --text_column b", "--text_column b: --task_name qa has columns"),
         ("classification", "--train_file {} --text_pair_column b", "--text_pair_column b: name"),
     ],
 )
