@@ -242,6 +242,7 @@ def check(
 ) -> None:
     """Refuse by name what is impossible."""
     _check_data(data_args)
+    data_args.check_columns(data_args.task_name)
     _check_model(model_args, data_args)
     if data_args.is_own:
         _check_files(data_args, run_flags)

@@ -69,12 +69,6 @@ class OwnData:
                 )
             if not (Path(file).exists() or is_hub_name(file)):
                 raise UserError(f"--{name} {file}: there is no such file")
-        for name in ("text_column", "text_pair_column", "label_column"):
-            if getattr(self, name) is not None and task_name not in OWN:
-                raise UserError(
-                    f"--{name} {getattr(self, name)}: --task_name {task_name} has columns of its "
-                    f"own; those of one's own files can be named for {' and '.join(OWN)}"
-                )
         if self.text_pair_column and task_name == "tagging":
             raise UserError(f"--text_pair_column {self.text_pair_column}: tagging has one text")
         if self.text_pair_column and not self.text_column:
@@ -84,6 +78,19 @@ class OwnData:
             )
         if self.validation_file and self.eval_fraction:
             raise UserError("--validation_file and --eval_fraction: give one of them")
+
+    def check_columns(self, task_name: str) -> None:
+        """Refuse names of columns that the task does not read.
+
+        Raises:
+            UserError: there is one.
+        """
+        for name in ("text_column", "text_pair_column", "label_column"):
+            if getattr(self, name) is not None and task_name not in OWN:
+                raise UserError(
+                    f"--{name} {getattr(self, name)}: --task_name {task_name} has columns of its "
+                    f"own; those of one's own files can be named for {' and '.join(OWN)}"
+                )
 
     def missing(self, train: bool, evaluate: bool, predict: bool) -> str | None:
         """The flag that should name what is to be done; None if there is none."""
