@@ -2,7 +2,8 @@
 
 Same model shape (random weights), prefix, MLP, precision and examples, in one process in turn.
 PEFT gets random batches with an attention mask, as its examples do. Ours is measured on the same
-batches, and with length groups, as the quick start trains.
+batches, and with length groups, as the quick start trains; on a GPU also as a run trains there,
+with widths rounded up and every step a CUDA graph.
 """
 
 from __future__ import annotations
@@ -38,13 +39,16 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.measure import Step, alternate, device, peak_memory
-from gpt2.data import collate, with_targets
+from gpt2.data import EXACT, Rounding, collate, with_targets
 from gpt2.train_control import PrefixTuning
+from harness.graphs import CudaRecorder, GraphedStep
 from harness.samplers import LengthGroupedSampler
 from prefix_tuning.activation import fuse_activations
 from prefix_tuning.attention import enable_prefix
 
 PAD = 50256
+FEW_SHAPES = Rounding(16, 1000, targets=64)
+"""The rounding of a run on a GPU."""
 
 
 def make_model(shape: str, dtype: torch.dtype) -> GPT2LMHeadModel:
@@ -55,7 +59,9 @@ def make_model(shape: str, dtype: torch.dtype) -> GPT2LMHeadModel:
     return model.to(device(), dtype).eval().requires_grad_(False)
 
 
-def make_batches(order: list[int], batch_size: int) -> list[dict[str, torch.Tensor]]:
+def make_batches(
+    order: list[int], batch_size: int, rounding: Rounding = EXACT
+) -> list[dict[str, torch.Tensor]]:
     """Batches of random tokens with E2E's lengths, in the given order of examples."""
     generator = torch.Generator().manual_seed(0)
     examples = []
@@ -65,7 +71,7 @@ def make_batches(order: list[int], batch_size: int) -> list[dict[str, torch.Tens
     batches = []
     for start in range(0, len(order) - batch_size + 1, batch_size):
         chosen = [examples[i] for i in order[start : start + batch_size]]
-        batch = with_targets(partial(collate, pad_id=PAD))(chosen)
+        batch = with_targets(partial(collate, pad_id=PAD), rounding)(chosen)
         lengths = torch.tensor([len(example["input_ids"]) for example in chosen])
         batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]) * 1
         batches.append({name: value.to(device()) for name, value in batch.items()})
@@ -73,17 +79,28 @@ def make_batches(order: list[int], batch_size: int) -> list[dict[str, torch.Tens
 
 
 def our_step(
-    args: argparse.Namespace, batches: list[dict[str, torch.Tensor]], model: Any = None
+    args: argparse.Namespace,
+    batches: list[dict[str, torch.Tensor]],
+    model: Any = None,
+    recorded: bool = False,
 ) -> Step:
-    """One update of our prefix."""
+    """One update of our prefix, eager or as a CUDA graph."""
     model = enable_prefix(fuse_activations(model or make_model(args.shape, args.dtype)))
     prefix = PrefixTuning(model.config, preseqlen=args.preseqlen, objective_mode=0).to(device())
-    optimizer = torch.optim.AdamW(prefix.parameters(), lr=5e-5)
+    optimizer = torch.optim.AdamW(prefix.parameters(), lr=5e-5, fused=True)
+
+    def compute(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return prefix(**batch, gpt2_model=model, targets_only=True).loss
+
+    graphed = GraphedStep(compute, [*prefix.parameters()], CudaRecorder()) if recorded else None
 
     def step(i: int) -> None:
         batch = {k: v for k, v in batches[i % len(batches)].items() if k != "attention_mask"}
-        loss = prefix(**batch, gpt2_model=model, targets_only=True).loss
-        update(prefix, optimizer, loss)
+        if graphed is None:
+            compute(batch).backward()
+        elif graphed(batch) is None:
+            raise SystemExit("error: a step could not be recorded; the line above says why")
+        update(prefix, optimizer)
 
     return step
 
@@ -120,18 +137,18 @@ def peft_step(args: argparse.Namespace, batches: list[dict[str, torch.Tensor]]) 
     )
     model = peft.get_peft_model(make_model(args.shape, args.dtype), config).to(device())
     encoder = model.prompt_encoder["default"].float()
-    optimizer = torch.optim.AdamW(encoder.parameters(), lr=5e-5)
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=5e-5, fused=True)
 
     def step(i: int) -> None:
         batch = {k: v for k, v in batches[i % len(batches)].items() if k != "targets"}
-        update(encoder, optimizer, model(**batch).loss)
+        model(**batch).loss.backward()
+        update(encoder, optimizer)
 
     return step
 
 
-def update(module: torch.nn.Module, optimizer: Any, loss: torch.Tensor) -> None:
-    """Backward, clip, step."""
-    loss.backward()
+def update(module: torch.nn.Module, optimizer: Any) -> None:
+    """Clip, step."""
     torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
@@ -158,6 +175,9 @@ def main() -> None:
         "ours, length groups": our_step(args, grouped),
         "frozen model alone": floor_step(args, random_batches),
     }
+    if device().type == "cuda":
+        few = make_batches(shuffled, args.batch_size, FEW_SHAPES)
+        ways["ours, recorded"] = our_step(args, few, recorded=True)
     seconds = alternate(ways, args.rounds)
     widest = max(random_batches, key=lambda batch: batch["input_ids"].shape[1])
     memory = {

@@ -12,7 +12,7 @@ python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {
 }
 failed=0
 
-step() { # NAME LIMIT COMMAND...: what takes longer than its limit is stopped
+step() { # NAME LIMIT COMMAND...: what takes longer than its limit is stopped, and the rest runs
     name=$1 limit=$2
     shift 2
     echo "== $name"
@@ -22,12 +22,12 @@ step() { # NAME LIMIT COMMAND...: what takes longer than its limit is stopped
     }
 }
 
-step correctness.txt 60 python -m pytest -q tests/gpt2/test_step.py tests/harness/test_graphs.py
-step graphs_10.json 80 python benchmarks/graphed_steps.py --batch_size 10
-[ $failed = 0 ] || { echo "not correct: no ratios"; exit 1; }
-step graphs_32.json 60 python benchmarks/graphed_steps.py --batch_size 32
+step correctness.txt 110 python -m scripts.verify --only gpu
+step graphs_10.json 60 python benchmarks/graphed_steps.py --batch_size 10
+[ $failed = 0 ] || echo "not correct: the ratios below are worth nothing before that is mended"
+step graphs_64.json 50 python benchmarks/graphed_steps.py --batch_size 64 --batches 4
 step training.txt 80 python benchmarks/gpt2_training.py --shape gpt2-medium --preseqlen 5 --dtype bfloat16
-step decoding.txt 80 python benchmarks/gpt2_decoding.py --shape gpt2-medium --dtype bfloat16
+step decoding.txt 120 python benchmarks/gpt2_decoding.py --shape gpt2-medium --dtype bfloat16
 step decoding_630.txt 40 python benchmarks/gpt2_decoding.py --shape gpt2-medium --dtype bfloat16 \
     --prompts 630 --batch_size 315 --ours_alone
 step bart.txt 60 python benchmarks/bart_training.py --dtype bfloat16

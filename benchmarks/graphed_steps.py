@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ if __name__ == "__main__":
 
 import torch
 
-from benchmarks.gpt2_training import PAD, make_model
-from gpt2.data import Rounding, collate, with_targets
+from benchmarks.gpt2_training import FEW_SHAPES, PAD, make_model
+from gpt2.data import collate, with_targets
 from gpt2.train_control import PrefixTuning
 from harness.graphs import CudaRecorder, GraphedStep
 from prefix_tuning.activation import fuse_activations
@@ -52,13 +53,13 @@ def _setting(shape: str, dtype: str, batch_size: int, n_batch: int) -> tuple[Any
     torch.manual_seed(0)
     prefix = PrefixTuning(model.config, preseqlen=5, objective_mode=0).to(model.device)
     generator = torch.Generator().manual_seed(0)
-    rounding, batches = Rounding(16, 1000, targets=64), []
+    batches = []
     for i in range(n_batch):
         rows = []
         for prompt, target in E2E_LENGTHS[i * batch_size : (i + 1) * batch_size]:
             ids = torch.randint(0, 50_000, (prompt + target,), generator=generator).tolist()
             rows.append({"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]})
-        batch = with_targets(lambda rows, rounding: collate(rows, PAD, rounding), rounding)(rows)
+        batch = with_targets(partial(collate, pad_id=PAD), FEW_SHAPES)(rows)
         batches.append({name: tensor.to(model.device) for name, tensor in batch.items()})
 
     def loss(batch: dict[str, Any]) -> Any:

@@ -17,6 +17,7 @@ from torch.nn.functional import layer_norm
 import gpt2.training
 import prefix_tuning.attention
 from gpt2.trainer_prefix import Trainer_Prefix
+from harness.graphs import GraphedStep
 from prefix_tuning import key_values, objectives
 from prefix_tuning.beam_search import Hypotheses
 from prefix_tuning.errors import UserError
@@ -24,7 +25,7 @@ from prefix_tuning.key_values import KeyValues
 from prefix_tuning.prefix import Prefix
 from prefix_tuning.shape import PrefixShape
 from scripts.verify import __main__ as verify
-from scripts.verify import bart_trajectory, gpt2_numbers, gpt2_trajectory, numbers, report
+from scripts.verify import bart_trajectory, gpt2_numbers, gpt2_trajectory, gpu, numbers, report
 from scripts.verify.cases import Case
 from scripts.verify.checks import Check, Difference, LeftOut, perform
 from scripts.verify.places import VECTORS, Places
@@ -147,6 +148,39 @@ def test_each_deviation_is_caught(
     assert outcome.result == "OFF"
     off = [difference.what for difference in outcome.differences if difference.share > 1]
     assert any(what.startswith(quantity) for what in off), (off, outcome.reason)
+
+
+@pytest.mark.parametrize("check", gpu.checks("cpu"), ids=lambda check: check.name)
+def test_the_checks_of_a_gpu_compare_what_they_say(
+    check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CPU stands for the GPU, so nothing differs but bf16."""
+    monkeypatch.setattr(gpu, "STEPS", 4)
+    outcome = perform(check)
+    assert outcome.result == "passed", outcome.reason
+    assert all(d.found == 0 for d in outcome.differences if "bfloat16" not in d.what)
+
+
+def test_a_gpu_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    outcomes = [perform(check) for check in gpu.checks()]
+    assert {(o.result, o.reason) for o in outcomes} == {("left out", "torch sees no GPU here")}
+
+
+def test_a_recording_that_replays_something_else_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "STEPS", 4)
+    replay = GraphedStep.__call__
+    first: list[Any] = []
+
+    def stale(self: Any, inputs: Any) -> Any:
+        """The inputs of the first batch of a shape are never replaced."""
+        first.append(inputs)
+        shape = inputs["input_ids"].shape
+        return replay(self, next(x for x in first if x["input_ids"].shape == shape))
+
+    monkeypatch.setattr(GraphedStep, "__call__", stale)
+    check = next(check for check in gpu.checks("cpu") if check.name == "gpu_graphs_gpt2")
+    assert perform(check).result == "OFF"
 
 
 def test_new_cases_are_taken_and_unknown_ones_named(tmp_path: Path) -> None:
