@@ -6,23 +6,22 @@ where today's divides by generated tokens only. The old rule prefers shorter out
 paper's numbers were obtained with it.
 
 Each prompt is read once. From then on its keys and values are, to its beams, what a prefix is: they
-stand in front, shared by all beams of the row, and are never copied when beams are reordered.
+stand in front, shared by all beams of the row. So does what the beams themselves have written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from prefix_tuning.attention import run
-from prefix_tuning.errors import UserError
+from prefix_tuning.beam_tree import BeamTree
 from prefix_tuning.finite import check_logits
-from prefix_tuning.key_values import Attended, Attention, Front, KeyValues
+from prefix_tuning.key_values import KeyValues
 from prefix_tuning.positions import check_length, check_window, real_positions
 from prefix_tuning.repetition import forbid, repeating
 
@@ -53,74 +52,6 @@ class Hypotheses:
         if len(self.scores) < self.size:
             return False
         return early_stopping or self.scores[-1] >= best_log_prob / length**self.length_penalty
-
-
-class _Context(Front):
-    """Prefix and prompt of each row, shared by the row's beams while they are extended."""
-
-    def __init__(
-        self, keys: list[Tensor], values: list[Tensor], visible: Tensor, offset: int | Tensor
-    ) -> None:
-        super().__init__(offset)
-        self.keys, self.values = keys, values
-        self.hidden = ~visible[:, None, None, :]  # [B, S] -> [B, 1, 1, S]
-
-    @classmethod
-    def of_prompt(cls, prefix: KeyValues, cache: Any, prompt_mask: Tensor) -> _Context:
-        """Join ``prefix`` and the cache of prompts with ``prompt_mask [B, T]`` layer by layer."""
-        batch_size = prompt_mask.shape[0]
-        keys, values = [], []
-        for pair, layer in zip(prefix.sites["self"], cache.layers, strict=True):
-            # One row per prompt, as lookup() gives them to the attention.
-            pair = pair.to(device=layer.keys.device, dtype=layer.keys.dtype)
-            front = pair.expand(-1, batch_size, -1, -1, -1)  # [2, 1 or B, H, P, d]
-            keys.append(torch.cat([front[0], layer.keys], dim=2))
-            values.append(torch.cat([front[1], layer.values], dim=2))
-        length = keys[0].shape[2] - prompt_mask.shape[1]
-        visible = prompt_mask.new_ones(batch_size, length)
-        if prefix.visible is not None:
-            visible = prefix.visible
-        return cls(keys, values, torch.cat([visible, prompt_mask], dim=1).bool(), prefix.offset)
-
-    def select(self, rows: Tensor) -> None:
-        """Keep ``rows`` of the batch."""
-        self.keys = [key[rows] for key in self.keys]
-        self.values = [value[rows] for value in self.values]
-        self.hidden = self.hidden[rows]
-        if isinstance(self.offset, Tensor):
-            self.offset = self.offset[rows]
-
-    def compute(self, attention: Attention) -> Attended:
-        """One new token per beam, ``query [B * K, Hq, 1, d]``, over context and own tokens."""
-        options = attention.options
-        if options.get("softcap") is not None or options.get("s_aux") is not None:
-            name = type(attention.module).__name__
-            raise UserError(f"{name} caps its scores: use --beam_search transformers")
-        query, key, value = attention.query, attention.key, attention.value
-        context_key, context_value = self.keys[attention.layer], self.values[attention.layer]
-        rows, heads, _, size = context_key.shape
-        flat, query_heads = query.shape[0], query.shape[1]
-        beams, group = flat // rows, query_heads // heads
-
-        def by_row(x: Tensor) -> Tensor:  # [B*K, H, g, n] -> [B, H, K*g, n]
-            x = x.view(rows, beams, heads, group, -1).transpose(1, 2)
-            return x.reshape(rows, heads, beams * group, -1)
-
-        def by_beam(x: Tensor) -> Tensor:  # the inverse
-            x = x.view(rows, heads, beams, group, -1).transpose(1, 2)
-            return x.reshape(flat, heads, group, -1)
-
-        query = query.reshape(flat, heads, group, size)
-        own = by_row(query @ key.transpose(2, 3))
-        shared = by_row(query) @ context_key.transpose(2, 3)
-        shared = shared.masked_fill(self.hidden, torch.finfo(shared.dtype).min)
-        scaling = options.get("scaling") or size**-0.5
-        scores = torch.cat([shared, own], dim=3).float() * scaling
-        weights = scores.softmax(dim=3).to(value.dtype)
-        n_context = shared.shape[3]
-        output = by_beam(weights[..., :n_context] @ context_value)
-        output = output + by_beam(weights[..., n_context:].contiguous()) @ value
-        return output.reshape(flat, 1, query_heads, -1), None
 
 
 @dataclass
@@ -179,13 +110,12 @@ def beam_search(
     width = n_prompt if isinstance(prefix.offset, Tensor) else input_ids.shape[1]
     check_length(model, prefix.offset, width + max_new_tokens)
     check_window(model, input_ids.shape[1] + max_new_tokens)
-    context, logits = _read_prompts(model, prefix, input_ids, attention_mask)
+    tree, logits = _read_prompts(model, prefix, input_ids, attention_mask, num_beams)
     rows = [
         Row(n, Hypotheses(num_beams, length_penalty), [[]] * num_beams, tokens)
         for n, tokens in zip(n_prompt.tolist(), before or [[]] * len(n_prompt), strict=True)
     ]
     finished = [row.finished for row in rows]
-    cache = DynamicCache()
     # All beams start equal: only the first may be extended, or they would stay equal.
     logits = logits[:, None].repeat(1, num_beams, 1)
     log_probs = torch.full((len(rows), num_beams), -1e9, device=input_ids.device)
@@ -204,20 +134,18 @@ def beam_search(
         kept = torch.tensor(alive, device=best.device)
         pick = torch.tensor(picked, device=best.device)
         log_probs, beam, token = (x[kept].gather(1, pick) for x in (best, beam, token))
-        if cache.layers:
-            cache.batch_select_indices((kept[:, None] * num_beams + beam).view(-1))
         if len(alive) < len(rows):
-            context.select(kept)
+            tree.select(kept)
             n_prompt = n_prompt[kept]
             rows = [rows[i] for i in alive]
         if step + 1 < max_new_tokens:
+            tree.grow(beam)
             inputs = {
                 "input_ids": token.view(-1, 1),
                 "position_ids": (n_prompt + step).repeat_interleave(num_beams)[:, None],
-                "past_key_values": cache,
-                "use_cache": True,
+                "use_cache": False,
             }
-            logits = run(model, context, inputs).logits.view(len(rows), num_beams, -1)
+            logits = run(model, tree, inputs).logits.view(len(rows), num_beams, -1)
     for row, values in zip(rows, log_probs.tolist(), strict=True):
         for tokens, log_prob in zip(row.beams, values, strict=True):
             row.finished.add(tokens, log_prob, row.n_prompt + max_new_tokens)
@@ -225,8 +153,12 @@ def beam_search(
 
 
 def _read_prompts(
-    model: PreTrainedModel, prefix: KeyValues, input_ids: Tensor, attention_mask: Tensor
-) -> tuple[_Context, Tensor]:
+    model: PreTrainedModel,
+    prefix: KeyValues,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    num_beams: int,
+) -> tuple[BeamTree, Tensor]:
     """What the beams of each prompt share, and the logits ``[B, V]`` behind each prompt."""
     inputs = {
         "input_ids": input_ids,
@@ -236,8 +168,8 @@ def _read_prompts(
         "logits_to_keep": 1,
     }
     output = run(model, prefix, inputs)
-    context = _Context.of_prompt(prefix, output.past_key_values, attention_mask)
-    return context, output.logits[:, -1]
+    tree = BeamTree.of_prompt(prefix, output.past_key_values, attention_mask, num_beams)
+    return tree, output.logits[:, -1]
 
 
 def candidates(
