@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from conftest import FAMILIES, SLIDING, case_of, tiny_model, vector_cases, within
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import scaled_dot_product_attention
 
 from prefix_tuning.attention import KeyValues, enable_prefix
-from prefix_tuning.beam_search import Hypotheses, _Context, beam_search
+from prefix_tuning.beam_search import Hypotheses, beam_search
+from prefix_tuning.beam_tree import BeamTree
 from prefix_tuning.errors import UserError
+from prefix_tuning.key_values import Attention
 from prefix_tuning.parametrizations import FlatPrefix, MLPPrefix
 from prefix_tuning.repetition import forbid
 from prefix_tuning.shape import PrefixShape
@@ -84,12 +89,50 @@ def test_it_is_told_how_many_rows_are_finished() -> None:
 
 def test_rows_that_are_left_keep_what_is_theirs() -> None:
     keys, visible = torch.rand(3, 2, 4, 8), torch.rand(3, 4) > 0.5
-    context = _Context([keys], [-keys], visible, torch.tensor([4, 0, 9]))
-    context.select(torch.tensor([0, 2]))
-    assert torch.equal(context.keys[0], keys[[0, 2]])
-    assert torch.equal(context.values[0], -keys[[0, 2]])
-    assert torch.equal(context.hidden[:, 0, 0], ~visible[[0, 2]])
-    assert torch.as_tensor(context.offset).tolist() == [4, 9]
+    tree = BeamTree([keys], [-keys], visible, torch.tensor([4, 0, 9]), num_beams=2)
+    tree.select(torch.tensor([0, 2]))
+    assert torch.equal(tree.keys[0], keys[[0, 2]])
+    assert torch.equal(tree.values[0], -keys[[0, 2]])
+    assert torch.equal(tree.hidden, (~visible[[0, 2]])[:, None].expand(-1, 2, -1))
+    assert torch.as_tensor(tree.offset).tolist() == [4, 9]
+
+
+def test_a_beam_attends_to_its_own_ancestors() -> None:
+    """Beside a list of keys and values that every beam keeps of its own, and copies."""
+    torch.manual_seed(0)
+    n_beam, heads, group, size = 3, 2, 2, 4
+    keys, values, visible = torch.randn(2, heads, 5, size), torch.randn(2, heads, 5, size), [3, 5]
+    seen = torch.arange(5) >= 5 - torch.tensor(visible)[:, None]  # padding on the left
+    tree = BeamTree([keys], [values], seen, 0, n_beam)
+    beams: Any = [
+        [(keys[b, :, 5 - n :], values[b, :, 5 - n :])] * n_beam for b, n in enumerate(visible)
+    ]
+    module: Any = SimpleNamespace(layer_idx=0)
+    for step in range(40):  # more than room is made for at once
+        parents = torch.randint(n_beam, (len(beams), n_beam))
+        if step == 20:
+            tree.select(torch.tensor([1]))
+            beams, parents = beams[1:], parents[1:]
+        tree.grow(parents)
+        flat = len(beams) * n_beam
+        new_key, new_value = torch.randn(2, flat, heads, 1, size).unbind(0)
+        query = torch.randn(flat, heads * group, 1, size)
+        attention = Attention(Mock(), module, query, new_key, new_value, None, {})
+        found, _ = tree.compute(attention)
+        beams = [
+            [
+                tuple(
+                    torch.cat([old, new[b * n_beam + k]], dim=1)
+                    for old, new in zip(beams[b][parent], (new_key, new_value), strict=True)
+                )
+                for k, parent in enumerate(parents[b].tolist())
+            ]
+            for b in range(len(beams))
+        ]
+        for i, (key, value) in enumerate(beam for row in beams for beam in row):
+            key, value = (x.repeat_interleave(group, dim=0) for x in (key, value))
+            expected = scaled_dot_product_attention(query[i], key, value)  # [H * g, 1, d]
+            torch.testing.assert_close(found[i, 0], expected[:, 0])
 
 
 class Table:
