@@ -109,7 +109,8 @@ class CudaRecorder:
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.set_rng_state(random_state)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Threads of a data loader may pin memory meanwhile: "global" would take that for a fault.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             step()
         return graph.replay
 
