@@ -118,7 +118,7 @@ def batch_that_fits(model: PreTrainedModel, longest: int, search: Search) -> int
     n_token = longest + search.num_beams * search.max_new_tokens
     if search.implementation != "paper":  # which keeps the prompt for each beam
         n_token = search.num_beams * (longest + search.max_new_tokens)
-    # Twice: while keys and values grow, and beams change their places, the old ones are there too.
+    # Twice: while keys and values grow, the old ones are there too; generate's beams are copied.
     kept = 2 * n_token * shape.features * model.dtype.itemsize
     logits = 3 * search.num_beams * model.config.get_text_config().vocab_size * 4
     free = torch.cuda.mem_get_info(model.device)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -60,8 +61,7 @@ class BeamTree(Front):
 
     def select(self, rows: Tensor) -> None:
         """Keep ``rows`` of the batch."""
-        self.keys = [key[rows] for key in self.keys]
-        self.values = [value[rows] for value in self.values]
+        self._change(lambda kept: kept[rows])
         self.hidden = self.hidden[rows]
         if isinstance(self.offset, Tensor):
             self.offset = self.offset[rows]
@@ -74,9 +74,13 @@ class BeamTree(Front):
         others = others.expand(len(parents), -1, -1)
         self.hidden = torch.cat([inherited, others], dim=2)  # [B, K, n] -> [B, K, n + K]
         if size + self.num_beams > self.keys[0].shape[2]:
-            room = (0, 0, 0, _STEPS_OF_ROOM * self.num_beams)
-            self.keys = [pad(key, room) for key in self.keys]
-            self.values = [pad(value, room) for value in self.values]
+            self._change(lambda kept: pad(kept, (0, 0, 0, _STEPS_OF_ROOM * self.num_beams)))
+
+    def _change(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Replace keys and values, a layer at a time: all at once they would be there twice."""
+        for layers in (self.keys, self.values):
+            for i, kept in enumerate(layers):
+                layers[i] = change(kept)
 
     def compute(self, attention: Attention) -> Attended:
         """One new token per beam, ``query [B * K, Hq, 1, d]``, over what it descends from."""
@@ -89,10 +93,8 @@ class BeamTree(Front):
         group = query.shape[1] // heads
         keys, values = self.keys[attention.layer], self.values[attention.layer]
         for kept, new in ((keys, attention.key), (values, attention.value)):
-            new = new.reshape(rows, n_beam, heads, size).transpose(
-                1, 2
-            )  # [B*K, H, 1, d], [B, H, K, d]
-            kept[:, :, end - n_beam : end] = new
+            new = new.reshape(rows, n_beam, heads, size)  # from [B*K, H, 1, d]
+            kept[:, :, end - n_beam : end] = new.transpose(1, 2)  # [B, H, K, d]
         keys, values = keys[:, :, :end], values[:, :, :end]
         query = query.reshape(rows, n_beam, heads, group, size).transpose(1, 2)  # [B, H, K, g, d]
         scores = query.reshape(rows, heads, -1, size) @ keys.transpose(2, 3)  # [B, H, K*g, n]
