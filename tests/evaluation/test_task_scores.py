@@ -120,6 +120,9 @@ def test_squad_v2_by_hand():
     assert scores["HasAns_f1"] == pytest.approx(100 * 2 / 3)
     assert (scores["NoAns_exact"], scores["NoAns_total"]) == (50, 2)
     assert "NoAns_f1" not in qa.squad_v2({"1": ["cat"]}, {"1": "cat"}).values
+    # An answer of which normalising leaves nothing counts only where there is no other.
+    assert qa.squad_v2({"1": ["the", "cat"]}, {"1": ""})["exact"] == 0
+    assert qa.squad_v2({"1": ["the"]}, {"1": ""})["exact"] == 100
 
 
 def test_best_entities():

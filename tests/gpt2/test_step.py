@@ -189,6 +189,14 @@ def test_smoothed_labels_of_a_model_that_is_tuned_itself(
     assert trainer.smoothing_for(model.eval()) == 0
 
 
+@pytest.mark.parametrize("mode", range(5))
+def test_padding_is_rounded_up_unless_the_objective_counts_it(mode: int) -> None:
+    trainer: Any = SimpleNamespace(prefix=SimpleNamespace(objective_mode=mode))
+    arrange = Trainer_Prefix._arrange(trainer, partial(collate, pad_id=2), Rounding(8))
+    batch = arrange([{"input_ids": [3] * 5, "labels": [IGNORE] + [3] * 4}])
+    assert batch["input_ids"].shape[1] == (5 if mode in (2, 4) else 8)
+
+
 @pytest.mark.parametrize("mode", range(4))
 @pytest.mark.parametrize("rounding", [Rounding(), Rounding(targets=8)])
 def test_processes_share_an_epochs_last_batch(mode: int, rounding: Rounding) -> None:

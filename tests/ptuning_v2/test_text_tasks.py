@@ -293,6 +293,7 @@ def test_how_many_rows(parse, bert_tokenizer, write):
     with pytest.raises(UserError, match="--train_size 11: there are only 10"):
         texts(train_size=11)
     assert draw([1, 2, 3], None, 0) == [1, 2, 3]
+    assert len({tuple(draw([*range(50)], 4, seed)) for seed in range(5)}) == 5
 
 
 def test_a_share_of_the_official_training_rows_stands_for_the_development_set(
