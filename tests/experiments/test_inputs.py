@@ -15,6 +15,7 @@ def test_inputs_are_spread_over_the_file(tmp_path: Path) -> None:
     source = ROOT / "data/restaurants/src1_valid.txt"
     every, first, picked = inputs.pick_inputs(source, 10, tmp_path)
     assert len(picked) == 10
+    assert inputs.evenly_spaced([*range(10)], 3) == [0, 3, 6]
     assert len({record.source for record in picked}) == 10
     assert len(read_records("data2text", first, training=True)) == 10
     n_target = sum(len(record.targets) for record in picked)

@@ -175,3 +175,12 @@ def test_finished_runs_are_published(
         + tmp_path.name
     )
     assert table.build(spec.read("small_e2e"), SMALL, tmp_path).lines[0].cells["BLEU"].n == 1
+
+
+def test_runs_of_other_seeds_and_subsets_share_a_mean() -> None:
+    def run(seed: int, **flags: object) -> dict[str, Any]:
+        notes = f"lowdata_{seed}_50"  # which subset
+        return {"model": "m", "settings": {"flags": {"seed": seed, "notes": notes, **flags}}}
+
+    assert published.compared(run(1)) == published.compared(run(2))
+    assert published.compared(run(1, bsz=8)) != published.compared(run(1, bsz=4))

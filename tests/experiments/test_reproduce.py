@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -28,7 +29,7 @@ from gpt2.tasks import TASKS, read_records
 from gpt2.train_request import parse
 from harness.report import Sizes
 from prefix_tuning.errors import UserError
-from prefix_tuning.files import write_json
+from prefix_tuning.files import write_json, write_lines
 from ptuning_v2.arguments import get_args
 from seq2seq import arguments as seq2seq_arguments
 from seq2seq import train_bart
@@ -202,6 +203,23 @@ def test_failures_are_recorded_and_the_others_go_on(
     assert "4 runs, 2 of them done" in capsys.readouterr().out
 
 
+def test_a_run_gets_its_share_of_the_processors_and_forgets_its_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[dict[str, str]] = []
+    monkeypatch.setattr(pool.subprocess, "Popen", lambda _, **more: started.append(more["env"]))
+    monkeypatch.setattr(pool.os, "cpu_count", lambda: 8)
+    for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    job: Any = pool.Job(SimpleNamespace(), tmp_path / "seed1")  # type: ignore[arg-type]
+    write_json(job.failure, {"reason": "the disk was full"})
+    for gpu, jobs in (("1", 3), (None, 20)):
+        pool.spawn(job, {}, gpu, jobs)
+    names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+    assert [tuple(map(env.get, names)) for env in started] == [("2", "1"), ("1", None)]
+    assert not job.failure.exists()
+
+
 def test_the_time_is_up(stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What runs is ended and no failure; the same command goes on. Several tables have commas."""
     stub.parent.joinpath("worker.py").write_text("import time; time.sleep(60)", encoding="utf-8")
@@ -245,6 +263,15 @@ def test_rows_held_out_are_the_inputs() -> None:
     assert estimate.n_inputs(run) == 249
     run = spec.expand(spec.read("small_ptuning"), SCALES["study"], rows=["sst2-head"])[0]
     assert estimate.n_inputs(run) == 872
+
+
+def test_a_run_that_was_interrupted_measures_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("seed1.json", "seed2.json", "seed3.failed.json"):
+        write_lines(tmp_path / "table" / "row" / name, [])
+    monkeypatch.setattr(estimate, "read_result", lambda path: {"resumed": path.stem == "seed2"})
+    assert estimate.finished(tmp_path) == [{"resumed": False}]
 
 
 def test_estimates_come_from_finished_runs(stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -662,6 +689,14 @@ def test_a_run_of_two_processes_is_done_by_one(tmp_path: Path) -> None:
     worker.main([str(folder)])
     assert result.read_text("utf-8") == "{}"
     assert not (folder / worker.STEPS).exists()
+
+
+def test_one_process_at_a_time_does_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "seed1" / "lock"
+    with worker.locked(path), path.open("w") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    with path.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_run_folders_differ() -> None:

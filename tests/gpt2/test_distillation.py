@@ -47,6 +47,10 @@ def test_matching_loss(objective: str) -> None:
     expected = sum(BY_HAND[objective](s, t) for s, t in rows)
     assert matching_loss(student, teacher, objective).item() == pytest.approx(expected, rel=1e-5)
     assert matching_loss(student, student, objective).item() == pytest.approx(0, abs=1e-6)
+    halves = [logits.bfloat16() for logits in (student, teacher)]
+    found = matching_loss(*halves, objective)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, matching_loss(*(half.float() for half in halves), objective))
 
 
 @pytest.mark.parametrize("positions", ["target", "all"])

@@ -237,6 +237,22 @@ def test_a_decode_is_identified_by_all_that_decides_its_texts(
     assert identity() != first
 
 
+def test_prefix_prompt_and_output_may_fill_the_positions(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model = enable_prefix(tiny_model("gpt2"))
+    writer = TextGenerator(model, tokenizer, no_prefix(model), 4, {})
+    record = Record("a b", (), "line 1")
+    (prompt,) = writer.format(DecodeRequest(model_name_or_path="m")).encode_records([record])
+    for length in (64 - 4 - len(prompt), 64 - 4 - len(prompt) + 1):
+        request = DecodeRequest(model_name_or_path="m", data_file="d", length=length)
+        if length + len(prompt) + 4 == 64:
+            assert writer.prompts(request, [record]) == [prompt]
+        else:
+            with pytest.raises(UserError, match="exceed the model's 64 positions"):
+                writer.prompts(request, [record])
+
+
 class Reached(Exception):
     """Training would begin, or a model be loaded; with what it was asked for."""
 

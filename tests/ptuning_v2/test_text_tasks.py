@@ -545,6 +545,8 @@ def test_scores_of_stsb_have_a_range(write, score):
     path = write("file.tsv", f"index\tsentence1\tsentence2\tscore\n0\ta\tb\t{score}\n")
     with pytest.raises(UserError, match=r"file\.tsv, line 2: the score .* not between 0 and 5"):
         read_glue("stsb", path)
+    ends = "index\tsentence1\tsentence2\tscore\n0\ta\tb\t0\n1\ta\tb\t5.0\n"
+    assert [row.label for row in read_glue("stsb", write("ends.tsv", ends))] == [0, 5]
 
 
 def test_lines_of_qqp_that_are_cut_are_counted(write, capsys):

@@ -117,6 +117,7 @@ def test_weights_that_are_no_numbers_are_not_kept(
         ([(float("nan"), 3.0), (float("nan"), 3.0), (float("nan"), 4.0)], [False, False, True]),
         ([(1.0, 3.0), (0.5, 2.0), (0.9, 1.0)], [False, False, True]),
         ([(1.0, 3.0), (0.5, 2.0), (1.5, 9.0)], [False, False, False]),
+        ([(1.0, 3.0), (0.5, 2.0), (1.5, 9.0), (1.0, 9.0)], [False] * 4),  # not two in a row
     ],
 )
 def test_stopping_early(values: list[tuple[float, float]], stops: list[bool]) -> None:
