@@ -26,7 +26,7 @@ from experiments.estimate import Estimate
 from experiments.launchers.base import MODELS
 from experiments.pool import Job, Pool, slots
 from experiments.spec import Overrides, Run
-from harness.ranges import COUNT
+from harness.ranges import COUNT, SEED
 from prefix_tuning.errors import UserError, run_command
 
 
@@ -77,6 +77,8 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
     scale = scales.named(args.scale)
     for name in ("jobs", "steps", "inputs"):
         COUNT.check(name, getattr(args, name))
+    for seed in args.seeds or ():
+        SEED.check("seeds", seed)
     if args.minutes is not None and not 0 < args.minutes < math.inf:
         raise UserError(f"--minutes {args.minutes}: expected a number above 0")
     if args.data_dir is not None and not Path(args.data_dir).is_dir():
@@ -86,7 +88,7 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
         args.data_dir and str(Path(args.data_dir).resolve()),
         args.steps,
         args.inputs,
-        args.seeds and tuple(args.seeds),
+        args.seeds and tuple(dict.fromkeys(args.seeds)),
     )
     runs = [
         run

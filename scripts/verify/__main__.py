@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _groups(names: str | None) -> list[str]:
     """The groups to run, in their order."""
-    chosen = [name.strip() for name in names.split(",")] if names else [*GROUPS]
+    chosen = [name.strip() for name in names.split(",")] if names is not None else [*GROUPS]
     for name in chosen:
         if name not in GROUPS + ON_DEMAND:
             raise UserError(f"--only {name}: choose from {', '.join(GROUPS + ON_DEMAND)}")

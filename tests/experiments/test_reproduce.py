@@ -168,6 +168,7 @@ def test_whole_runs_of_the_other_launchers(
         (["e2e", "prefix-large"], "ROW prefix-large: left out at --scale small, it is of gpt2-l"),
         (["e2e", "--scale", "large"], "--scale large"),
         (["e2e", "--jobs", "0"], "--jobs 0"),
+        (["e2e", "--seeds", "-1"], "--seeds -1: must be from 0"),
         (["e2e", "--gpus", "a,b"], "--gpus a,b"),
         (["e2e", "--data_dir", "/nowhere/at/all"], "--data_dir /nowhere/at/all"),
         (["small_e2e", "--scale", "paper"], "meant for tiny or small"),

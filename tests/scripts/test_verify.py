@@ -234,6 +234,8 @@ def test_the_command_and_its_files(
 def test_bad_use_ends_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--only speed: choose from numbers, trajectories"):
         verify.main(["--only", "data,speed"])
+    with pytest.raises(UserError, match="--only : choose from numbers"):
+        verify.main(["--only", ""])
     with pytest.raises(UserError, match=r"--vectors .*: there is no such folder"):
         Places.of(tmp_path / "absent", None)
 
