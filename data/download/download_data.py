@@ -106,10 +106,12 @@ def _fetch_archives(dataset: dict[str, Any], folder: Path, local: bool) -> None:
             continue
         target = folder / Path(urlsplit(archive["urls"][0]).path).name
         fetch(archive["urls"], target, archive, local)
-        for name in archive["gives"]:
-            member = archive.get("root", "") + name
-            unpack(target, member, folder / name, dataset["files"][name])
-        target.unlink()
+        try:
+            for name in archive["gives"]:
+                member = archive.get("root", "") + name
+                unpack(target, member, folder / name, dataset["files"][name])
+        finally:
+            target.unlink()
 
 
 def _origin(dataset: dict[str, Any], name: str) -> str | None:
