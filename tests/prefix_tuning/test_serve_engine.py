@@ -5,12 +5,13 @@ from __future__ import annotations
 import queue
 import random
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import SLIDING, tiny_model
 
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import KeyValues
@@ -20,6 +21,7 @@ from prefix_tuning.errors import UserError
 from prefix_tuning.parametrizations import FlatPrefix
 from prefix_tuning.serve.engine import Engine, Late, QueueFull, Stopping
 from prefix_tuning.serve.generation import Beams, Piece, Search, Text, Ticket
+from prefix_tuning.serve.metrics import Metrics
 from prefix_tuning.serve.rows import Rows
 from prefix_tuning.serve.sampling import draw
 
@@ -34,7 +36,7 @@ class Numbers:
         return "".join(f"{token} " for token in tokens)
 
 
-def make_bank(folder: Path, family: str) -> PrefixBank:
+def make_bank(folder: Path, family: Any) -> PrefixBank:
     model = tiny_model(family)
     for seed, (name, length) in enumerate(NAMES.items()):
         torch.manual_seed(seed)
@@ -58,6 +60,8 @@ def solo(bank: PrefixBank, name: str | None, prompt: list[int], search: Search, 
             eos_token_id=END,
             num_beams=search.num_beams,
             max_new_tokens=search.max_tokens,
+            length_penalty=search.length_penalty,
+            early_stopping=search.early_stopping,
         )[0]
         return [tokens[:-1] if tokens[-1] == END else tokens for tokens in found.tokens]
     chance, tokens = random.Random(seed), []
@@ -82,6 +86,7 @@ SEARCHES = [
     Search(5, temperature=0.7, top_p=0.8),
     Search(7, num_beams=3),
     Search(3, num_beams=2),
+    Search(9, num_beams=3, length_penalty=-4.0, early_stopping=True),
 ]
 
 
@@ -101,6 +106,8 @@ def test_texts_equal_those_decoded_alone(tmp_path: Path, family: str) -> None:
         beams = search.num_beams
         engine.submit([Beams(*common, n_text=beams) if beams > 1 else Text(*common, seed=i)])
         n_text += beams
+    most: list[int] = []
+    bank.model.register_forward_pre_hook(lambda *_: most.append(engine.n_running))
     engine.start()
     for _ in range(n_text):
         i, piece = done.get(timeout=60)
@@ -108,6 +115,7 @@ def test_texts_equal_those_decoded_alone(tmp_path: Path, family: str) -> None:
         found.setdefault(i, {})[piece.index] = [int(token) for token in piece.text.split()]
     engine.stop()
     assert {i: [texts[j] for j in sorted(texts)] for i, texts in found.items()} == expected
+    assert max(most) == 7
     assert engine.steps < 0.5 * sum(len(text) + 1 for texts in expected.values() for text in texts)
 
 
@@ -169,6 +177,7 @@ def test_given_up_and_late_requests_leave_their_rows(tmp_path: Path) -> None:
     client.ask(50, seconds=0.0)
     engine.start()
     heard = [client.heard.get(timeout=20) for _ in range(4)]
+    assert Late in map(type, heard)  # at once, and not when there is a row
     first.cancel()
     while client.engine.n_running:
         threading.Event().wait(0.01)
@@ -228,6 +237,53 @@ def test_what_can_never_run_is_refused(tmp_path: Path) -> None:
             check(prompt, search, name)
 
 
+def test_prompt_and_output_stay_within_a_sliding_window(tmp_path: Path) -> None:
+    engine = Engine(make_bank(tmp_path, SLIDING))
+    for n_token, refused in ((5, False), (6, True)):
+        text = Text(Ticket(print, None, 60), [5] * 3, 0, Search(n_token), [END], Numbers(), 0)
+        with pytest.raises(UserError, match="sliding window of 8") if refused else nullcontext():
+            engine.check(text)
+
+
+def test_a_prefix_that_grew_since_the_request_came_is_refused(tmp_path: Path) -> None:
+    bank = make_bank(tmp_path, "gpt2")
+    engine, heard = Engine(bank), []
+    parts = [Text(Ticket(heard.append, "short", 60), [5] * 50, 0, Search(12), [], Numbers(), 0)]
+    engine.check(parts[0])
+    engine.submit(parts)
+    prefix = checkpoint.load(tmp_path / "long")[0]
+    checkpoint.export(tmp_path / "short", prefix, checkpoint.metadata(prefix, bank.model, "tiny"))
+    engine.start()
+    engine.stop()
+    assert "7 positions and 62 tokens do not fit" in str(heard[0])
+
+
+def test_a_short_prompt_beside_one_that_fills_the_positions(tmp_path: Path) -> None:
+    """Its padding would lie behind the table."""
+    bank = make_bank(tmp_path, "gpt2")
+    rows, prompts, names = Rows(bank.model), [[5] * 64, [6, 8]], [None, "long"]
+    for name in names:
+        rows.join(bank.key_values([name]))
+    found = rows.read(0, prompts)
+    for row, prompt, name in zip(found, prompts, names, strict=True):
+        alone = bank.model(torch.tensor([prompt]), prefix=bank.key_values([name])).logits[0, -1]
+        torch.testing.assert_close(row, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_beam_that_stops_at_a_word_says_so(tmp_path: Path) -> None:
+    bank = make_bank(tmp_path, "gpt2")
+    whole = solo(bank, "short", [5, 6], Search(6, num_beams=2), 0)[0]
+    heard: list[Any] = []
+    search = Search(6, num_beams=2, stop=(f" {whole[2]} ",))
+    engine = Engine(bank)
+    ticket = Ticket(heard.append, "short", 60)
+    engine.submit([Beams(ticket, [5, 6], 0, search, [END], Numbers(), n_text=1)])
+    engine.start()
+    engine.stop()
+    first = "".join(f"{token} " for token in whole).split(search.stop[0])[0]
+    assert [(piece.text, piece.finish_reason) for piece in heard] == [(first, "stop")]
+
+
 def test_stop_strings_and_halves_of_characters_are_not_sent(tmp_path: Path) -> None:
     class Letters:
         def decode(self, tokens: list[int], skip_special_tokens: bool) -> str:
@@ -245,8 +301,21 @@ def test_stop_strings_and_halves_of_characters_are_not_sent(tmp_path: Path) -> N
     pieces = send("für € END danach", ("END",))
     assert "".join(piece.text for piece in pieces) == "für € "
     assert pieces[-1].finish_reason == "stop"
+    pieces = send("für € END danach", ("nach", "END"))
+    assert "".join(piece.text for piece in pieces) == "für € "
     pieces = send("für €", ())
     assert [piece.text for piece in pieces] == ["f", "ü", "r", " ", "€", ""]
+
+
+def test_a_histogram_by_hand() -> None:
+    metrics = Metrics()
+    for seconds in (0.05, 0.06, 99.0):
+        metrics.answered("/health", 200, seconds)
+    lines = metrics.render({"rows": 3}, {"steps_total": 4}).splitlines()
+    counts = [line.split()[1] for line in lines if "_bucket{" in line]
+    assert counts == ["1", *["2"] * 9, "3"]
+    assert "prefix_tuning_request_seconds_sum 99.110000" in lines
+    assert "# TYPE prefix_tuning_steps_total counter" in lines
 
 
 def test_tokens_of_a_row_are_numbered_from_where_its_prefix_says(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,10 +34,12 @@ from prefix_tuning.bank import PrefixBank
 from prefix_tuning.beam_search import beam_search
 from prefix_tuning.errors import UserError
 from prefix_tuning.parametrizations import FlatPrefix
-from prefix_tuning.serve.__main__ import parse_args
+from prefix_tuning.serve.__main__ import main, parse_args
 from prefix_tuning.serve.app import create_app
 from prefix_tuning.serve.engine import Engine
-from prefix_tuning.serve.service import Settings, _disconnected
+from prefix_tuning.serve.protocol import ChatRequest, CompletionRequest
+from prefix_tuning.serve.service import Service, Settings, _disconnected
+from prefix_tuning.shape import PrefixShape
 
 KEY = "secret"
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
@@ -62,8 +65,8 @@ class Running:
         self.bank = PrefixBank(self.model, prefixes)
         sizes = {key: options.pop(key) for key in ("max_rows", "max_waiting") if key in options}
         self.engine = Engine(self.bank, **sizes)
-        settings = Settings(base_name="base", **{"api_key": KEY, "timeout": 30.0, **options})
-        app = create_app(self.engine, self.tokenizer, settings)
+        self.settings = Settings(base_name="base", **{"api_key": KEY, "timeout": 30.0, **options})
+        app = create_app(self.engine, self.tokenizer, self.settings)
         self.server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -129,6 +132,40 @@ def test_completions_equal_generate(running: Running) -> None:
     assert len(texts) > 3
 
 
+def test_choices_stand_in_the_order_of_the_prompts(running: Running) -> None:
+    """Though the first to end is a text of the last prompt."""
+    long, short = running.greedy("p3", PROMPT, 4), running.greedy("p3", "food", 4)
+    stop = next(letter for letter in short if letter not in long)
+    answer = running.post(prompt=[PROMPT, "food"], n=2, stop=stop).json()
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2, 3]
+    texts = [choice["text"] for choice in answer["choices"]]
+    assert texts == [long, long, *[short.split(stop)[0]] * 2]
+
+
+def test_what_the_model_and_a_template_say_of_special_tokens(running: Running) -> None:
+    """All its ends end a text, the tokenizer's first; a template brings its own beginning."""
+
+    class Beginning:
+        chat_template, eos_token_id = "some", 3
+
+        def apply_chat_template(self, turns: Any, **options: Any) -> str:
+            return "a chat"
+
+        def __call__(self, text: str, add_special_tokens: bool = True) -> Any:
+            return SimpleNamespace(input_ids=[0] * add_special_tokens + [7])
+
+    config = running.model.generation_config
+    before, config.eos_token_id = config.eos_token_id, [5, 3]
+    try:
+        service = Service(running.engine, Beginning(), running.settings)
+    finally:
+        config.eos_token_id = before
+    assert service.ends == [3, 5]
+    turns = [{"role": "user", "content": "a"}]
+    assert service.prompts(ChatRequest(model="p3", messages=turns)) == [[7]]
+    assert service.prompts(CompletionRequest(model="p3", prompt="a")) == [[0, 7]]
+
+
 def test_beams_and_n(running: Running) -> None:
     ids = running.tokenizer(PROMPT, return_tensors="pt").input_ids
     prefix = KeyValues(checkpoint.load(running.bank.folder / "p8")[0].key_values())
@@ -167,6 +204,14 @@ def test_streams_join_to_the_same_text(running: Running) -> None:
     assert text == running.greedy("p3", PROMPT, 12)
     assert chunks[-2].choices[0].finish_reason in {"length", "stop"}
     assert chunks[-1].usage.completion_tokens <= 12
+    one = running.post(stream=True, stream_options={"include_usage": True}, max_tokens=1)
+    used = json.loads(one.text.split("data: ")[-2])["usage"]
+    n_prompt = len(running.tokenizer(PROMPT).input_ids)
+    assert used == {
+        "prompt_tokens": n_prompt,
+        "completion_tokens": 1,
+        "total_tokens": n_prompt + 1,
+    }
 
 
 def test_chat_uses_the_template(running: Running) -> None:
@@ -203,6 +248,7 @@ def test_chat_uses_the_template(running: Running) -> None:
         ({"top_p": 0}, 400, "top_p"),
         ({"num_beams": 2, "length_penalty": 400}, 400, "length_penalty"),
         ({"prompt": [[5]] * 400, "n": 128}, 400, "need more than 320 rows"),
+        ({"prompt": [[5]] * 200, "num_beams": 2}, 400, "need more than 320 rows"),
         ({"stop": ["a", ""]}, 400, "stop"),
         ({"model": "x" * 300}, 404, "no prefix"),
         ({"n": True}, 400, "n: "),
@@ -244,7 +290,8 @@ def test_other_routes_methods_and_keys(running: Running) -> None:
     assert error_of(running.http.get("/v1/nothing"))["type"] == "invalid_request_error"
     assert running.http.get("/v1/completions").status_code == 405
     for headers in ({"Authorization": "Bearer wrong"}, {"Authorization": ""}):
-        for method, path in (("GET", "/v1/models"), ("POST", "/v1/completions")):
+        gets = [("GET", "/v1/models"), ("GET", "/v1/models/p3")]
+        for method, path in (*gets, ("POST", "/v1/completions"), ("POST", "/v1/chat/completions")):
             answer = running.http.request(method, path, headers=headers)
             assert answer.status_code == 401
             assert error_of(answer)["code"] == "invalid_api_key"
@@ -262,6 +309,9 @@ def test_metrics_count_what_happened(running: Running) -> None:
     assert value(name) == before + 1
     assert 1 <= value("prefix_tuning_generated_tokens_total ") - tokens <= 4
     assert value("prefix_tuning_rows_running ") == 0
+    running.http.get("/made/up")  # else whoever asks for many paths fills the memory
+    assert value('prefix_tuning_requests_total{route="other",code="404"}') > 0
+    assert value('prefix_tuning_requests_total{route="/made') == 0
 
 
 def test_a_client_that_goes_away_frees_its_row(running: Running) -> None:
@@ -342,6 +392,38 @@ def test_sigterm_finishes_what_runs(tiny_folder: Path, tmp_path: Path) -> None:
             assert process.stdout.read() == "stopped\n"
         finally:
             process.kill()
+
+
+def test_flags_reach_the_service(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def note(engine: Engine, tokenizer: Any, settings: Settings) -> None:
+        seen.update(vars(settings), engine=engine)
+
+    monkeypatch.setattr("prefix_tuning.serve.app.create_app", note)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: sockets[0].close())
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    flags = f"--model {tiny_folder} --prefixes {tmp_path} --name some --port 0 --api_key key"
+    flags += " --dtype bfloat16 --max_rows 3 --max_waiting 5 --max_tokens 7 --max_body 11"
+    main([*flags.split(), "--timeout", "13", "--prefix_memory", "2"])
+    engine = seen.pop("engine")
+    assert seen == {
+        "base_name": "some",
+        "api_key": "key",
+        "max_body": 11,
+        "default_tokens": 7,
+        "max_tokens": 7,
+        "timeout": 13.0,
+    }
+    assert (engine.max_rows, engine.max_waiting) == (3, 5)
+    assert engine.bank.model.dtype == torch.bfloat16
+    shape = PrefixShape.from_config(engine.bank.model.config)
+    assert engine.bank.capacity == 2 * 2**20 // (2 * shape.features)
+    write_prefixes(tmp_path, engine.bank.model.float())
+    with pytest.raises(UserError, match="has a prefix of this name, which would never be asked"):
+        main([*flags.split(), "--name", "p3"])
 
 
 def test_a_client_is_gone_when_the_server_says_so() -> None:
