@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from evaluation import classification, dart, files, neural, summarization, webnlg
-from evaluation.report import format_table
+from evaluation import classification, dart, files, neural, summarization, triples, webnlg
+from evaluation.report import Scores, format_table, percent
 from prefix_tuning.errors import UserError
 
 
@@ -41,6 +41,67 @@ def test_options_of_dart_reach_the_models(monkeypatch, tmp_path):
     calls.clear()
     dart.main([str(refs), str(hyps), "--no_models"])
     assert not calls
+
+
+def test_options_of_summaries_reach_their_scorer(monkeypatch, tmp_path):
+    calls = []
+
+    def score(references, hypotheses, **options):
+        calls.append({"texts": (references, hypotheses), **options})
+        return Scores({"ROUGE-1": 1.0})
+
+    monkeypatch.setattr(summarization, "score", score)
+    for name, text in (("refs", "a\n"), ("hyps", "b\n")):
+        (tmp_path / name).write_text(text)
+    plain = {"texts": (["a"], ["b"]), "sentence_separator": None, "bootstrap_seed": None}
+    plain |= {"segments": False, "tokenizer": "rouge", "sentence_splitter": None}
+    for options, changed in (
+        ([], {}),
+        (["--sentence_separator", "|"], {"sentence_separator": "|"}),
+        (["--bootstrap", "0"], {"bootstrap_seed": 0}),
+        (["--segments"], {"segments": True}),
+        (["--tokenizer", "char"], {"tokenizer": "char"}),
+        (["--sentence_splitter", "nltk"], {"sentence_splitter": "nltk"}),
+    ):
+        summarization.main([str(tmp_path / "refs"), str(tmp_path / "hyps"), *options])
+        assert calls.pop() == plain | changed
+
+
+def test_the_first_three_references_count(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Java
+    references = [["one two three four", "b c d e", "f g h i", "a cat sat down"]]
+    rows = webnlg.score(references, ["a cat sat down"], ["Food"])
+    scores = dart.score(references, ["a cat sat down"], models=False)
+    assert rows["All"]["TER"] == scores["TER"] == 1
+    assert rows["All"]["BLEU"] == scores["BLEU"] == 0
+
+
+def test_every_part_has_the_scores_of_its_instances(monkeypatch):
+    """One edit in four words of the second text; METEOR as the parts are asked for."""
+
+    def meteor(references, hypotheses, parts):
+        assert [[*part] for part in parts] == [[0], [1], [0, 1]]
+        return [(0.1, [0.1]), (0.2, [0.2]), (0.3, [0.1, 0.2])]
+
+    monkeypatch.setattr(triples.java, "meteor", meteor)
+    references, outputs = [["a b c d"], ["A b c x", "e f g h i j"]], ["a b c d", "a b c d"]
+    parts = {"Seen": [0], "Unseen": [1], "All": range(2)}
+    rows = triples.score_parts(references, outputs, parts, lowercase=True, segments=True)
+    values = {name: (row["METEOR"], row["TER"]) for name, row in rows.items()}
+    assert values == {"Seen": (0.1, 0.0), "Unseen": (0.2, 1 / 5), "All": (0.3, 1 / 9)}
+    assert rows["All"].segments == {"TER": [0.0, 1 / 5], "METEOR": [0.1, 0.2]}
+    assert rows["Unseen"].segments == {"TER": [1 / 5], "METEOR": [0.2]}
+    assert rows["Seen"]["BLEU"] == pytest.approx(100) > rows["All"]["BLEU"]
+
+
+def test_scores_in_percent_and_taken_back():
+    assert percent({"values": {"f1": 0.5}}, "f1") == 50  # of before there was ``full``
+    assert percent({"values": {"f1": 50.0}, "full": {"f1": 100}}, "f1") == 50
+    assert percent({"values": {"f1": None}}, "f1") is percent({"values": {}}, "f1") is None
+    scores = Scores({"a": 1.0, "b": 2.0}, segments={"a": [1.0, 2.0, 3.0]}, note="said before")
+    scores.undefine("unread", [0, 2])
+    assert scores.values == {"a": None, "b": None}
+    assert (scores.segments, scores.note) == ({"a": [None, 2.0, None]}, "said before; unread")
 
 
 def test_bootstrap_draws_from_its_seed(tmp_path, capsys):

@@ -55,6 +55,8 @@ def test_every_published_run_fits_and_stands_in_its_table(path: Path) -> None:
         ({"data_sha256": {"train_file": "abc"}}, "field data_sha256: expected a SHA-256 of every"),
         ({"scores": {"test": {"BLEU": float("nan")}}}, "field scores: expected finite numbers"),
         ({"command": "python x.py"}, r"field command: expected \./scripts/reproduce\.sh"),
+        ({"commit": "a" * 41}, r"x\.json, field commit: expected 40 hexadecimal digits"),
+        ({"data_sha256": {"~/x.txt": "0" * 64}}, "field data_sha256: holds a path of your"),
         ({"seed": True}, "field seed: expected a count"),
         ({"settings": {"flags": {"init": "/home/me/x"}}}, "field settings: holds a path of your"),
         ({"missing": {"test": {"CIDEr": r"no C:\data"}}}, "field missing: holds a path of your"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from experiments import estimate, pool, reproduce, scales, spec, toy_data, worke
 from experiments import table as table_of
 from experiments.launchers import LAUNCHERS
 from experiments.launchers import gpt2 as gpt2_tables
-from experiments.launchers.base import JOB, SPLITS, Step, parameters
+from experiments.launchers.base import JOB, RUN, SPLITS, STEPS, Step, parameters
 from experiments.launchers.seq2seq import SUMMARIES
 from gpt2 import launch_flags, train_e2e
 from gpt2.tasks import TASKS, read_records
@@ -214,11 +216,40 @@ def test_a_run_gets_its_share_of_the_processors_and_forgets_its_failure(
         monkeypatch.delenv(name, raising=False)
     job: Any = pool.Job(SimpleNamespace(), tmp_path / "seed1")  # type: ignore[arg-type]
     write_json(job.failure, {"reason": "the disk was full"})
+    job.folder.mkdir()
+    job.log.write_text("what was said before", encoding="utf-8")
     for gpu, jobs in (("1", 3), (None, 20)):
         pool.spawn(job, {}, gpu, jobs)
     names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
     assert [tuple(map(env.get, names)) for env in started] == [("2", "1"), ("1", None)]
     assert not job.failure.exists()
+    assert job.log.read_text("utf-8") == "what was said before"
+    assert pool.slots(3, "0, 2") == ["0", "2", "0"]
+    assert (pool.slots(None, "0,2"), pool.slots(2, None)) == (["0", "2"], [None, None])
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_command_of_a_run_makes_it_anywhere(table: str, tmp_path: Path) -> None:
+    """Read again, it asks for the same run; it names no folder of this machine."""
+
+    def jobs(*argv: str) -> list[pool.Job]:
+        return reproduce.make_jobs(reproduce._parser().parse_args(argv))
+
+    (more := tmp_path / "FOLDER").mkdir()
+    for scale, *flags in (
+        ("tiny",),
+        ("tiny", "--steps", "3", "--inputs", "5", "--model_name_or_path", str(more)),
+    ):
+        job = jobs(table, "--scale", scale, "--results_dir", str(tmp_path), *flags)[-1]
+        assert str(tmp_path) not in job.command
+        again = jobs(*shlex.split(job.command)[1:], "--results_dir", str(tmp_path))
+        (same,) = [other for other in again if other.folder == job.folder]
+        expected = dict(job.run.settings)
+        if flags:
+            expected["model"] = "FOLDER"
+        assert same.run.settings == expected
+    job = jobs("small_e2e", "P=1", "--data_dir", str(more))[0]
+    assert job.command.endswith(" --data_dir FOLDER")
 
 
 def test_the_time_is_up(stub: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,6 +271,15 @@ def test_results_of_other_settings_are_refused(stub: Path) -> None:
     reproduce.main(argv)
     with pytest.raises(UserError, match=r"seed101\.json was made with max_steps 3, now it is 9"):
         reproduce.main([*argv, "--steps", "9"])
+    (path,) = results_of(stub)
+    result = read(path)
+    for settings, message in (
+        (result["settings"] | {"more": 1}, r"was made with more 1, now it is None"),
+        ({k: v for k, v in result["settings"].items() if k != "inputs"}, "with inputs None, now"),
+    ):
+        write_json(path, result | {"settings": settings})
+        with pytest.raises(UserError, match=message):
+            reproduce.main(argv)
 
 
 @pytest.mark.parametrize("begun", ["run/run_settings.json", "steps.json"])
@@ -301,6 +341,19 @@ def test_steps_of_the_published_runs() -> None:
         runs = spec.expand(spec.read(name), SCALES["paper"], rows=["prefix"])
         steps[name] = estimate.n_steps(runs[0])
     assert steps == {"e2e": 21035, "webnlg": 18025}
+    tenth = spec.expand(spec.read("data_levels"), SCALES["paper"], rows=["prefix"])[0]
+    flags = tenth.settings["flags"]
+    assert tenth.level == 10  # of 42,061 pairs
+    assert estimate.n_steps(tenth) == math.ceil(4206 / flags.get("bsz", 10)) * flags.get("epoch", 5)
+
+
+def test_inputs_are_those_of_all_splits() -> None:
+    """A data set of fewer inputs than asked for has its own number."""
+    experiment = replace(spec.read("e2e"), splits=("valid", "test"))
+    for asked, found in ((7, 14), (9999, 2 * 630)):
+        overrides = spec.Overrides(inputs=asked)
+        run = spec.expand(experiment, SCALES["paper"], overrides, ["prefix"])[0]
+        assert estimate.n_inputs(run) == found
 
 
 def test_seeds_subsets_and_levels() -> None:
@@ -487,6 +540,48 @@ def test_made_once_and_whole(tmp_path: Path) -> None:
     for _ in range(2):
         assert (worker.once(tmp_path / "data", make) / "file").is_file()
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("killed", ["one", "three", None])
+def test_steps_that_are_done_are_not_done_again(
+    killed: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def run(step: Any) -> None:
+        (tmp_path / RUN).mkdir(exist_ok=True)
+        ran.append(step.name)
+        if step.name == killed and ran.count(killed) == 1:
+            raise KeyboardInterrupt
+
+    steps = [Step(name, "module", {}) for name in ("one", "two", "three")]
+    launcher = SimpleNamespace(steps=lambda *_: steps, run=run)
+    monkeypatch.setitem(worker.LAUNCHERS, "x", launcher)  # type: ignore[arg-type]
+    for find in ("find_model", "find_data"):
+        monkeypatch.setattr(worker, find, lambda *_: None)
+    job = {"launcher": "x", "work": str(tmp_path / "work")}
+    if killed:
+        with pytest.raises(KeyboardInterrupt):
+            worker.do_steps(job, tmp_path)
+    seconds, resumed = worker.do_steps(job, tmp_path)
+    assert resumed == bool(killed)
+    assert [*seconds] == [*read(tmp_path / STEPS)] == ["one", "two", "three"]
+    assert sorted(ran) == sorted([*seconds, *([killed] if killed else [])])
+
+
+def test_data_of_another_place_or_size_are_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut: list[tuple[Path, int]] = []
+    monkeypatch.setattr(type(GPT2), "cut", lambda self, name, whole, to, n: cut.append((whole, n)))
+    found = set()
+    for place in ("a", "b"):
+        folder = tmp_path / place / "data"
+        folder.mkdir(parents=True)
+        for inputs in (3, 5, 3):
+            settings = {"flags": {"mode": "data2text"}, "data": str(folder), "inputs": inputs}
+            found.add(worker.find_data({"launcher": GPT2.name, "settings": settings}, tmp_path))
+    assert len(found) == len({*cut}) == len(cut) == 4
 
 
 # --- scores ---------------------------------------------------------------------------------------

@@ -132,6 +132,26 @@ def test_mean_spread_and_difference(results: Path) -> None:
     )
 
 
+def test_every_number_is_that_of_its_own_run(results: Path) -> None:
+    """An undefined score is no run's; what was finished in the end has not failed."""
+    folder = results / "paper" / "e2e" / "prefix"
+    write_result(folder, "seed101", {"BLEU": None}, command="make 101")
+    write_result(folder, "seed22", {"BLEU": 71.0}, command="make 22")
+    failure = json.dumps({"reason": "the disk was full", "status": 1, "log": "log.txt"})
+    (folder / "seed22.failed.json").write_text(failure, encoding="utf-8")
+    made = table.build(E2E, SCALES["paper"], results)
+    runs = lines_of(made, "prefix")[0].cells["BLEU"].runs
+    assert [(run.name, run.value, run.command) for run in runs] == [
+        ("seed22", 71.0, "make 22"),
+        ("seed9", 69.0, ""),
+    ]
+    assert not any("the disk was full" in note for note in made.notes)
+    theirs = [
+        (x.row, x.model, x.source) for x in made.lines if x.source not in ("ours", "difference")
+    ]
+    assert len(theirs) == len({*theirs})
+
+
 def test_why_there_is_no_number(results: Path) -> None:
     made = table.build(E2E, SCALES["paper"], results)
     assert lines_of(made, "prefix")[0].cells["METEOR"].why == "METEOR: needs Java"

@@ -16,8 +16,8 @@ from transformers import GPT2Tokenizer, PreTrainedTokenizerFast
 
 from gpt2.data import Format, TableToTextDataset, collate
 from gpt2.readers import Record
-from gpt2.records import group_by_source
-from gpt2.tasks import read_records
+from gpt2.records import as_json, group_by_source, subset_size
+from gpt2.tasks import Layout, read_records
 from harness.samplers import LengthGroupedSampler
 from prefix_tuning.errors import UserError
 
@@ -221,6 +221,42 @@ def test_empty_targets_in_json(tmp_path: Path) -> None:
     dart[0]["annotations"][1]["text"] = ""
     with pytest.raises(UserError, match="record 1: a text is missing or empty"):
         read_records("triples", write(tmp_path / "b.json", dart), training=True)
+
+
+def test_what_is_not_marked_good_is_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    webnlg = json.loads(json.dumps(WEBNLG))
+    texts = [{"lex": f"Text {i}.", "comment": c} for i, c in enumerate(("good", "toFix", "bad"))]
+    webnlg["entries"][0]["1"]["lexicalisations"] = texts
+    path = write(tmp_path / "a.json", webnlg)
+    assert read_records("webnlg", path, training=True)[0].targets == ("Text 0.",)
+    assert "a.json: left out 2 texts, which are not marked good" in capsys.readouterr().out
+    assert len(read_records("webnlg", path, training=False)[0].targets) == 3
+
+
+def test_a_share_of_pairs_is_rounded_and_not_cut() -> None:
+    assert [subset_size("10%", total) for total in (14, 16, 42061)] == [1, 2, 4206]
+
+
+def test_targets_are_cut_less_where_they_are_only_evaluated(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    layout = Layout("{}", "{}", max_target=3, max_evaluated_target=5)
+    record = Record("a", ("one two three four five six seven eight",), "line 1")
+    for training, most in ((True, 3), (False, 5)):
+        (example,) = TableToTextDataset([record], Format(tokenizer, "", layout), None, training)
+        assert len([i for i in example["labels"] if i != -100]) == most + 1  # and the end token
+
+
+def test_a_record_survives_its_way_through_a_file(tmp_path: Path) -> None:
+    turns = [{"role": role, "content": role} for role in ("system", "user", "assistant")]
+    rows = [{"source": "a", "targets": ["b", "c"]}, {"source": "d", "targets": ["e"]}]
+    for number, content in enumerate((rows, [{"messages": turns}])):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
+        records = read_records("data2text", path, training=True)
+        assert [as_json(record) for record in records] == content
 
 
 def test_a_file_without_a_text_to_train_on(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from gpt2.decoding import decode_batch, decode_samples, newline_ids, no_prefix
 from gpt2.generator import TextGenerator
 from gpt2.readers import Record
 from gpt2.shared import Shared
+from gpt2.tasks import TASKS
 from gpt2.train_request import parse
 from harness.models import load_causal_lm
 from harness.own_data import Columns
@@ -193,6 +194,34 @@ def test_every_flag_of_the_search_reaches_it(name: str) -> None:
     assert getattr(changed, name) == value != getattr(plain, name)
     others = {f.name for f in fields(Search) if getattr(changed, f.name) != getattr(plain, f.name)}
     assert others == ({name, "no_repeat_ngram_size"} if name == "no_repeat_in" else {name})
+
+
+def test_names_of_the_search_that_mean_another() -> None:
+    """``legacy`` is the paper's; a number of beams asks for beams, where the task has none."""
+    common = {"model_name_or_path": "m", "data_file": "d"}
+    assert DecodeRequest(**common, beam_search="legacy").how().implementation == "paper"
+    assert TASKS["sentiment"].search == "nucleus"
+    asked = DecodeRequest(**common, task_mode="sentiment", num_beams=3).how()
+    assert (asked.n_sample, asked.num_beams) == (0, 3)
+
+
+def test_a_limit_is_of_inputs_and_not_of_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("a||x\na||y\nb||z\nc||w\n", encoding="utf-8")
+    request = DecodeRequest(
+        **{"model_name_or_path": "m", "data_file": str(path), "limit": 2},
+        gen_dir=str(tmp_path),
+    )
+    monkeypatch.setattr(TextGenerator, "prompts", lambda _, request, records: reach(records))
+    with pytest.raises(Reached) as reached:
+        run_generation.decode(request, TextGenerator(*cast(Any, (None, None, None, 0, {}))))
+    (records,) = reached.value.args[0]
+    assert [(record.source, record.targets) for record in records] == [
+        ("a", ("x", "y")),
+        ("b", ("z",)),
+    ]
 
 
 def test_texts_of_a_version_without_ngrams_are_known_again() -> None:

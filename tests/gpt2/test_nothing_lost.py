@@ -9,16 +9,18 @@ import signal
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gpt2 import train_e2e
+from gpt2 import run_arguments, train_e2e
 from gpt2.arguments import RunFlags
 from gpt2.train_request import parse
 from gpt2.trainer_prefix import Trainer_Prefix
+from gpt2.tuning.finetune import FineTune
 from harness import manifest
 from harness.lock import locked
 from prefix_tuning.errors import Terminated, UserError
@@ -317,3 +319,34 @@ def test_every_flag_belongs_to_a_run_but_those_that_change_no_number(tmp_path: P
     }
     assert request.settings()["world_size"] == 1
     assert {*request.data_files()} == {"train_data_file", "eval_data_file", "init_file"}
+
+
+@pytest.mark.parametrize(
+    ("run", "asked"),
+    [
+        ({}, []),
+        ({"world_size": 2}, ["check_processes"]),
+        ({"world_size": 2, "shard_model": "yes"}, ["check_processes", "check_sharding"]),
+        ({"label_smoothing": 0.1}, ["check_smoothing"]),
+        ({"shard_model": "yes"}, "--shard_model yes: there is one process"),
+        ({"fp16": True}, "--dtype bfloat16: not with the other precision"),
+        ({"bf16": True}, []),
+        ({"eval_strategy": "steps"}, "--eval_strategy steps: needs --eval_data_file"),
+    ],
+)
+def test_a_tuning_mode_is_asked_for_what_a_run_needs(
+    run: dict[str, Any], asked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = {"world_size": 1, "shard_model": "no", "label_smoothing": 0.0, "eval_strategy": "no"}
+    made = SimpleNamespace(**{**plain, "bf16": False, "fp16": False, **run})
+    monkeypatch.setattr(run_arguments, "complete", lambda *_: made)
+    seen: list[str] = []
+    for name in ("check_processes", "check_sharding", "check_smoothing"):
+        monkeypatch.setattr(FineTune, name, lambda _, name=name: seen.append(name))
+    flags = "--tuning_mode finetune --train_data_file t --output_dir o --dtype bfloat16".split()
+    if isinstance(asked, str):
+        with pytest.raises(UserError, match=asked):
+            parse(flags)
+        return
+    parse(flags)
+    assert seen == asked

@@ -7,13 +7,16 @@ import csv
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from gpt2 import gen, train_e2e
+from gpt2 import gen, train_e2e, write
 from gpt2.data import Format, TableToTextDataset
 from gpt2.launch_flags import read
+from gpt2.readers import Record
 from gpt2.records import hold_out
 from gpt2.tasks import is_own, read_records
 from gpt2.train_request import parse
@@ -175,6 +178,34 @@ def test_a_run_shows_where_it_is_and_writes_for_prompts(
     for flag in ("--data_file", "--source_column", "--limit"):
         with pytest.raises(UserError, match=f"{flag}: a data file is decoded by gen.py MODE"):
             gen.main([str(run), "--prompt", "a", flag, "1"])
+
+
+@pytest.mark.parametrize("is_chat", [True, False])
+def test_prompts_are_shown_with_all_their_samples(
+    is_chat: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a model that was trained on chats, an input is what the user says."""
+    asked: list[Record] = []
+
+    class Writer:
+        trained_task: ClassVar[dict[str, Any]] = {"chat": is_chat}
+
+        def prompts(self, _: Any, records: list[Record]) -> list[list[int]]:
+            asked.extend(records)
+            return [[1] for _ in records]
+
+        def texts(self, _: Any, prompts: list[list[int]]) -> list[tuple[int, str]]:
+            return [(i, f"text {i}") for i in reversed(range(2 * len(prompts)))]
+
+    request: Any = SimpleNamespace(how=lambda: SimpleNamespace(n_sample=2))
+    write._show(cast(Any, Writer()), request, [("a", "--prompt 1"), ("b", "--prompt 2")])
+    shown = "a\n  text 0\n  text 1\nb\n  text 2\n  text 3\n"
+    assert capsys.readouterr().out == shown
+    chats = [(("user", text),) if is_chat else () for text in ("a", "b")]
+    assert [(r.source, r.where, r.chat) for r in asked] == [
+        ("a", "--prompt 1", chats[0]),
+        ("b", "--prompt 2", chats[1]),
+    ]
 
 
 def test_the_originals_command_lines_are_taken(tiny_folder: Path, tmp_path: Path) -> None:

@@ -294,7 +294,9 @@ def test_the_constructor_chooses_as_the_original_does(
     assert isinstance(prefix, kind)
     meta = checkpoint.metadata(prefix, model, "tiny")
     checkpoint.save(tmp_path, prefix, model.config.to_dict(), meta)
+    model.config._objective_mode = 3
     loaded = PrefixTuning.from_pretrained(tmp_path, model.config)
+    assert loaded.objective_mode == 3
     assert loaded.options() == prefix.options()
     for name, value in prefix.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name])

@@ -188,6 +188,10 @@ def test_the_first_of_equal_evaluations_is_kept_by_the_first_process(tmp_path: P
     keep.on_train_begin(args, TrainerState(), TrainerControl())
     assert best(10, 1.75) == ("m-checkpoint-2", 1.5)  # what an earlier part of the run found
     assert best(2, 1.0) == ("m-checkpoint-2", 1.0)
+    (run / "m-checkpoint-2" / EVALUATION).unlink()  # as an older version left it
+    logs: Any = [{"step": 2, "eval_loss": 0.75}, {"step": 2, "loss": 0.5}]
+    keep.on_train_begin(args, TrainerState(log_history=logs), TrainerControl())
+    assert keep.best == 0.75
 
 
 class Spoils(TrainerCallback):

@@ -31,6 +31,10 @@ def test_options_come_from_the_configuration_as_in_the_original() -> None:
     prefix = PrefixTuning(config)
     assert (prefix.mid_dim, prefix.dropout.p, prefix.objective_mode) == (24, 0.3, 2)
     assert prefix.length == 5
+    assert PrefixTuning(tiny_model("gpt2").config).objective_mode == 1
+    config.lowdata, config.lowdata_token = True, [[5, 6, 7]]
+    from_word = PrefixTuning(config)
+    assert (from_word.length, from_word.dropout.p) == (3, 0.3)  # only shallow words have none
 
 
 def test_the_pad_row() -> None:

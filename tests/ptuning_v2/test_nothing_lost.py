@@ -17,6 +17,7 @@ from transformers import BertConfig, BertForMaskedLM
 from harness import graphs
 from prefix_tuning.errors import Terminated, UserError
 from ptuning_v2 import run
+from ptuning_v2.training import outputs
 from ptuning_v2.training.trainer_base import BaseTrainer
 
 WORDS = "a good film that is bad and long".split()
@@ -181,6 +182,38 @@ def test_scores_are_not_overwritten_by_others(
     run.main([*again, "--overwrite_output_dir"])
     found = json.loads((folder / "eval_results.json").read_text())
     assert found["eval_accuracy"] == accuracy[1]
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "differs"),
+    [
+        ({"f1": 0.5, "runtime": 1.0}, {"f1": 0.5, "runtime": 2.0}, False),
+        ({"f1": 0.5}, {"f1": 0.5 * (1 + 1e-6)}, False),
+        ({"f1": 0.5}, {"f1": 0.501}, True),
+        ({"f1": NAN}, {"f1": NAN}, False),
+        ({"f1": NAN}, {"f1": 0.5}, True),
+        ({"f1": 0.5, "exact": 0.25}, {"f1": 0.5}, True),
+        ({"samples": 3}, {"samples": 4}, True),
+        (None, {"f1": 0.5}, True),  # damaged: it is kept
+    ],
+)
+def test_scores_differ_by_their_numbers(
+    before: dict[str, float] | None, now: dict[str, float], differs: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "eval_results.json"
+    path.write_text("{" if before is None else json.dumps(before), encoding="utf-8")
+    old = path.read_bytes()
+    with outputs.drafts(tmp_path) as drafted:
+        outputs.write_scores(drafted, "eval", now)
+        place = outputs.place(drafted, tmp_path, "scores", False)
+    assert place == (tmp_path / "scores-2" if differs else tmp_path)
+    assert (path.read_bytes() == old) >= differs
+    outputs.add_to_all(tmp_path, {"f1": 0.25, "loss": 1.0})
+    outputs.add_to_all(tmp_path, {"f1": 0.75})
+    assert json.loads((tmp_path / "all_results.json").read_text()) == {"f1": 0.75, "loss": 1.0}
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{"])

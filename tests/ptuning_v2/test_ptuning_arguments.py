@@ -7,18 +7,20 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import ROOT
 from transformers import BertConfig, DebertaConfig, RobertaConfig, TrainingArguments
 
 from prefix_tuning.errors import UserError
 from prefix_tuning.positions import room
 from ptuning_v2.arguments import RunFlags, get_args
-from ptuning_v2.identity import settings
-from ptuning_v2.model import utils
+from ptuning_v2.identity import data_files, settings
+from ptuning_v2.model import checkpoint, utils
 from ptuning_v2.tasks.utils import DATASETS, TASKS
-from ptuning_v2.training import build
+from ptuning_v2.training import build, session
 from ptuning_v2.training.build import check_length
 from scripts.run_hyperparameters import arguments_of, read_rows
 
@@ -257,3 +259,101 @@ def test_revision_and_cache_reach_all_that_is_downloaded(monkeypatch):
     with pytest.raises(Reached):
         build.load_base(args)
     assert seen == [("m", "r", True)] * 3
+
+
+def test_what_a_trainer_is_made_of(monkeypatch, tmp_path, capsys):
+    """Data, names of labels and targets, and what is said of a checkpoint of another data set."""
+    flags = f"{MINIMAL.format('glue', 'rte')} --prefix --do_eval --prefix_checkpoint {tmp_path}"
+    args, names = get_args(flags.split()), ["no", "yes"]
+    trained = {"dataset_name": "wnli", "labels": names}
+    monkeypatch.setattr(build, "get_model", lambda *_, **given: given)
+    monkeypatch.setattr(build, "parameter_lines", lambda _: [])
+    monkeypatch.setattr(build.checkpoint, "read_metadata", lambda _: {"task": trained})
+    monkeypatch.setattr(build.checkpoint, "metadata", lambda *_, **task: task)
+    loaded = []
+    monkeypatch.setattr(build.checkpoint, "load", lambda *given: loaded.append(given))
+    given = {"train_dataset": 1, "eval_dataset": 2, "data_collator": 3, "test_key": "f1"}
+    data = SimpleNamespace(name="rte", num_labels=2, label_list=names, task_type="sequence")
+    data.predict_datasets = 4
+    vars(data).update(given)
+    config, model = SimpleNamespace(), {"fix_bert": False}
+    made = build.build_trainer(args, config, data, dict)
+    task = {"task_name": "glue", "dataset_name": "rte", "labels": names}
+    assert made == {
+        **given,
+        **{"model": model, "args": args.training_args, "predict_dataset": 4, "meta": task},
+    }
+    assert loaded == [(tmp_path, model)]
+    assert (config.num_labels, config.id2label) == (2, {0: "no", 1: "yes"})
+    assert config.label2id == {"no": 0, "yes": 1}
+    assert args.training_args.label_names == ["labels"]
+    said = f"note: {tmp_path} was trained for wnli, and is used for rte"
+    assert said in capsys.readouterr().out
+    trained["dataset_name"] = "rte"
+    data.task_type, data.label_list = "qa", None
+    build.build_trainer(args, config, data, dict)
+    assert args.training_args.label_names == ["start_positions", "end_positions"]
+    assert "was trained for" not in capsys.readouterr().out
+    data.label_list = ["yes", "no"]  # the same names, of other numbers
+    with pytest.raises(UserError, match="labels no, yes, rte has yes, no: add --do_train"):
+        build.build_trainer(args, config, data, dict)
+
+
+def test_words_of_roberta_begin_with_a_blank(monkeypatch):
+    """In the texts of glue and qa they have theirs; words one by one have none."""
+    asked = []
+    monkeypatch.setattr(build, "load_tokenizer", lambda *_, **options: asked.append(options))
+    for name in ("check_rows", "token_ids"):
+        monkeypatch.setattr(build, name, lambda *_: None)
+    args = get_args([*MINIMAL.format("ner", "conll2003").split(), "--prefix"])
+    for config in (RobertaConfig(), BertConfig()):
+        monkeypatch.setattr(build, "get_config", lambda _, config=config: config)
+        for word_by_word in (True, False):
+            build.load_base(args, word_by_word)
+    assert [options.get("add_prefix_space", False) for options in asked] == [True, *[False] * 3]
+
+
+def test_a_model_is_loaded_with_the_seed_and_flags_of_its_prompts(monkeypatch, tmp_path):
+    flags = f"{MINIMAL.format('glue', 'rte')} --prefix --pre_seq_len 7 --do_eval --seed 5"
+    args = get_args([*flags.split(), "--prefix_checkpoint", str(tmp_path)])
+    found = []
+
+    def family(given):
+        found.append((torch.initial_seed(), given.model_args.pre_seq_len))
+        return None, None
+
+    monkeypatch.setitem(session.FAMILIES, "glue", family)
+    monkeypatch.setattr(
+        session.checkpoint, "read_metadata", lambda _: {"tuning": {"pre_seq_len": 3}}
+    )
+    torch.manual_seed(0)
+    session.load(args)
+    assert found == [(5, 3)]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"prefix_projection": True, "prefix_hidden_size": 9}, {"prefix": True, "prompt": False}),
+        ({}, {"prefix": False, "prompt": True}),
+    ],
+)
+def test_what_a_checkpoint_of_the_original_was_trained_with(write, config, expected):
+    path = write("m/config.json", {"pre_seq_len": 3, "hidden_dropout_prob": 0.2, **config})
+    write("m/pytorch_model.bin", "")
+    common = {"pre_seq_len": 3, "hidden_dropout_prob": 0.2, "shift_positions": "yes"}
+    tuning = checkpoint.read_metadata(path.parent)["tuning"]
+    assert tuning == {**common, "convolve_padding": "yes", **config, **expected}
+
+
+def test_files_that_decide_what_is_computed(write, tmp_path):
+    """Those of the data set and what lies beside its folder; not what is predicted alone."""
+    names = ("RTE/train.tsv", "RTE/dev.tsv", "notes.txt", "QNLI/train.tsv")
+    files = {name: write(f"all/{name}", "a") for name in names}
+    flags = [*MINIMAL.format("glue", "rte").split(), "--data_dir", str(tmp_path / "all")]
+    expected = {f"data_dir/{name}": path for name, path in files.items() if "QNLI" not in name}
+    assert data_files(get_args(flags)) == expected
+    own = {f"{split}_file": write(f"{split}.csv", "a") for split in ("train", "validation", "test")}
+    flags = ["--model_name_or_path", "m", "--task_name", "classification", "--output_dir", "o"]
+    given = get_args([*flags, *(word for k, v in own.items() for word in (f"--{k}", str(v)))])
+    assert data_files(given) == {k: v for k, v in own.items() if k != "test_file"}

@@ -22,7 +22,8 @@ from transformers import (
 
 from prefix_tuning.errors import UserError
 from prefix_tuning.shape import PrefixShape
-from ptuning_v2.model import heads
+from ptuning_v2.arguments import get_args
+from ptuning_v2.model import checkpoint, heads
 from ptuning_v2.model.heads import TaskType
 from ptuning_v2.model.prefix_encoder import PrefixEncoder
 from ptuning_v2.model.prompted_encoder import PromptedEncoder
@@ -295,6 +296,25 @@ def test_processes_share_the_mean_over_all_labels(task: TaskType) -> None:
 
     for batches in (single, [rows, rows]):
         assert torch.allclose(shared(make, model, batches, n_row=2), model(**rows).loss)
+
+
+@pytest.mark.parametrize(("shift", "offset"), [("yes", P), ("no", 0)])
+def test_a_checkpoint_says_where_tokens_are_numbered_from(shift: str, offset: int) -> None:
+    flags = "--model_name_or_path m --task_name glue --dataset_name rte --output_dir o --prefix "
+    flags += f"--do_train --pre_seq_len {P} --shift_positions {shift}"
+    model = build("bert", TaskType.SEQUENCE_CLASSIFICATION)
+    meta = checkpoint.metadata(model, get_args(flags.split()).model_args)
+    assert meta["position_offset"] == offset
+
+
+def test_the_pooler_of_a_configuration() -> None:
+    """Of DeBERTa: dropout in front, and an activation by name."""
+    values = {"hidden_size": 8, "pooler_dropout": 0.5, "pooler_hidden_act": "relu"}
+    pooler = heads.ContextPooler(PretrainedConfig(**values))
+    assert pooler.dropout.p == 0.5
+    hidden = torch.randn(2, 3, 8)
+    expected = torch.relu(hidden[:, 0] @ pooler.dense.weight.T)
+    assert torch.allclose(pooler.eval()(hidden), expected, atol=1e-6)
 
 
 def test_head_dropout() -> None:

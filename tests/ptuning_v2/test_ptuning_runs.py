@@ -535,6 +535,18 @@ def test_search(
         search_hyperparameters.main(["rte", "bert", *overrides])
 
 
+def test_a_search_ranks_what_is_a_number(tmp_path: Path, capsys: Any) -> None:
+    for number, score in enumerate((0.25, float("nan"), 0.75, 0.5)):
+        folder = tmp_path / f"rte-bert-search/{number}"
+        folder.mkdir(parents=True)
+        content = {"best_epoch": number, "best_eval_accuracy": score}
+        (folder / "best_results.json").write_text(json.dumps(content), encoding="utf-8")
+    search.main(["rte", "bert", "--checkpoints", str(tmp_path), "--top", "2"])
+    left_out, *lines = capsys.readouterr().out.splitlines()
+    assert left_out.startswith("left out ")
+    assert [line.split()[0] for line in lines] == ["0.7500", "0.5000"]
+
+
 def test_rows_of_hyperparameters(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """conll04_bert and wic_bert as the original's scripts have them."""
     calls: list[Arguments] = []

@@ -12,9 +12,11 @@ from transformers import PretrainedConfig, TrainerCallback, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from harness.best import Ties
+from prefix_tuning.files import read_json_object
 from ptuning_v2.tasks.base import Examples
 from ptuning_v2.training.trainer_base import BaseTrainer
 from ptuning_v2.training.trainer_exp import ExponentialTrainer
+from ptuning_v2.training.trainer_qa import QuestionAnsweringTrainer
 
 
 class Toy(nn.Module):
@@ -115,7 +117,7 @@ def test_best_is_strictly_greater_and_tests_belong_to_it(tmp_path: Path) -> None
     logged = [log["best_epoch"] for log in trainer.state.log_history if "best_epoch" in log]
     assert logged == [0, 0, 2, 2]
     trainer.log_best_metrics()
-    assert (tmp_path / "best_results.json").is_file()
+    assert read_json_object(tmp_path / "best_results.json")["full"] == 1
     assert (tmp_path / "best" / "model.safetensors").is_file()
 
 
@@ -148,6 +150,48 @@ def test_of_equal_losses_the_first_is_least() -> None:
     assert [ties.least(i, 0.5, loss) for i, loss in enumerate(losses)] == [True, False, True]
     assert not ties.least(3, 0.75, 0.5)
     assert (ties.is_always_equal, ties.step, ties.n_evaluation) == (False, 2, 4)
+
+
+def test_a_resumed_run_knows_the_least_loss_of_equal_scores(tmp_path: Path) -> None:
+    trainer = trainer_of(BaseTrainer, tmp_path, 1, test_key="f1")
+    for step, loss in ((5, 2.0), (10, 1.0), (15, 3.0)):
+        log: Any = {"step": step, "eval_loss": loss, "eval_f1": 0.5}
+        trainer.state.log_history.append(log)
+    handler = trainer.callback_handler
+    handler.on_train_begin(trainer.args, trainer.state, trainer.control)
+    assert trainer.ties is not None
+    assert (trainer.ties.is_always_equal, trainer.ties.step) == (True, 10)
+    assert not trainer.ties.least(20, 0.5, 1.5)
+
+
+@pytest.mark.parametrize("name", ["eval_exact_match", "eval_exact"])
+def test_scores_of_answers_are_of_100(name: str, tmp_path: Path) -> None:
+    """SQuAD 1.1 and 2.0 have two names for the share of exact ones."""
+    options: Any = {"post_process_function": None, "test_key": "f1"}
+    trainer = trainer_of(QuestionAnsweringTrainer, tmp_path, 1, **options)
+    trainer._note_best({"eval_f1": 50.0, name: 25.0}, 1.0)
+    trainer.log_best_metrics()
+    found = read_json_object(tmp_path / "best_results.json")
+    assert found == {
+        **{"best_epoch": 0, "best_eval_f1": 50.0, "best_eval_exact_match": 25.0},
+        "full": 100,
+    }
+
+
+def test_answers_go_where_they_are_asked_for(tmp_path: Path) -> None:
+    """To the folder of drafts and not into that of the run; only evaluations have scores."""
+    seen: list[Any] = []
+
+    def answer(dataset: Any, logits: Any, folder: Path) -> dict[str, float]:
+        seen.append((len(dataset), folder))
+        return {"f1": 50.0}
+
+    options: Any = {"post_process_function": answer, "test_key": "f1"}
+    trainer: Any = trainer_of(QuestionAnsweringTrainer, tmp_path, 1, **options)
+    trainer.answers_to = tmp_path / "drafts"
+    assert trainer.evaluate()["eval_f1"] == 50.0
+    assert "test_f1" not in trainer.predict(ROWS[:3], metric_key_prefix="test").metrics
+    assert seen == [(len(ROWS), tmp_path / "drafts")]
 
 
 def test_scores_are_of_the_rows_that_were_evaluated(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from transformers.trainer_utils import EvalPrediction
 
 from evaluation import qa
 from prefix_tuning.errors import UserError
-from ptuning_v2.tasks.base import Collator, draw
+from ptuning_v2.tasks.base import Collator, draw, read_hub
 from ptuning_v2.tasks.glue.dataset import GLUE_TASKS, GlueDataset, read_glue
 from ptuning_v2.tasks.qa.dataset import SQuAD
 from ptuning_v2.tasks.srl.dataset import SRLDataset
@@ -140,6 +140,14 @@ def _pairs(name, record, template_id=0):
     return [row.pairs for row in compose(name, {"label": 0, "idx": 0, **record}, template_id)]
 
 
+def test_half_an_emoji_of_the_hub_is_no_text(monkeypatch):
+    rows = Dataset.from_list([{"text": "a"}])
+    monkeypatch.setattr(rows, "to_list", lambda: [{"text": "a \ud83d b"}])
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: rows)
+    (row,) = read_hub("any", None, "train")
+    assert row["text"].encode("utf-8").decode("utf-8") == row["text"] != "a \ud83d b"
+
+
 def test_wording_of_pairs():
     record = {"question": "is it", "passage": "It is."}
     assert _pairs("boolq", record) == [(("is it", "It is."),)]
@@ -231,7 +239,7 @@ def test_pairs_are_cut_and_padded(parse, bert_tokenizer, write):
     assert {v.dtype for v in batch.values()} == {torch.int64}
 
 
-@pytest.mark.parametrize(("flags", "width"), [((), 7), (("fp16",), 8)])
+@pytest.mark.parametrize(("flags", "width"), [((), 7), (("fp16",), 8), (("bf16",), 8)])
 def test_padding_to_the_longest(parse, bert_tokenizer, write, flags, width):
     write("dev.tsv", "sentence\tlabel\na cat sat on mat\t1\nmat\t0\n")
     flags = ("do_eval", "no_pad_to_max_length", *flags)

@@ -151,6 +151,14 @@ def test_long_rows_lose_whole_words(bert_tokenizer):
     assert feature["labels"] == [-100, 1, -100, -100]
 
 
+def test_cut_sentences_are_counted_once(parse, write, bert_tokenizer, capsys):
+    write("valid.txt", "xyz O\nxyz O\n\nThe O\n")
+    data = NERDataset(bert_tokenizer, *parse("ner", "conll2003")[1:3], max_tokens=5).load()
+    assert "1 of 2 sentences of conll2003 lose words at their end" in capsys.readouterr().out
+    data.encode([_sentence("The", "O")])
+    assert "lose words" not in capsys.readouterr().out
+
+
 def test_long_rows_keep_the_predicate(bert_tokenizer):
     sentence = _sentence("a cat sat on the mat", "O O B-V O O O", predicate=2)
     (feature,) = Aligner(bert_tokenizer, ["O", "B-V"], 7).encode([sentence])
@@ -219,6 +227,7 @@ def test_ner_without_do_predict_and_with_room_for_a_prefix(parse, write, bert_to
     assert data.predict_datasets == {}
     assert len(data.eval_dataset[0]["input_ids"]) == 3
     assert data.max_tokens == 4
+    assert NERDataset(bert_tokenizer, *arguments, max_tokens=10**6).max_tokens == 512
     # No chunk to find: accuracy only.
     found = data.compute_metrics(
         EvalPrediction(np.zeros((1, 3), int), np.array([[-100, 0, -100]])), ()
