@@ -239,7 +239,7 @@ def test_pairs_are_cut_and_padded(parse, bert_tokenizer, write):
     assert {v.dtype for v in batch.values()} == {torch.int64}
 
 
-@pytest.mark.parametrize(("flags", "width"), [((), 7), (("fp16",), 8), (("bf16",), 8)])
+@pytest.mark.parametrize(("flags", "width"), [((), 7), (("fp16",), 8), (("bf16", "use_cpu"), 8)])
 def test_padding_to_the_longest(parse, bert_tokenizer, write, flags, width):
     write("dev.tsv", "sentence\tlabel\na cat sat on mat\t1\nmat\t0\n")
     flags = ("do_eval", "no_pad_to_max_length", *flags)
