@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import tiny_model
+from safetensors.torch import load_file, save_file
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from prefix_tuning import checkpoint
@@ -215,6 +216,13 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     expected, _ = checkpoint.load(tmp_path / "b")
     assert torch.equal(after.sites["self"][1], expected.key_values()[1])
     assert after.offset.tolist() == [3]
+    for seed in (78, 79):  # of the same size, and written in the same moment
+        times = [os.stat(tmp_path / "b" / file).st_mtime_ns for file in checkpoint.EXPORT]
+        write_prefix(tmp_path / "b", bank.model, 3, seed=seed)
+        for file, time in zip(checkpoint.EXPORT, times, strict=True):
+            os.utime(tmp_path / "b" / file, ns=(time, time))
+        expected, _ = checkpoint.load(tmp_path / "b")
+        assert torch.equal(bank.key_values(["b"]).sites["self"][1], expected.key_values()[1])
 
 
 def damage(path: Path, how: str) -> None:
@@ -222,11 +230,15 @@ def damage(path: Path, how: str) -> None:
         path.write_bytes(path.read_bytes()[:200])
     elif how == "json":
         (path.parent / "prefix.json").write_text('{"options": 3}')
+    elif how == "no numbers":
+        tensors = load_file(path)
+        next(iter(tensors.values())).view(-1)[-1] = torch.nan
+        save_file(tensors, path, {"format": "pt"})
     else:
         write_prefix(path.parent, tiny_model("gpt2", seed=9), 4)
 
 
-@pytest.mark.parametrize("how", ["half", "json", "other model"])
+@pytest.mark.parametrize("how", ["half", "json", "no numbers", "other model"])
 def test_a_broken_file_is_refused_by_name_and_the_old_one_stays(tmp_path: Path, how: str) -> None:
     bank = make_bank(tmp_path)
     before = bank.key_values(["b"]).sites["self"][0]

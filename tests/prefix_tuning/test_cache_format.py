@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import FAMILIES, ROOT, tiny_model
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from prefix_tuning import cache_format, checkpoint, export
@@ -70,6 +71,18 @@ def test_prompt_cache_layout(tmp_path: Path) -> None:
         for part in range(3)
     }
     assert "mlx_lm.generate" in (folder / "README.md").read_text(encoding="utf-8")
+    file = folder / "prompt_cache.safetensors"
+    for given, name in (([], "tiny"), (["--model_name_or_path", "there"], "there")):
+        export.main([str(tmp_path), "--format", "mlx", *given])
+        with safe_open(file, "pt") as found:
+            assert found.metadata()["0.model"] == name
+
+
+def test_a_dynamic_cache_is_in_the_precision_of_the_model(tmp_path: Path) -> None:
+    model = tiny_model("gpt2")
+    folder = write(tmp_path, model, MLPPrefix(model.config, P, mid_dim=8), "cache")
+    cache = cache_format.read_cache(folder / "cache.safetensors", model.bfloat16())
+    assert {layer.keys.dtype for layer in cache.layers} == {torch.bfloat16}
 
 
 def save_as_of_old(model: Any, folder: Path) -> None:
@@ -144,3 +157,9 @@ def test_what_a_cache_cannot_hold_is_refused(tmp_path: Path, form: str) -> None:
     checkpoint.export(tmp_path, prefix, {**meta, "position_offset": 0})
     with pytest.raises(UserError, match=r"numbered from 0 .* always from its end \(16\)"):
         export.main([str(tmp_path), "--format", form])
+    checkpoint.export(tmp_path, prefix, meta)
+    save_file({"score.weight": torch.ones(2)}, tmp_path / "head.safetensors")
+    with pytest.raises(UserError, match=r"has a trained head \(score.weight\).*--format native"):
+        export.main([str(tmp_path), "--format", form])
+    with pytest.raises(UserError, match="is the folder that is read"):
+        export.main([str(tmp_path), "--output", str(tmp_path / "a" / "..")])

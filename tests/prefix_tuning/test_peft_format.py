@@ -197,12 +197,19 @@ def test_other_heads_of_the_same_size_and_damaged_numbers_are_refused(tmp_path: 
     (tmp_path / "adapter_config.json").write_text(json.dumps(other), encoding="utf-8")
     with pytest.raises(UserError, match=r"adapter_config.json: num_layers is 6, .* given has 3"):
         saving.load_prefix(tmp_path, model)
+    other = {**config, "num_attention_heads": 1}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(other), encoding="utf-8")
+    with pytest.raises(UserError, match="num_attention_heads is 1, but the model given has 2"):
+        saving.load_prefix(tmp_path, model)
     longer = {**config, "num_virtual_tokens": 6}
     (tmp_path / "adapter_config.json").write_text(json.dumps(longer), encoding="utf-8")
     with pytest.raises(UserError, match=r"has shape \[5, 96\], .* need \[6, 96\]"):
         saving.load_prefix(tmp_path, model)
     (tmp_path / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     table = load_file(tmp_path / "adapter_model.safetensors")
+    halved = {name: part.bfloat16() for name, part in table.items()}
+    save_file(halved, tmp_path / "adapter_model.safetensors")
+    assert saving.load_prefix(tmp_path, model).slots().dtype == torch.float32  # to go on from
     table["prompt_embeddings"][0, 0] = torch.nan
     save_file(table, tmp_path / "adapter_model.safetensors")
     with pytest.raises(UserError, match="control_trans are not finite numbers"):

@@ -301,8 +301,9 @@ def test_stop_strings_and_halves_of_characters_are_not_sent(tmp_path: Path) -> N
     pieces = send("für € END danach", ("END",))
     assert "".join(piece.text for piece in pieces) == "für € "
     assert pieces[-1].finish_reason == "stop"
-    pieces = send("für € END danach", ("nach", "END"))
-    assert "".join(piece.text for piece in pieces) == "für € "
+    search = Search(99, stop=("nach", "END"))  # the first in the text, not of the request
+    part = Text(Ticket(print, None, 60), [5], 0, search, [0], Letters(), 0)
+    assert part.text_of([*"für € END danach".encode()]) == ("für € ", True)
     pieces = send("für €", ())
     assert [piece.text for piece in pieces] == ["f", "ü", "r", " ", "€", ""]
 
