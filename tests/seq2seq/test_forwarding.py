@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.data import BatchSampler, DistributedSampler
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -19,12 +20,14 @@ from transformers import (
 )
 
 from prefix_tuning.errors import UserError
-from seq2seq import arguments, finetune, predict
+from seq2seq import arguments, finetune, loading, predict
 from seq2seq.data import read_split
 from seq2seq.decoding import generate
 from seq2seq.files import Record
 from seq2seq.lightning_base import PrefixTransformer
 from seq2seq.modules import MODULES
+from seq2seq.optimization import make_optimizer
+from seq2seq.samplers import DistributedSortishSampler
 from seq2seq.search import Search
 
 
@@ -94,6 +97,90 @@ def test_the_seed_decides_where_training_starts(watched: Any, pairs: Path) -> No
 def test_mixed_precision_and_clipping(watched: Any) -> None:
     assert watched.dtypes == {torch.bfloat16}
     assert watched.norms == [pytest.approx(0.001, rel=1e-3)] * 4
+
+
+def test_further_flags_reach_the_model(watched: Any, pairs: Path, tmp_path: Path) -> None:
+    records = {split: read_split(pairs, split, True) for split in ("train", "val")}
+    trained = Path(watched.flags[watched.flags.index("--output_dir") + 1], "checkpoint-curr_best")
+    more = ["--gradient_checkpointing", "--prefix_dropout", "0.25", "--cache_dir", str(tmp_path)]
+    more += ["--prefixModel_name_or_path", str(trained)]
+    args, seen = arguments.parse([*watched.flags, *more]), []
+
+    def load(*names: Any, **options: Any) -> Any:
+        seen.append(options["cache_dir"])
+        return original(*names, **options)
+
+    original = loading.load_model
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "load_model", load)
+        module = MODULES["summarization", "prefixtune"](args, records)
+    assert seen == [str(tmp_path)]
+    assert module.seq2seq_model.is_gradient_checkpointing
+    assert module.model.dropout.p == 0.25
+
+
+@pytest.mark.parametrize(("max_steps", "steps"), [(-1, 24 / (4 * 2) / 2 * 5), (9, 9)])
+def test_processes_and_accumulation_shorten_the_schedule(max_steps: int, steps: float) -> None:
+    args = SimpleNamespace(
+        max_steps=max_steps,
+        max_tokens_per_batch=None,
+        train_batch_size=4,
+        gradient_accumulation_steps=2,
+        num_train_epochs=5,
+    )
+    trainer = SimpleNamespace(world_size=2)
+    module: Any = SimpleNamespace(args=args, trainer=trainer, datasets={"train": range(24)})
+    assert PrefixTransformer.total_steps(module) == steps
+
+
+@pytest.mark.parametrize("sortish", [False, True])
+@pytest.mark.parametrize(("n_row", "n_process"), [(5, 2), (6, 2), (7, 3), (2, 3)])
+def test_of_what_fills_up_processes_each_row_counts_once(
+    sortish: bool, n_row: int, n_process: int
+) -> None:
+    counted = []
+    for rank in range(n_process):
+        sampler: Any = DistributedSampler(range(n_row), n_process, rank, shuffle=False)
+        if sortish:
+            lengths = [3 * i % 7 for i in range(n_row)]
+            sampler = DistributedSortishSampler(lengths, 2, n_process, rank)
+        args = SimpleNamespace(sortish_sampler=sortish, train_batch_size=2)
+        module: Any = SimpleNamespace(args=args, global_rank=rank, datasets={"train": range(n_row)})
+        module.trainer = SimpleNamespace(world_size=n_process)
+        for number, batch in enumerate(BatchSampler(sampler, 2, drop_last=False)):
+            ids = torch.tensor(batch)
+            repeated = finetune.SummarizationModule._repetitions(module, ids, number)
+            counted += ids[~repeated].tolist()
+    assert sorted(counted) == [*range(n_row)]
+
+
+@pytest.mark.parametrize(("is_sum", "wanted"), [(True, 2 * 6.0), (False, 2 * 6.0 * 0.25)])
+def test_the_loss_of_several_processes_is_that_of_all_their_tokens(
+    is_sum: bool, wanted: float
+) -> None:
+    """Of two: Lightning halves the sum of both, and of means each has its share of the tokens."""
+    together = SimpleNamespace(has_diverged=True, share=lambda n_token, loss: n_token / 12)
+    module: Any = SimpleNamespace(is_sum=is_sum, together=together, global_rank=0)
+    module.trainer = SimpleNamespace(world_size=2, global_step=4)
+    module.tokenizer, module.args = SimpleNamespace(pad_token_id=1), SimpleNamespace(fp16=True)
+    module._repetitions = lambda ids, number: torch.tensor([False, True])
+    module.step = lambda batch: torch.tensor(6.0)
+    module.log = module.log_dict = lambda *_: None
+    rows = torch.tensor([[5, 6, 2, 1], [5, 7, 8, 2]])
+    batch = {"input_ids": rows, "labels": rows, "ids": torch.tensor([0, 1])}
+    found = finetune.SummarizationModule.training_step(module, batch, 0)
+    assert found["loss"] == wanted
+    module.args = SimpleNamespace(fp16=False, output_dir="")  # where no scaler skips the step
+    with pytest.raises(UserError, match="the training loss of step 5"):
+        finetune.SummarizationModule.training_step(module, batch, 0)
+
+
+def test_biases_and_layer_norms_have_no_weight_decay(watched: Any) -> None:
+    args = arguments.parse([*watched.flags, "--weight_decay", "0.1"])
+    names = ("a.weight", "a.bias", "b.LayerNorm.weight")
+    groups = make_optimizer(args, [(n, torch.nn.Parameter(torch.ones(1))) for n in names])
+    found = [(len(group["params"]), group["weight_decay"]) for group in groups.param_groups]
+    assert found == [(1, 0.1), (2, 0.0)]
 
 
 def test_a_given_nought_is_not_a_flag_left_out(watched: Any) -> None:
