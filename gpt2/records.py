@@ -55,10 +55,11 @@ def hold_out(
 
 def as_json(record: Record) -> dict[str, Any]:
     """A record as a line of one's own data in JSONL."""
+    targets = list(record.targets)
     if not record.chat:
-        return {"source": record.source, "targets": list(record.targets)}
-    turns = [*record.chat, *(("assistant", text) for text in record.targets)]
-    return {"messages": [{"role": role, "content": text} for role, text in turns]}
+        return {"source": record.source, "targets": targets}
+    messages = [{"role": role, "content": text} for role, text in record.chat]
+    return {"messages": messages, "targets": targets}
 
 
 def sample_pairs(records: Sequence[Record], size: str, seed: int) -> list[Record]:

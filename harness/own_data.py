@@ -168,7 +168,8 @@ def pairs(
     for row, where in rows:
         chat = next((name for name in CHATS if name in row), None)
         if chat is not None and guessed:
-            found, sentence = chat_pairs(row[chat], training, where), f"{chat!r} is a chat"
+            found = chat_pairs(row[chat], training, where, row.get("targets"))
+            sentence = f"{chat!r} is a chat"
         else:
             names = columns.find(row.keys(), training, where)
             found = [_pair(row, *names, training, where)]
@@ -219,8 +220,11 @@ def _pair(
     return Pair(text, tuple(values), where, name=repr(source))
 
 
-def chat_pairs(value: Any, training: bool, where: str) -> list[Pair]:
+def chat_pairs(value: Any, training: bool, where: str, targets: Any = None) -> list[Pair]:
     """A pair of every turn of the assistant; one without a target of a chat that waits for it.
+
+    Args:
+        targets: answers to the whole chat, which then makes one pair.
 
     Raises:
         UserError: this is no chat, or nothing can be trained on.
@@ -228,6 +232,9 @@ def chat_pairs(value: Any, training: bool, where: str) -> list[Pair]:
     turns = [_turn(message, where) for message in value] if isinstance(value, list) else []
     if not turns:
         raise UserError(f'{where}: a chat is a list of {{"role": ..., "content": ...}}')
+    if targets is not None:
+        row = {"source": _as_text(turns), "targets": targets}
+        return [replace(_pair(row, "source", "targets", training, where), chat=tuple(turns))]
     found = []
     for i, (role, text) in enumerate(turns):
         if role == "assistant" and i:

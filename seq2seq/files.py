@@ -85,9 +85,11 @@ def read_rows(rows: Iterable[Row], columns: Columns, training: bool) -> Iterator
             if not said:
                 print(f"{where}: {chat!r} is a chat, its last answer the target", flush=True)
                 said = True
-            last = chat_pairs(row[chat], training, where)[-1]
-            target = _text(last.targets[0], "target", where) if last.targets else None
-            yield Record(_text(last.source, "source", where), target, where, row.get("prefix"))
+            last = chat_pairs(row[chat], training, where, row.get("targets"))[-1]
+            source = _text(last.source, "source", where)
+            for answer in last.targets or (None,):
+                target = None if answer is None else _text(answer, "target", where)
+                yield Record(source, target, where, row.get("prefix"))
             continue
         source_name, target_name = columns.find(row.keys(), training, where)
         if columns == Columns() and source_name != "source" and not said:

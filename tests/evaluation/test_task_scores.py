@@ -262,3 +262,11 @@ def test_tag_errors():
         tagging.score([["O"], ["B-A"]], [["O"]])
     with pytest.raises(UserError, match="no chunk to find"):
         tagging.score([["O"]], [["O"]])
+
+
+def test_a_tag_outside_the_scheme_is_named_with_its_sentence():
+    """Of the hypotheses, too, it is the number of the sentence and not of both lists."""
+    good, bad = [["O"], ["B-X"]], [["O"], ["L-X"]]
+    for pair in ((good, bad), (bad, good)):
+        with pytest.raises(UserError, match="sentence 2: tag 'L-X'; tags of BILOU are not scored"):
+            tagging.score(*pair)

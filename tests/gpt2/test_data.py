@@ -249,14 +249,27 @@ def test_targets_are_cut_less_where_they_are_only_evaluated(
         assert len([i for i in example["labels"] if i != -100]) == most + 1  # and the end token
 
 
-def test_a_record_survives_its_way_through_a_file(tmp_path: Path) -> None:
-    turns = [{"role": role, "content": role} for role in ("system", "user", "assistant")]
-    rows = [{"source": "a", "targets": ["b", "c"]}, {"source": "d", "targets": ["e"]}]
-    for number, content in enumerate((rows, [{"messages": turns}])):
-        path = tmp_path / f"{number}.jsonl"
+def test_inputs_that_are_held_out_survive_their_file(tmp_path: Path) -> None:
+    """A chat of two answers is two inputs, of which one may be held out; an input may have two."""
+
+    def chat(*texts: str) -> dict[str, Any]:
+        roles = ("user", "assistant") * 2
+        return {"messages": [{"role": r, "content": t} for r, t in zip(roles, texts, strict=False)]}
+
+    pairs = [{"source": "a", "targets": ["b", "c"]}, {"source": "d", "targets": ["e"]}]
+    for content in (pairs, [chat("a", "b", "c", "d"), chat("a", "e")]):
+        path = tmp_path / "data.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
-        records = read_records("data2text", path, training=True)
-        assert [as_json(record) for record in records] == content
+        records = group_by_source(read_records("data2text", path, training=True))
+        assert [len(record.targets) for record in records] == [2, 1]
+        for record in records:
+            path.write_text(json.dumps(as_json(record)), encoding="utf-8")
+            (again,) = read_records("data2text", path, training=False)
+            kept = [(r.source, r.targets, r.chat) for r in (record, again)]
+            assert kept[0] == kept[1]
+    path.write_text(json.dumps({**chat("a"), "targets": "b"}), encoding="utf-8")
+    with pytest.raises(UserError, match="line 1: 'targets' is not a list"):
+        read_records("data2text", path, training=True)
 
 
 def test_a_file_without_a_text_to_train_on(tmp_path: Path) -> None:

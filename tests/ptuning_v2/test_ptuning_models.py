@@ -317,6 +317,14 @@ def test_the_pooler_of_a_configuration() -> None:
     assert torch.allclose(pooler.eval()(hidden), expected, atol=1e-6)
 
 
+def test_labels_of_padding_have_no_loss() -> None:
+    logits, labels = torch.randn(2, 3, 4), torch.tensor([[1, 2, 3], [0, -100, 1]])
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    known = torch.cat([logits[0, :2], logits[1, [0, 2]]])
+    expected = torch.nn.functional.cross_entropy(known, torch.tensor([1, 2, 0, 1]))
+    assert torch.allclose(heads.token_loss(logits, labels, mask), expected)
+
+
 def test_head_dropout() -> None:
     assert heads.head_dropout(SimpleNamespace(hidden_dropout_prob=0.2)) == 0.2
     of_deberta = SimpleNamespace(hidden_dropout_prob=0.2, cls_dropout=0.0)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PretrainedConfig, TrainerCallback, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -136,7 +137,11 @@ def test_a_score_that_is_always_equal_chooses_nothing(score: float, tmp_path: Pa
     trainer.train()
     evaluations = [log for log in trainer.state.log_history if "eval_loss" in log]
     least = min(evaluations, key=lambda log: log["eval_loss"])
+    weights = load_file(tmp_path / "least-loss" / "model.safetensors")
+    trainer.trained_model.get_parameter("weight").data.fill_(9.0)  # as later epochs left it
     trainer.settle()
+    assert load_file(tmp_path / "best" / "model.safetensors") == weights
+    assert trainer.trained_model.get_parameter("weight") == weights["weight"] != 9.0
     assert least is not evaluations[0]
     assert trainer.best_metrics["best_epoch"] == round(least["epoch"]) - 1
     defined = None if score != score else score
@@ -169,7 +174,7 @@ def test_scores_of_answers_are_of_100(name: str, tmp_path: Path) -> None:
     """SQuAD 1.1 and 2.0 have two names for the share of exact ones."""
     options: Any = {"post_process_function": None, "test_key": "f1"}
     trainer = trainer_of(QuestionAnsweringTrainer, tmp_path, 1, **options)
-    trainer._note_best({"eval_f1": 50.0, name: 25.0}, 1.0)
+    trainer._note_best({"eval_f1": 50.0, name: 25.0}, 1 + 1e-9)
     trainer.log_best_metrics()
     found = read_json_object(tmp_path / "best_results.json")
     assert found == {

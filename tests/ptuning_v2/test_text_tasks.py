@@ -22,6 +22,7 @@ from ptuning_v2.tasks.srl.dataset import SRLDataset
 from ptuning_v2.tasks.superglue import dataset
 from ptuning_v2.tasks.superglue.dataset import SuperGlueDataset
 from ptuning_v2.tasks.superglue.records import compose, read_superglue
+from ptuning_v2.tasks.text import TextRow, encode_texts
 
 # Files
 
@@ -239,6 +240,20 @@ def test_pairs_are_cut_and_padded(parse, bert_tokenizer, write):
     assert {v.dtype for v in batch.values()} == {torch.int64}
 
 
+def test_choices_are_those_of_their_own_row(bert_tokenizer):
+    pairs = ((("a", "cat"), ("a", "dog")), (("the", "mat"), ("the", "sat")))
+    rows = [TextRow(pair, number, number) for number, pair in enumerate(pairs)]
+    features = encode_texts(bert_tokenizer, rows, 16)
+    found = [[bert_tokenizer.decode(ids) for ids in f["input_ids"]] for f in features]
+    assert found == [[f"[CLS] {a} [SEP] {b} [SEP]" for a, b in pair] for pair in pairs]
+    assert [feature["labels"] for feature in features] == [0, 1]
+
+
+def test_no_text_is_longer_than_the_tokenizer_allows(parse, bert_tokenizer):
+    data = GlueDataset(bert_tokenizer, *parse("glue", "sst2", max_seq_length=600)[1:3])
+    assert data.max_seq_length == data.data_collator.length == 512
+
+
 @pytest.mark.parametrize(("flags", "width"), [((), 7), (("fp16",), 8), (("bf16", "use_cpu"), 8)])
 def test_padding_to_the_longest(parse, bert_tokenizer, write, flags, width):
     write("dev.tsv", "sentence\tlabel\na cat sat on mat\t1\nmat\t0\n")
@@ -320,6 +335,7 @@ def test_a_share_of_the_official_training_rows_stands_for_the_development_set(
     assert sorted(train + held) == list("abcdefghij")
     assert len(held) == 2
     assert texts(seed=1) == [None, held]
+    assert len({texts(seed=seed)[1] for seed in range(4)}) > 1
     train, one = texts("do_train", seed=1, train_size=5, max_eval_samples=1)
     assert [len(train), len(one)] == [4, 1]
 

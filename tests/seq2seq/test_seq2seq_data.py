@@ -424,3 +424,6 @@ def test_a_chat_ends_with_its_target(tmp_path: Path, capsys: pytest.CaptureFixtu
     path.write_text(json.dumps([{"messages": chats[1]["messages"][:3]}]), encoding="utf-8")
     (waiting,) = read_split(path, "test", False)
     assert (waiting.source, waiting.target) == (before, None)
+    answered = {"messages": chats[1]["messages"][:3], "targets": ["2", "two"]}
+    path.write_text(json.dumps([answered]), encoding="utf-8")
+    assert read(path) == [(before, "2"), (before, "two")]
