@@ -54,6 +54,15 @@ def test_half_an_emoji_is_replaced_and_a_whole_one_kept(tmp_path: Path) -> None:
     path = save(tmp_path / "a.json", '{"a": ["\\ud83d", "\\ud83d\\ude00", "plain"]}')
     assert files.read_json(path) == {"a": ["\ufffd", "\U0001f600", "plain"]}
     files.read_json(path)["a"][0].encode()
+    path = save(tmp_path / "a.json", '{"\\ud83d": 1}')
+    assert files.read_json(path) == {"\ufffd": 1}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_byte_that_is_not_utf8_is_named_with_its_line(tmp_path: Path, end: str) -> None:
+    path = save(tmp_path / "a.txt", f"one{end}two{end}t".encode() + b"\xff" + end.encode())
+    with pytest.raises(UserError, match=r"a.txt, line 3: not UTF-8 text \(byte 0xff\)"):
+        files.read_text(path)
 
 
 def test_long_cells_leave_no_setting_behind(tmp_path: Path) -> None:

@@ -56,6 +56,12 @@ def test_a_prefix_module_is_what_it_makes() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["input", "decoder_input"])
+def test_embedded_words_are_rows_as_well(name: str) -> None:
+    for what, given in (("s_embeds", torch.zeros(3, 2, 4)), ("_ids", torch.zeros(3, 2))):
+        assert guard.n_row({"input_ids": None, name + what: given}) == 3
+
+
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
