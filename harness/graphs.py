@@ -19,6 +19,8 @@ from torch import Tensor, nn
 Shapes = tuple[tuple[str, torch.Size, torch.dtype], ...]
 Record = Callable[[Callable[[], None]], Callable[[], None]]
 """Makes of a computation on tensors that stay where they are what repeats it."""
+RECORDED, STAYS_EAGER = "a step of each width is recorded", "no CUDA graph for"
+"""What a run says of its steps."""
 MOST_SHAPES = 64
 """How many are recorded; further ones are computed eagerly."""
 
@@ -80,7 +82,7 @@ class GraphedStep:
         except RuntimeError as error:
             shapes = ", ".join(f"{name} {[*shape]}" for name, shape, _ in key)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            print(f"no CUDA graph for {shapes}: steps of this shape stay eager ({reason})")
+            print(f"{STAYS_EAGER} {shapes}: steps of this shape stay eager ({reason})")
             return None
 
 
@@ -135,7 +137,7 @@ def use_if_asked(trainer: Any, asked: str) -> None:
     """Do as ``--cuda_graphs`` says, and print what that is."""
     if asked == "auto":
         reason = use(trainer)
-        print(f"CUDA graphs: {reason or 'a step of each width is recorded'}", flush=True)
+        print(f"CUDA graphs: {reason or RECORDED}", flush=True)
 
 
 def use(trainer: Any, record: Record | None = None) -> str | None:
