@@ -66,12 +66,14 @@ class PtuningV2(Launcher):
     def scores(
         self, scorer: str, columns: str, split: str, folder: Path
     ) -> tuple[Values, dict[str, str]]:
-        best = read_json_object(folder / RUN / "best_results.json")
+        best, known = read_json_object(folder / RUN / "best_results.json"), SCORES[scorer]
+        if split == "valid":
+            known = {key.replace("best_test", "best_eval"): at for key, at in known.items()}
         values: Values = {
             f"{columns}{rest}": None
             if best[key] is None
             else 100 / best.get("full", full) * best[key]
-            for key, (rest, full) in SCORES[scorer].items()
+            for key, (rest, full) in known.items()
             if key in best
         }
         undefined = [column for column, value in values.items() if value is None]

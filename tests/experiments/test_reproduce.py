@@ -638,6 +638,14 @@ def test_scores_of_understanding(
     assert "above 0" in missing[""]  # for columns that are not found
 
 
+def test_scores_of_taggers_on_the_development_set(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    write_json(tmp_path / "run" / "best_results.json", {"best_eval_f1": 0.5, "best_test_f1": 0.4})
+    for split, wanted in (("test", 40), ("valid", 50)):
+        found, _ = PTUNING.scores("evaluation.tagging", "WNUT17", split, tmp_path)
+        assert found == {"WNUT17": wanted}
+
+
 def test_summaries_have_scores_of_both_sets(tmp_path: Path) -> None:
     assert all("--predict_splits=test,val" in step.argv for step in commands("xsum", "tiny"))
     (tmp_path / "run").mkdir()
