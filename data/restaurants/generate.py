@@ -8,171 +8,33 @@ sentence takes the fields its template has slots for, up to two further sentence
 
 import argparse
 import itertools
+import json
 import re
 from pathlib import Path
 from random import Random
 
 HERE = Path(__file__).parent
+GRAMMAR = json.loads((HERE / "grammar.json").read_text(encoding="utf-8"))
+"""Values of fields, parts of names, and what is said of them; "a" stands for a or an.
 
-# ---------------------------------------------------------------------------------------------
-# Fields and their values
-
+``phrases`` has each kind of value as an adjective, after "with" or "has", after a subject, and as a
+sentence. Facts whose ``merits`` differ are joined by "but".
+"""
+PHRASES, MERITS = GRAMMAR["phrases"], GRAMMAR["merits"]
 FIELDS = "name", "Type", "food", "price", "customer rating", "area", "family friendly", "near"
 DETAILS = "food", "price", "customer rating", "family friendly"
-
-FOODS = """English French Italian Spanish Greek Turkish Lebanese Indian Thai Chinese Japanese
-    Korean Vietnamese Mexican vegetarian vegan"""
-VALUES = {
-    "Type": ["restaurant", "pub", "coffee shop", "bistro", "tea room"],
-    "food": FOODS.split(),
-    "price": ["less than £ 20", "£ 20 - 25", "more than £ 30", "cheap", "moderate", "high"],
-    "customer rating": ["low", "average", "high", "1 out of 5", "3 out of 5", "5 out of 5"],
-    "area": ["city centre", "riverside", "old town", "harbour", "university quarter", "west end"],
-    "family friendly": ["yes", "no"],
-}
-
-# A restaurant is "The Amber Acorn" or "Bramble Cellar", a landmark "Alder Abbey".
-SIGNS = """Amber Brass Clever Copper Crimson Crooked Gilded Hidden Humble Ivory Laughing Merry
-    Midnight Painted Rusty Scarlet Silver Sleepy Speckled Velvet Wandering Winter"""
-THINGS = """Acorn Anchor Badger Barrel Compass Fiddle Heron Kettle Ladle Lantern Magpie Orchard
-    Otter Pheasant Plough Saddle Sparrow Spoon Teapot Thistle Walnut Weaver"""
-PLANTS = """Bramble Clementine Clover Fennel Hazel Juniper Linden Marigold Nutmeg Rosemary Saffron
-    Sorrel Tamarind Willow"""
-ROOMS = "Cellar Garden House Kitchen Larder Oven Pantry Table"
-PLACES = """Alder Ashby Barrow Calder Denham Elgin Farrow Granby Hollin Kelso Lambourn Merrow
-    Norland Otley Penrose Ravens"""
-SIGHTS = "Abbey Bridge Castle Church Common Court Gardens Green Hall Park Square Station"
-
-# Drawn evenly from these tuples: a count that stands twice is twice as frequent.
 FIELD_COUNTS = 3, 3, 4, 4, 4, 4, 5, 5, 6, 7, 8
-# File, inputs, restaurant names, landmarks, references of an input.
+"""Drawn evenly: a count that stands twice is twice as frequent."""
 SPLITS = [
     ("src1_train.txt", 680, 400, 120, (2, 2, 2, 3, 3, 4, 5)),
     ("src1_valid.txt", 60, 60, 30, (3, 3, 4)),
     ("src1_test.txt", 60, 60, 30, (3, 3, 4)),
 ]
-
-# ---------------------------------------------------------------------------------------------
-# The grammar. "a" stands for a or an.
-
-OPENINGS = [
-    "{name} is {np}",
-    "{name} is {np} {place}",
-    "{name} is {np} located {place}",
-    "{name} is {np} that {verb}",
-    "{name} is {np} and {verb}",
-    "{name} is {np} with {noun}",
-    "{name} is {np} {place} that {verb}",
-    "{name} is {np} {place} with {noun}",
-    "{name} , {np} {place} , {verb}",
-    "{name} , {np} with {noun} , {verb}",
-    "{name} is located {place} and {verb}",
-    "{name} is situated {place}",
-    "{name} can be found {place}",
-    "you will find {name} {place}",
-    "{name} , located {place} , {verb}",
-    "{name} {verb}",
-    "{place} , {name} is {np}",
-    "{place} , you will find {name} , {np}",
-    "{place} , there is {np} called {name}",
-    "located {place} , {name} is {np}",
-    "{place} , {name} {verb}",
-    "located {place} , {name} {verb}",
-    "there is {np} {place} called {name}",
-    "there is {np} called {name} {place}",
-    "there is {np} called {name} , which {verb}",
-    "if you are looking for {np} {place} , try {name}",
-    "if you would like {food} food , try {name} , {np}",
-    "for {food} food {place} , visit {name}",
-    "{food} food is served at {name} , {np} {place}",
-]
-
-# Each kind of value as an adjective, after "with" or "has", after a subject, as a sentence.
-PHRASES = {
-    "food": {
-        "adjective": ["{value}"],
-        "noun": ["a {value} menu", "a choice of {value} dishes"],
-        "verb": ["serves {value} food", "offers {value} dishes", "specialises in {value} cuisine"],
-        "clause": ["the food is {value}", "the menu is {value}", "the kitchen serves {value} food"],
-    },
-    "price": {
-        "adjective": ["{adjective}"],
-        "noun": ["{level} prices", "a {level} price range"],
-        "verb": ["is {adjective}"],
-        "clause": ["prices are {level}", "the price range is {level}", "meals are {adjective}"],
-    },
-    "amount": {
-        "adjective": [],
-        "noun": ["a price range of {value}", "meals for {value}"],
-        "verb": ["charges {value} for a meal", "costs {value} per person"],
-        "clause": ["meals cost {value}", "a meal costs {value}", "the price range is {value}"],
-    },
-    "customer rating": {
-        "adjective": ["{adjective}"],
-        "noun": ["a {value} customer rating", "a {value} rating from customers"],
-        "verb": ["is rated {adverb} by customers"],
-        "clause": ["customers rate it {adverb}", "the customer rating is {value}"],
-    },
-    "stars": {
-        "adjective": ["{value[0]} - star"],
-        "noun": ["a customer rating of {value}", "a {value} customer rating"],
-        "verb": ["is rated {value} by customers"],
-        "clause": ["customers rate it {value}", "the customer rating is {value}"],
-    },
-    "yes": {
-        "adjective": ["family - friendly", "child - friendly"],
-        "noun": ["a family - friendly atmosphere"],
-        "verb": ["is family - friendly", "welcomes families", "is a good choice for families"],
-        "clause": ["families are welcome", "children are welcome", "it 's family - friendly"],
-    },
-    "no": {
-        "adjective": ["adults - only"],
-        "noun": ["a adults - only policy"],
-        "verb": ["is not family - friendly", "does n't welcome children", "is for adults only"],
-        "clause": [
-            "children are not welcome",
-            "it 's not family - friendly",
-            "it is for adults only",
-        ],
-    },
-    "area": {"adjective": ["{value}"]},
-    "place": {
-        "verb": ["is located {value}", "is situated {value}", "can be found {value}"],
-        "clause": ["you will find it {value}", "it is located {value}", "it can be found {value}"],
-    },
-    "Type": {"verb": ["is {value}"], "clause": ["it is {value}"]},
-}
-
-INFLECTIONS = {
-    ("price", "cheap"): {"adjective": "cheap", "level": "low"},
-    ("price", "moderate"): {"adjective": "moderately priced", "level": "moderate"},
-    ("price", "high"): {"adjective": "expensive", "level": "high"},
-    ("customer rating", "low"): {"adjective": "poorly rated", "adverb": "poorly"},
-    ("customer rating", "average"): {"adjective": "averagely rated", "adverb": "as average"},
-    ("customer rating", "high"): {"adjective": "highly rated", "adverb": "highly"},
-}
-
-AREAS = {
-    "city centre": ["in the city centre", "in the heart of the city centre"],
-    "riverside": ["in the riverside area", "on the riverside"],
-    "old town": ["in the old town", "in the heart of the old town"],
-    "harbour": ["by the harbour", "in the harbour area"],
-    "university quarter": ["in the university quarter"],
-    "west end": ["in the west end"],
-}
-NEAR = ["near", "near", "close to", "not far from", "a short walk from", "around the corner from"]
-
-# Facts whose merits differ are joined by "but".
-MERITS = {
-    "price": {"cheap": 1, "less than £ 20": 1, "high": -1, "more than £ 30": -1},
-    "customer rating": {"high": 1, "5 out of 5": 1, "low": -1, "1 out of 5": -1},
-    "family friendly": {"yes": 1, "no": -1},
-}
+"""File, inputs, restaurant names, landmarks, references of an input."""
 
 Meaning = dict[str, str]  # field -> value
 Fact = tuple[str, str]
 
-# ---------------------------------------------------------------------------------------------
 # From a meaning representation to a text. The functions take what they say out of `left`.
 
 
@@ -189,7 +51,9 @@ def say(fact: Fact, form: str, rng: Random) -> str:
     phrases = forms[form]
     if form == "verb":
         phrases = phrases + [f"has {noun}" for noun in forms.get("noun", [])]
-    return rng.choice(phrases).format(value=fact[1], **INFLECTIONS.get(fact, {}))
+    field, value = fact
+    inflections = GRAMMAR["inflections"].get(field, {}).get(value, {})
+    return rng.choice(phrases).format(value=value, **inflections)
 
 
 def take(left: Meaning, fields: list[str], rng: Random) -> Fact:
@@ -200,9 +64,9 @@ def take(left: Meaning, fields: list[str], rng: Random) -> Fact:
 def place(left: Meaning, rng: Random) -> str:
     parts = []
     if "area" in left:
-        parts.append(rng.choice(AREAS[left.pop("area")]))
+        parts.append(rng.choice(GRAMMAR["areas"][left.pop("area")]))
     if "near" in left:
-        parts.append(f"{rng.choice(NEAR)} {left.pop('near')}")
+        parts.append(f"{rng.choice(GRAMMAR['near'])} {left.pop('near')}")
     rng.shuffle(parts)
     return " ".join(parts)
 
@@ -231,7 +95,7 @@ def opening(name: str, left: Meaning, rng: Random) -> str:
             and sum(slot in template for slot in ("{food}", "{noun}", "{verb}")) <= len(details)
         )
 
-    template = rng.choice([t for t in OPENINGS if fits(t)])
+    template = rng.choice([t for t in GRAMMAR["openings"] if fits(t)])
     slots = {"name": name}
     if "{food}" in template:
         slots["food"] = left.pop("food")
@@ -289,7 +153,7 @@ def finish(sentences: list[str]) -> str:
 
 
 def draw_meaning(names: list[str], landmarks: list[str], rng: Random) -> Meaning:
-    values = {"name": names, **VALUES, "near": landmarks}
+    values = {"name": names, **GRAMMAR["values"], "near": landmarks}
     chosen = rng.sample(FIELDS[1:], rng.choice(FIELD_COUNTS) - 1)
     return {f: rng.choice(values[f]) for f in FIELDS if f == "name" or f in chosen}
 
@@ -303,12 +167,15 @@ def draw_references(meaning: Meaning, count: int, rng: Random) -> list[str]:
     return texts
 
 
+def _pairs(first: str, last: str) -> list[str]:
+    return [f"{a} {b}" for a, b in itertools.product(GRAMMAR[first], GRAMMAR[last])]
+
+
 def generate(seed: int) -> dict[str, str]:
     """The text of each file, by file name."""
     rng = Random(seed)
-    names = [f"The {a} {b}" for a, b in itertools.product(SIGNS.split(), THINGS.split())]
-    names += [f"{a} {b}" for a, b in itertools.product(PLANTS.split(), ROOMS.split())]
-    landmarks = [f"{a} {b}" for a, b in itertools.product(PLACES.split(), SIGHTS.split())]
+    names = [f"The {name}" for name in _pairs("signs", "things")] + _pairs("plants", "rooms")
+    landmarks = _pairs("places", "sights")
     rng.shuffle(names)
     rng.shuffle(landmarks)
     files, seen = {}, set()

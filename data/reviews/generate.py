@@ -8,57 +8,15 @@ dull") or hold two of them, of which the last one counts.
 """
 
 import argparse
+import json
 from pathlib import Path
 from random import Random
 
 HERE = Path(__file__).parent
-
-# ---------------------------------------------------------------------------------------------
-# Words of each file
-
-SPLITS = {
-    "train.tsv": {
-        "count": 400,
-        "good": """charming delightful superb gripping witty tender elegant brilliant lovely warm
-            excellent clever touching generous splendid fresh lively graceful rewarding memorable
-            honest wonderful cosy crisp inventive""".split(),
-        "bad": """dreadful tedious clumsy bland shallow noisy lifeless awful stale messy
-            pointless rude dull gloomy sloppy forgettable tiresome grim cheap dishonest
-            irritating ugly flat chaotic cold""".split(),
-        "things": """film meal hotel novel concert museum garden course play bakery""".split(),
-    },
-    "dev.tsv": {
-        "count": 200,
-        "good": """magnificent captivating terrific friendly funny stunning thoughtful polished
-            enjoyable spotless inspiring fascinating""".split(),
-        "bad": """horrible boring dirty disappointing unpleasant lazy painful confusing miserable
-            overpriced tasteless annoying""".split(),
-        "things": """show dinner exhibition album restaurant lecture""".split(),
-    },
-}
-
-SUBJECTS = [
-    "the {thing} was",
-    "this {thing} is",
-    "i found the {thing}",
-    "my friends called the {thing}",
-    "on the whole the {thing} was",
-    "for us the {thing} was",
-]
-DEGREES = ["", "", "very ", "truly ", "rather ", "quite "]
-# How an opinion is said: as it is, or turned around.
-PLAIN = ["{subject} {degree}{word} .", "{subject} {degree}{word} and {same} ."]
-TURNED = [
-    "{subject} not {word} at all .",
-    "{subject} far from {word} .",
-    "{subject} anything but {word} .",
-]
-# Two opinions, of which the last counts.
-CONTRASTS = [
-    "{opposite} at first , but in the end {subject} {word} .",
-    "people had told us it would be {opposite} , yet {subject} {word} .",
-    "it may look {opposite} , still {subject} {degree}{word} .",
-]
+GRAMMAR = json.loads((HERE / "grammar.json").read_text(encoding="utf-8"))
+SUBJECTS, DEGREES = GRAMMAR["subjects"], GRAMMAR["degrees"]
+PLAIN, TURNED, CONTRASTS = GRAMMAR["plain"], GRAMMAR["turned"], GRAMMAR["contrasts"]
+"""How an opinion is said: as it is, turned around, or behind another, of which the last counts."""
 
 
 def review(label: int, words: dict[str, list[str]], rng: Random) -> str:
@@ -80,7 +38,7 @@ def generate(seed: int) -> dict[str, str]:
     """The text of each file, by file name."""
     rng = Random(seed)
     files = {}
-    for file, words in SPLITS.items():
+    for file, words in GRAMMAR["splits"].items():
         rows: dict[str, int] = {}
         while len(rows) < words["count"]:
             label = len(rows) % 2
