@@ -8,6 +8,8 @@ import io
 import re
 from collections.abc import Callable
 from html import escape
+from pathlib import Path
+from string import Template
 
 from experiments.model import Cell, Line, Table
 
@@ -190,49 +192,11 @@ def csv_text(table: Table) -> str:
     return file.getvalue()
 
 
+_PAGE = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
+
+
 def _html(text: str) -> str:
     return escape(one_line(text))
-
-
-_STYLE = """
-h1{font-size:1.3em}body{font-family:sans-serif;margin:1em;line-height:1.4}
-main{display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start}
-main>div{overflow-x:auto;max-width:100%}
-figure{margin:0;flex:1 1 20em;max-width:60em}
-img{max-width:100%}
-table{border-collapse:collapse}
-tr{border-top:1px solid #ccc}
-td,th{padding:.3em .7em;text-align:left;vertical-align:top}
-th{cursor:pointer}
-details{font-size:85%}
-summary{color:#555;cursor:pointer}
-code{overflow-wrap:anywhere}
-@media(max-width:40em){
-main>div{width:100%}
-table,tbody,tr,td{display:block}
-thead tr{display:flex;flex-wrap:wrap}
-tbody tr{padding:.5em 0}
-td{padding:.1em 0}
-td::before{content:attr(data-column) " ";color:#555}
-}"""
-_SCRIPT = """
-document.querySelectorAll("th").forEach((head, column) => {
-  let up = false;
-  const sort = () => {
-    up = !up;
-    const value = row => row.cells[column].dataset.value;
-    const body = document.querySelector("tbody");
-    [...body.rows].sort((a, b) => {
-      const [x, y] = [value(a), value(b)];
-      if (!x || !y) return !x - !y;
-      const [m, n] = [Number(x), Number(y)];
-      const order = isNaN(m) || isNaN(n) ? x.localeCompare(y) : m - n;
-      return up ? order : -order;
-    }).forEach(row => body.append(row));
-  };
-  head.onclick = sort;
-  head.onkeydown = event => event.key === "Enter" && sort();
-});"""
 
 
 def _html_cell(table: Table, column: str, cell: Cell, signed: bool) -> str:
@@ -272,32 +236,13 @@ def _picture(table: Table, name: str) -> str:
 
 def html(table: Table) -> str:
     """A page of its own, which sorts by a click on a head and needs nothing from elsewhere."""
-    title = _html(table.title)
-    head = "".join(f'<th tabindex="0">{_html(name)}</th>' for name in (*HEAD, *table.columns))
-    return "\n".join(
-        [
-            "<!DOCTYPE html>",
-            '<html lang="en">',
-            "<head>",
-            '<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{title}</title>",
-            f"<style>{_STYLE}</style>",
-            "</head>",
-            "<body>",
-            f"<h1>{title}</h1>",
-            "<main>",
-            f"<div><table><thead><tr>{head}</tr></thead><tbody>",
-            *(_html_line(table, line) for line in table.lines),
-            "</tbody></table></div>",
-            *(_picture(table, name) for name in table.pictures),
-            "</main>",
-            f"<ul><li>{_html(LEGEND)}</li>",
-            *(f"<li>{_html(note)}</li>" for note in table.notes),
-            f"</ul>\n<script>{_SCRIPT}</script>",
-            "</body>",
-            "</html>\n",
-        ]
+    lines = [f"<li>{_html(note)}</li>" for note in (LEGEND, *table.notes)]
+    return _PAGE.substitute(
+        title=_html(table.title),
+        head="".join(f'<th tabindex="0">{_html(name)}</th>' for name in (*HEAD, *table.columns)),
+        lines="".join(f"{_html_line(table, line)}\n" for line in table.lines),
+        pictures="".join(f"{_picture(table, name)}\n" for name in table.pictures),
+        notes="\n".join([*lines, ""]),
     )
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.arguments import DataArguments, ModelArguments, choose, mode_classes
-from gpt2.recipe import Recipe
 from gpt2.tasks import TASKS, is_own, read_records
 from gpt2.tuning import TuningMode
 from gpt2.tuning.finetune import FineTune
 from gpt2.tuning.prefix import PrefixTune
+from harness import recipe
 from harness.flags import HIDDEN, Parser, flag, like, yes_no
 from harness.launch import subset_note
 from harness.own_data import Columns
@@ -134,6 +134,32 @@ class LaunchFlags:
                 f"--prefix_model_path {self.prefix_model_path}: going on from another prefix is "
                 "not implemented (the original puts a path of its own in its place)"
             )
+
+
+@dataclass(frozen=True)
+class Recipe(recipe.Recipe):
+    """Defaults by the size of the data."""
+
+    def launcher(self) -> dict[str, object]:
+        """Defaults of the launcher's flags."""
+        return {
+            "bsz": self.batch_size,
+            "max_steps": self.steps,
+            "eval_steps": max(1, self.steps // 4),
+            "warmup_steps": self.warmup_steps,
+            "learning_rate": recipe.LEARNING_RATE,
+            "objective_mode": 0,
+        }
+
+    def trainer(self, output_dir: Path) -> dict[str, object]:
+        """Flags of the trainer that the launcher does not have."""
+        return {
+            "length_groups": "yes",
+            "logging_first_step": True,
+            "logging_steps": max(1, self.steps // 20),
+            "save_steps": max(1, self.steps // 4),
+            "results_dir": output_dir,
+        }
 
 
 @dataclass(frozen=True)

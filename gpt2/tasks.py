@@ -204,7 +204,7 @@ def read_records(
     found: Iterable[Record]
     if is_own(mode, path):
         found = readers.read_own(path, training, columns, split)
-    elif columns is not None and columns != Columns():
+    elif columns is not None and (columns.source or columns.target):
         raise UserError(f"--source_column, --target_column: {path} has no columns; leave them out")
     else:
         found = read(Path(path))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import glob
 import json
+from collections.abc import Callable, Hashable
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -19,7 +20,6 @@ from gpt2.data import Format, Rounding, TableToTextDataset, collate, collate_inf
 from gpt2.readers import Record
 from gpt2.records import as_json, development_size, hold_out, sample_pairs
 from gpt2.run_arguments import RunArguments
-from gpt2.shared import Shared
 from gpt2.tasks import TASKS, read_records
 from gpt2.train_control import add_pad_row
 from gpt2.train_request import TrainRequest
@@ -37,8 +37,23 @@ from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object, write_json, write_lines
 from prefix_tuning.positions import room
 
+T = TypeVar("T")
 HELD_OUT = "held_out.jsonl"
 """What a run kept of its training data to evaluate on."""
+
+
+class Shared:
+    """What several runs have in common: each thing is read or loaded once."""
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, Any] = {}
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` returned when the key was first asked for."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
 
 
 def run_folder(request: TrainRequest) -> RunFolder:
@@ -96,7 +111,9 @@ def _train(
                 lines = (json.dumps(as_json(record), ensure_ascii=False) for record in eval_records)
                 write_lines(folder.path / HELD_OUT, lines)
         built.sizes.write(folder.path)
-    before = _step_of(resume_from)
+    before = 0
+    if resume_from:
+        before = read_json_object(resume_from / "trainer_state.json")["global_step"]
     trainer.sums_losses = request.tuning.sums_losses
     _note_learning_rate(run_args.learning_rate, setting.model, request)
     graphs.use_if_asked(trainer, run_args.cuda_graphs)
@@ -141,7 +158,11 @@ def _load(
     print(f"{len(train_set):,} training pairs from {data_args.train_data_file}")
     check_batches(run_args, len(train_set))
 
-    _configure(run_args, folder.path, has_eval=eval_set is not None)
+    has_no_strategy = run_args.eval_strategy == "no"
+    if has_no_strategy and run_args.evaluate_during_training and eval_set is not None:
+        run_args.eval_strategy = "steps"
+    # One GPU, for DataParallel would replicate the prefix without its frozen model.
+    set_up(run_args, run_args.logging_dir or folder.path / "runs")
     task = {
         "task_mode": data_args.task_mode,
         "separator": text_format.separator,
@@ -246,19 +267,6 @@ def _add_padding(
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     add_pad_row(model, tokenizer.pad_token_id, seed)
     return tokenizer.pad_token_id
-
-
-def _configure(run_args: RunArguments, output_dir: Path, has_eval: bool) -> None:
-    if run_args.evaluate_during_training and has_eval and run_args.eval_strategy == "no":
-        run_args.eval_strategy = "steps"
-    # One GPU, for DataParallel would replicate the prefix without its frozen model.
-    set_up(run_args, run_args.logging_dir or output_dir / "runs")
-
-
-def _step_of(resume_from: Path | None) -> int:
-    if resume_from is None:
-        return 0
-    return read_json_object(resume_from / "trainer_state.json")["global_step"]
 
 
 def _costs(trainer: TableToTextTrainer, result: TrainOutput, before: int) -> dict[str, Any]:

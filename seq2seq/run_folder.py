@@ -29,25 +29,10 @@ HELD_OUT = "held_out.jsonl"
 EPOCHS = "checkpointepoch=*.ckpt"
 
 _FREE = {
-    "accelerator",
-    "cache_dir",
-    "decode_batch_size",
-    "do_predict",
-    "do_train",
-    "fp16_opt_level",
-    "logger_name",
-    "logging_steps",
-    "n_test",
-    "num_workers",
-    "output_dir",
-    "overwrite_output_dir",
-    "overwrite_results",
-    "predict_splits",
-    "save_all_epochs",
-    "save_steps",
-    "strategy",
-    "test_max_target_length",
-    "use_dropout",
+    *("accelerator", "cache_dir", "decode_batch_size", "do_predict", "do_train", "fp16_opt_level"),
+    *("logger_name", "logging_steps", "n_test", "num_workers", "output_dir"),
+    *("overwrite_output_dir", "overwrite_results", "predict_splits", "save_all_epochs"),
+    *("save_steps", "strategy", "test_max_target_length", "use_dropout"),
 }
 """Flags that may change: the trained weights do not depend on them."""
 

@@ -116,11 +116,10 @@ def mrpc_test_set(paths: Sequence[Path]) -> bytes:
     return "\n".join([*_mrpc_rows(paths[0]), ""]).encode("utf-8")
 
 
-CONVERSIONS: dict[str, Callable[[Sequence[Path]], bytes]] = {
-    "e2e_test_set": e2e_test_set,
-    "mrpc_train": partial(mrpc_split, development=False),
-    "mrpc_dev": partial(mrpc_split, development=True),
-    "mrpc_test_set": mrpc_test_set,
+CONVERSIONS: dict[str, tuple[int, Callable[[Sequence[Path]], bytes]]] = {
+    "e2e_test_set": (1, e2e_test_set),
+    "mrpc_train": (2, partial(mrpc_split, development=False)),
+    "mrpc_dev": (2, partial(mrpc_split, development=True)),
+    "mrpc_test_set": (1, mrpc_test_set),
 }
-N_ORIGINALS = {"e2e_test_set": 1, "mrpc_train": 2, "mrpc_dev": 2, "mrpc_test_set": 1}
-"""How many files each conversion reads."""
+"""Name -> how many files it reads, and what it makes of them."""

@@ -91,7 +91,8 @@ def _fetch_files(dataset: dict[str, Any], folder: Path, local: bool) -> None:
         originals = rule.get("made_from", [])
         if originals and not wrong.keys() & set(originals):
             part = folder / f"{name}.part"
-            part.write_bytes(CONVERSIONS[rule["made_by"]]([folder / o for o in originals]))
+            _, convert = CONVERSIONS[rule["made_by"]]
+            part.write_bytes(convert([folder / original for original in originals]))
             accept(part, folder / name, rule)
         elif "urls" in rule:
             fetch(rule["urls"], folder / name, rule, local)

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from data.download.convert import CONVERSIONS, N_ORIGINALS
+from data.download.convert import CONVERSIONS
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object
 
@@ -130,7 +130,7 @@ def _check_originals(where: str, rule: dict[str, Any], files: dict[str, Any]) ->
         raise UserError(f"{where}: made_from has no file {min(unknown)}")
     if ("made_from" in rule) != ("made_by" in rule):
         raise UserError(f"{where}: made_from and made_by go together")
-    if originals and len(originals) != (needed := N_ORIGINALS[rule["made_by"]]):
+    if originals and len(originals) != (needed := CONVERSIONS[rule["made_by"]][0]):
         raise UserError(f"{where}: {rule['made_by']} makes it from {needed}, not {len(originals)}")
     if made := [name for name in originals if "made_from" in files[name]]:
         raise UserError(f"{where}: made_from has {made[0]}, which is made itself: name its own")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
-from harness.best import Ties
 from harness.loop import SafeTrainer
 from prefix_tuning.files import write_json
 from ptuning_v2.model import checkpoint
@@ -23,6 +23,34 @@ BEST = "best"
 """Folder in a run of the checkpoint with the best score."""
 LEAST_LOSS = "least-loss"
 """Folder in a run of the checkpoint with the least loss, while all scores are the same."""
+
+
+@dataclass
+class Ties:
+    """Whether a score was the same, or undefined, at every evaluation so far.
+
+    Such a score does not choose the best evaluation: the one with the least loss is best then.
+    """
+
+    is_always_equal: bool = True
+    step: int | None = None
+    """That of the least loss while the score was always equal."""
+    score: float | None = None
+    loss: float = math.inf
+    n_evaluation: int = 0
+
+    def least(self, step: int, score: float | None, loss: float | None) -> bool:
+        """Whether this evaluation, which counts from now on, has the least loss of equal ones."""
+        value = score if score is not None and math.isfinite(score) else None
+        self.is_always_equal = self.is_always_equal and (
+            self.n_evaluation == 0 or value == self.score
+        )
+        self.score = value
+        self.n_evaluation += 1
+        if not self.is_always_equal or loss is None or not loss < self.loss:
+            return False
+        self.step, self.loss = step, loss
+        return True
 
 
 class BaseTrainer(SafeTrainer):

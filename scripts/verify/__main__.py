@@ -20,8 +20,7 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 from prefix_tuning.errors import UserError, run_command
 
 if TYPE_CHECKING:
-    from scripts.verify.checks import Check
-    from scripts.verify.places import Places
+    from scripts.verify.checks import Check, Places
 
 GROUPS = ("numbers", "trajectories", "libraries", "scores", "data")
 ON_DEMAND = ("gpu",)
@@ -95,8 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from transformers.utils import logging
 
     from scripts.verify import report
-    from scripts.verify.checks import perform
-    from scripts.verify.places import Places
+    from scripts.verify.checks import Places, perform
 
     torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
     logging.set_verbosity_error()

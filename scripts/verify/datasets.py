@@ -18,9 +18,8 @@ from experiments.toy_models import tiny_gpt2
 from gpt2.data import Format, TableToTextDataset
 from gpt2.tasks import TASKS, read_records
 from prefix_tuning.files import read_json
-from scripts.verify.checks import Check, Difference, LeftOut
+from scripts.verify.checks import DATA, ROOT, Check, Difference, LeftOut, Places
 from scripts.verify.loop import quiet
-from scripts.verify.places import DATA, ROOT, Places
 
 EXAMPLES = Path(__file__).with_name("examples.json")
 BPE = ROOT / ".cache" / "gpt2-bpe"

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prefix_tuning.files import write_json, write_text
-from scripts.verify.checks import Outcome
-from scripts.verify.places import ROOT
+from scripts.verify.checks import ROOT, Outcome
 
 PACKAGES = ("torch", "transformers", "peft", "sacrebleu", "rouge-score", "nltk", "pycocoevalcap")
 HEADER = f"{'check':38} {'held against':32} {'largest difference':>18} {'bound':>8}  result"

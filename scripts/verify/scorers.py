@@ -10,9 +10,8 @@ from typing import Any
 from evaluation import dart, e2e, files, java, summarization, ter, triples, webnlg
 from evaluation.mteval import Mteval
 from evaluation.report import Scores, Unavailable
-from scripts.verify.checks import Check, Difference, LeftOut
+from scripts.verify.checks import DATA, Check, Difference, LeftOut, Places
 from scripts.verify.loop import quiet
-from scripts.verify.places import DATA, Places
 
 Expected = Mapping[str, tuple[float, float]]
 """Column -> what was published, and half of its last digit."""

@@ -20,9 +20,9 @@ from gpt2.decode_request import DecodeOptions, DecodeRequest, Search
 from gpt2.decoding import decode_batch, decode_samples, newline_ids, no_prefix
 from gpt2.generator import TextGenerator
 from gpt2.readers import Record
-from gpt2.shared import Shared
 from gpt2.tasks import TASKS
 from gpt2.train_request import parse
+from gpt2.training import Shared
 from harness.models import load_causal_lm
 from harness.own_data import Columns
 from prefix_tuning import checkpoint

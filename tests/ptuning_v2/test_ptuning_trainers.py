@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, TrainerCallback, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from harness.best import Ties
 from prefix_tuning.files import read_json_object
 from ptuning_v2.tasks.base import Examples
-from ptuning_v2.training.trainer_base import BaseTrainer
+from ptuning_v2.training.trainer_base import BaseTrainer, Ties
 from ptuning_v2.training.trainer_exp import ExponentialTrainer
 from ptuning_v2.training.trainer_qa import QuestionAnsweringTrainer
 

@@ -27,8 +27,7 @@ from prefix_tuning.shape import PrefixShape
 from scripts.verify import __main__ as verify
 from scripts.verify import bart_trajectory, gpt2_numbers, gpt2_trajectory, gpu, numbers, report
 from scripts.verify.cases import Case
-from scripts.verify.checks import Check, Difference, LeftOut, perform
-from scripts.verify.places import VECTORS, Places
+from scripts.verify.checks import VECTORS, Check, Difference, LeftOut, Places, perform
 
 
 def few_outputs() -> Iterator[Difference]:
