@@ -8,16 +8,16 @@ reads ``FOLDER/job.json``, does what is not done yet, and writes the result besi
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -29,15 +29,6 @@ from prefix_tuning.errors import UserError, run_command
 from prefix_tuning.files import read_json_object, write_json
 
 NAMES = ("table", "row", "seed", "subset", "level", "scale", "command")
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with the process: two commands never do the same run at a time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def once(folder: Path, make: Callable[[Path], None]) -> Path:
@@ -125,7 +116,8 @@ def do_steps(job: dict[str, Any], folder: Path) -> tuple[dict[str, float], bool]
     done = read_json_object(folder / STEPS) if (folder / STEPS).is_file() else {}
     resumed = bool(done) or (folder / RUN).exists()
     work = Path(job["work"])
-    with locked(work / "prepare.lock"):
+    work.mkdir(parents=True, exist_ok=True)
+    with FileLock(work / "prepare.lock"):
         model, data = find_model(job, work), find_data(job, work)
     launcher = LAUNCHERS[job["launcher"]]
     for step in launcher.steps(job, model, data):
@@ -179,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not (folder / JOB).is_file():
         raise UserError(f"{folder} holds no {JOB}: start scripts/reproduce.sh")
     job = read_json_object(folder / JOB)
-    with locked(folder / "lock"):
+    with FileLock(folder / "lock"):  # two commands never do the same run at a time
         if Path(job["result"]).is_file():
             return
         seconds, resumed = do_steps(job, folder)

@@ -70,6 +70,8 @@ def seal(checkpoint: Path, run: str, step: int) -> None:
 
 
 def _sync(path: Path) -> None:
+    if os.name == "nt":  # has no such call for what is open to be read, nor for folders
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 
@@ -26,8 +26,14 @@ def n_parameters(module: nn.Module, trainable_only: bool = False) -> int:
 
 def peak_memories() -> dict[str, int]:
     """Bytes this process has held at most: ``process`` (resident) and, if it uses one, ``gpu``."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    memories = {"process": peak if sys.platform == "darwin" else 1024 * peak}
+    if sys.platform == "win32":
+        peak = psutil.Process().memory_info().peak_wset
+    else:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak *= 1 if sys.platform == "darwin" else 1024
+    memories = {"process": peak}
     if torch.cuda.is_initialized():
         memories["gpu"] = torch.cuda.max_memory_allocated()
     return memories

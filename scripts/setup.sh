@@ -54,11 +54,12 @@ set_up() {
         PYTHON="$ROOT/.venv/bin/python"
     fi
     stamp="$("$PYTHON" -c 'import sys; print(sys.prefix)')/.prefix-tuning-$extras"
-    if ! cat "$ROOT/requirements.txt" "$ROOT/pyproject.toml" | cmp -s - "$stamp"; then
+    if ! cat "$ROOT"/requirements.* "$ROOT/pyproject.toml" | cmp -s - "$stamp"; then
         "$PYTHON" -c 'import torch' 2>/dev/null || install_torch
         echo "installing requirements, which takes minutes ..."
-        pip_install -r "$ROOT/requirements.txt" -e "$ROOT[research${extras:+,$extras}]"
-        cat "$ROOT/requirements.txt" "$ROOT/pyproject.toml" >"$stamp"
+        pip_install -c "$ROOT/requirements.lock" -r "$ROOT/requirements.txt" \
+            -e "$ROOT[research${extras:+,$extras}]"
+        cat "$ROOT"/requirements.* "$ROOT/pyproject.toml" >"$stamp"
     fi
     # Nothing here is worth an error message about an optional image library.
     export TRANSFORMERS_VERBOSITY="${TRANSFORMERS_VERBOSITY:-error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -82,6 +83,12 @@ def test_circles_are_found() -> None:
 def test_every_package_has_its_floor() -> None:
     packages = {path.parent.name for path in ROOT.glob("*/*.py")} | {"data"}
     assert packages - {"tests"} == HEIGHT.keys()
+
+
+def test_nothing_needs_a_system() -> None:
+    """Modules of the standard library that Windows lacks are imported where they are needed."""
+    needed = re.compile(r"^(?:import|from) (?:fcntl|grp|pwd|resource|termios)\b", re.M)
+    assert not [m for m, path in sources().items() if needed.search(path.read_text("utf-8"))]
 
 
 def test_no_circles() -> None:

@@ -78,3 +78,15 @@ def test_what_is_tested_is_all_that_may_be_installed() -> None:
     names = {re.split(r"[=>]", line)[0] for line in wanted}
     lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
     assert {line.split("==")[0] for line in lines if not line.startswith("#")} == names
+
+
+def test_the_lock_has_one_version_of_all_that_is_tested() -> None:
+    """Several only where Pythons differ; and no place to fetch from."""
+    texts = [(ROOT / f"requirements.{kind}").read_text("utf-8") for kind in ("lock", "txt")]
+    lock, tested = ([line for line in t.splitlines() if line[:1] != "#"] for t in texts)
+    assert set(tested) <= set(lock)
+    assert all(re.fullmatch(r"[a-z0-9.-]+==[\w.]+( ; [^/]+)?", line) for line in lock)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = {re.split(r"[\[=>]", line)[0] for line in extras["optional-dependencies"]["test"]}
+    locked = {line.split("==")[0] for line in lock}
+    assert {name.replace("_", "-") for name in wanted} - {"prefix-tuning"} <= locked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
+from filelock import FileLock, Timeout
 
 from experiments import estimate, pool, reproduce, scales, spec, toy_data, worker
 from experiments import table as table_of
@@ -796,12 +796,20 @@ def test_a_run_of_two_processes_is_done_by_one(tmp_path: Path) -> None:
     assert not (folder / worker.STEPS).exists()
 
 
-def test_one_process_at_a_time_does_a_run(tmp_path: Path) -> None:
-    path = tmp_path / "seed1" / "lock"
-    with worker.locked(path), path.open("w") as other, pytest.raises(BlockingIOError):
-        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    with path.open("w") as other:
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def test_one_process_at_a_time_does_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = {"result": str(tmp_path / "result.json")}
+    (tmp_path / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    lock = FileLock(tmp_path / "lock", timeout=0)
+
+    def steps(job: dict[str, Any], folder: Path) -> None:
+        with pytest.raises(Timeout):
+            lock.acquire()
+        raise UserError("seen")
+
+    monkeypatch.setattr(worker, "do_steps", steps)
+    with pytest.raises(UserError, match="seen"):
+        worker.main([str(tmp_path)])
+    lock.acquire()
 
 
 def test_run_folders_differ() -> None:

@@ -21,13 +21,18 @@ case "$*" in
     "-m pip "*) [ -x "$(dirname "$0")/pip" ];;
 esac
 """
+SETUP = ("scripts/setup.sh", "requirements.txt", "requirements.lock", "pyproject.toml")
+
+
+def copied(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
 
 
 def test_an_unfinished_environment_is_finished(tmp_path: Path) -> None:
     """A kill, or a system without ensurepip, leaves one that has Python but no pip."""
-    for name in ("scripts/setup.sh", "requirements.txt", "pyproject.toml"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
+    copied(tmp_path, *SETUP)
     python, unfinished = tmp_path / "python3", tmp_path / ".venv" / "bin" / "python"
     unfinished.parent.mkdir(parents=True)
     for path in (python, unfinished):
@@ -51,9 +56,7 @@ def test_an_unfinished_environment_is_finished(tmp_path: Path) -> None:
 
 def test_full_runs_then_publishes(tmp_path: Path) -> None:
     """What is finished is published after a failure too, whose exit status is passed on."""
-    for name in ("scripts/setup.sh", "experiments/full.sh", "requirements.txt", "pyproject.toml"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
+    copied(tmp_path, *SETUP, "experiments/full.sh")
     python = tmp_path / "venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     recorder = f"echo $* >> {tmp_path}/calls; case $* in *--publish) ;; *) exit 3;; esac"
