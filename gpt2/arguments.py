@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from gpt2.records import subset_size
 from gpt2.tasks import TASKS
 from gpt2.tuning import TUNING, TuningMode
 from harness.flags import exclude, flag, yes_no
+from harness.only import Only, check_only, given
 from harness.own_data import Columns
 from harness.ranges import COUNT, FRACTION, SEED
 from prefix_tuning.errors import UserError
@@ -120,22 +121,45 @@ def mode_classes() -> list[type[TuningMode]]:
     return list(TUNING.values())
 
 
-def choose(name: str, options: Sequence[TuningMode]) -> TuningMode:
-    """The chosen tuning mode, after checking that no other has a flag that is its alone.
+IN_EVERY_MODE = {
+    *("optim_prefix", "preseqlen", "prefix_mode", "format_mode", "mid_dim", "prefix_dropout"),
+    *("use_dropout", "init_random", "objective_mode"),
+}
+"""Flags of a prefix that the original's command lines have with any tuning mode."""
+
+
+def choose(
+    name: str, options: Sequence[TuningMode], defaults: Mapping[str, object] | None = None
+) -> TuningMode:
+    """The chosen tuning mode, after checking that no flag is given that only others read.
 
     Args:
         options: one of each of :func:`mode_classes`.
+        defaults: of a command whose defaults are not those of the fields.
 
     Raises:
-        UserError: there is no mode ``name``, or its options make no sense.
+        UserError: there is no mode ``name``, or it would not read a flag.
     """
     if name not in TUNING:
         raise UserError(f"--tuning_mode {name}: only {', '.join(TUNING)} so far")
     chosen = next(mode for mode in options if type(mode) is TUNING[name])
+    read = {field.name for field in fields(chosen)} | IN_EVERY_MODE
     for mode in options:
-        if not isinstance(chosen, type(mode)):
-            mode.check_unused(name)
+        for flag_name, value in given(mode).items():
+            if flag_name not in read and value != (defaults or {}).get(flag_name):
+                modes = " or ".join(m.name for m in options if hasattr(m, flag_name))
+                raise UserError(
+                    f"--{flag_name} {value}: only with {modes}, not with --tuning_mode {name}"
+                )
     return chosen
+
+
+ONLY = {
+    "sample_seed": Only(
+        "with --train_size or --eval_fraction", lambda data: data.train_size or data.eval_fraction
+    )
+}
+"""Flags of the data that are read only beside others."""
 
 
 def check(model: ModelArguments, data: DataArguments, run: RunFlags) -> None:
@@ -146,6 +170,7 @@ def check(model: ModelArguments, data: DataArguments, run: RunFlags) -> None:
         raise UserError("--train_data_file is missing: name the file to train on")
     if run.output_dir is None:
         raise UserError("--output_dir is missing: name the folder of the run")
+    check_only(ONLY, data)
     exclude(eval_data_file=data.eval_data_file, eval_fraction=data.eval_fraction)
     if run.evaluate_during_training and not (data.eval_data_file or data.eval_fraction):
         raise UserError("--evaluate_during_training needs --eval_data_file")

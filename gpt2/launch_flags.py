@@ -12,12 +12,13 @@ from typing import Any
 
 from gpt2.arguments import DataArguments, ModelArguments, choose, mode_classes
 from gpt2.tasks import TASKS, is_own, read_records
-from gpt2.tuning import TuningMode
+from gpt2.tuning import TUNING, TuningMode
 from gpt2.tuning.finetune import FineTune
 from gpt2.tuning.prefix import PrefixTune
 from harness import recipe
-from harness.flags import HIDDEN, Parser, flag, like, yes_no
+from harness.flags import HIDDEN, Parser, command, flag, like, yes_no
 from harness.launch import subset_note
+from harness.only import Only, check_only
 from harness.own_data import Columns
 from harness.own_files import is_hub_name
 from harness.ranges import FRACTION
@@ -134,6 +135,33 @@ class LaunchFlags:
                 f"--prefix_model_path {self.prefix_model_path}: going on from another prefix is "
                 "not implemented (the original puts a path of its own in its place)"
             )
+        check_only(ONLY, self)
+
+
+ONLY = {
+    "dir_name": Only("without --output_dir", lambda args: not args.output_dir),
+    "lowdata_token": Only(
+        "with a subset: --train_size, or --notes lowdata_SEED_SIZE or datalevels_SEED_PERCENT",
+        lambda args: args.subset,
+    ),
+    "sample_seed": Only(
+        "where pairs are drawn, with --train_size or --eval_fraction",
+        lambda args: args.train_size or held_out(args),
+    ),
+    "use_custom_teacher_dropout": Only(
+        "with --tuning_mode finetune or finetune-top",
+        lambda args: hasattr(TUNING.get(args.tuning_mode), "teacher_dropout"),
+        idle=("no",),
+    ),
+}
+"""Flags of the launcher that are read only beside others."""
+
+
+def held_out(args: LaunchFlags) -> float | None:
+    """The share of the training file that is evaluated on; None where there is a file for that."""
+    if args.eval_fraction is None and args.train_file and not args.eval_file:
+        return 0.1 if is_own(args.mode, args.train_file) or args.mode == "data2text" else None
+    return args.eval_fraction
 
 
 @dataclass(frozen=True)
@@ -179,6 +207,8 @@ class Launch:
     options: tuple[TuningMode, ...]
     recipe: Recipe | None = None
     """For one's own data."""
+    argv: tuple[str, ...] = ()
+    """All that was given."""
 
 
 def read(
@@ -199,7 +229,7 @@ def read(
     parser = Parser(*classes, description=description, defaults=DEFAULTS, given=given)
     (args, *options), rest = parser.read_known(argv)
     args.check()
-    recipe = _recipe(args)
+    recipe, defaults = _recipe(args), DEFAULTS
     if recipe is not None:
         defaults = {**DEFAULTS, **recipe.launcher()}
         (args, *options), rest = Parser(*classes, defaults=defaults, given=given).read_known(argv)
@@ -210,9 +240,10 @@ def read(
             replace(mode, teacher_dropout=args.dropout) if isinstance(mode, FineTune) else mode
             for mode in options
         ]
-    tuning = choose(args.tuning_mode, options)
+    tuning = choose(args.tuning_mode, options, defaults)
     (prefix,) = (mode for mode in options if type(mode) is PrefixTune)
-    return Launch(args, tuning, prefix, tuple(options), recipe), rest
+    named = (*command(given), *argv)
+    return Launch(args, tuning, prefix, tuple(options), recipe, named), rest
 
 
 def _recipe(args: LaunchFlags) -> Recipe | None:

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from gpt2.arguments import RunFlags
+from harness.only import Only
 from harness.trainer import trainer_arguments
 
 REFUSED = {
@@ -18,6 +19,21 @@ REFUSED = {
     ),
     "train_sampling_strategy": "the order is random; --length_groups yes groups by length",
 }
+
+ONLY = {
+    "eval_steps": Only(
+        "with --evaluate_during_training or --eval_strategy steps",
+        lambda args: (
+            args.eval_strategy == "steps"
+            or (args.eval_strategy == "no" and args.evaluate_during_training)
+        ),
+    ),
+    "eval_delay": Only(
+        "with --evaluate_during_training or --eval_strategy",
+        lambda args: args.eval_strategy != "no" or args.evaluate_during_training,
+    ),
+}
+"""Fields of Trainer's that are read elsewhere than harness.trainer_flags says."""
 
 
 @dataclass
@@ -39,4 +55,4 @@ def complete(
     """
     names = {field.name for field in fields(RunArguments)}
     others = {name: value for name, value in defaults.items() if name in names}
-    return trainer_arguments(RunArguments, run, rest, known, others, REFUSED)
+    return trainer_arguments(RunArguments, run, rest, known, others, REFUSED, ONLY)

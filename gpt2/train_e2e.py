@@ -16,14 +16,15 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 
 from gpt2 import many
 from gpt2.arguments import TRAINER
-from gpt2.launch_flags import Launch, LaunchFlags, read
+from gpt2.launch_flags import Launch, held_out, read
 from gpt2.run_names import flag_length, folder_name, run_name
-from gpt2.tasks import TASKS, is_own
+from gpt2.tasks import TASKS
 from gpt2.train_request import TrainRequest, parse
 from gpt2.tuning import TuningMode
 from gpt2.tuning.prefix import WithPrefix
 from harness import flags
 from harness.launch import launch as show_and_run
+from harness.only import next_words, without_steps
 from prefix_tuning.errors import UserError, run_command
 
 SCRIPT = Path(__file__).with_name("run_language_modeling.py")
@@ -73,8 +74,6 @@ def values_of(launch: Launch, output_dir: Path) -> dict[str, object]:
     files = {} if args.train_file else TASKS[args.mode].files
     base = "gpt2-large" if "large" in (args.notes or "") else "gpt2-medium"
     tuning = options_of(launch)
-    # Flags that only one mode has are passed to the others too, which refuse them.
-    strays = {name: getattr(o, name) for o in launch.options for name in o.exclusive}
     values: dict[str, object] = {
         "output_dir": output_dir,
         "model_name_or_path": args.model_name_or_path or base,
@@ -84,6 +83,7 @@ def values_of(launch: Launch, output_dir: Path) -> dict[str, object]:
         "eval_data_file": args.eval_file or files.get("valid"),
         "test_data_file": args.test_file or files.get("test"),
         "eval_fraction": held_out(args),
+        "sample_seed": args.sample_seed or None,
         "source_column": args.source_column,
         "target_column": args.target_column,
         "per_device_train_batch_size": args.bsz,
@@ -97,26 +97,25 @@ def values_of(launch: Launch, output_dir: Path) -> dict[str, object]:
         "cache_dir": args.cache_dir,
         **args.schedule,
         **(launch.recipe.trainer(output_dir) if launch.recipe else {}),
-        **strays,
+        "train_embs": "no",  # in every mode, as the original
         **tuning.flags(),
     }
     if chosen:
         values["train_size"], values["sample_seed"] = chosen
         if args.tuning_mode == "finetune" and args.use_lowdata_token == "yes":
             values["source_prefix"] = args.lowdata_token
-    values["evaluate_during_training"] = bool(values["eval_data_file"] or values["eval_fraction"])
+    named = next_words(launch.argv)
+    evaluates = bool(values["eval_data_file"] or values["eval_fraction"])
+    evaluates &= named.get("--eval_strategy") != "no"
+    values["evaluate_during_training"] = evaluates
+    if not evaluates and "--eval_steps" not in named:
+        values["eval_steps"] = None
     if args.resume == "yes":
         values["resume_from_checkpoint"] = "auto"
     else:
         values["overwrite_output_dir"] = True
+    values = without_steps(values, launch.argv)
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items() if v is not None}
-
-
-def held_out(args: LaunchFlags) -> float | None:
-    """The share of the training file that is evaluated on; None where there is a file for that."""
-    if args.eval_fraction is None and args.train_file and not args.eval_file:
-        return 0.1 if is_own(args.mode, args.train_file) or args.mode == "data2text" else None
-    return args.eval_fraction
 
 
 def command_of(launch: Launch, output_dir: Path) -> list[str]:

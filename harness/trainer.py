@@ -17,8 +17,10 @@ import torch
 from transformers import HfArgumentParser, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 
+from harness.only import Only, check_given
+from harness.only import given as given_of
 from harness.ranges import SHARE
-from harness.trainer_flags import REFUSED, check_taken, check_values
+from harness.trainer_flags import ONLY, REFUSED, check_taken, check_values
 from prefix_tuning.errors import UserError
 
 T = TypeVar("T", bound=TrainingArguments)
@@ -31,6 +33,7 @@ def trainer_arguments(
     known: Sequence[str] = (),
     defaults: Mapping[str, Any] | None = None,
     refused: Mapping[str, str] | None = None,
+    only: Mapping[str, Only] | None = None,
 ) -> T:
     """Trainer's arguments of a command line.
 
@@ -41,6 +44,7 @@ def trainer_arguments(
         known: all flags of the command, among which a mistyped one is looked for.
         defaults: values of further fields of ``cls``, where ``rest`` does not give them.
         refused: fields that this command refuses besides those that all do, and why.
+        only: fields that this command reads elsewhere than all do.
 
     Raises:
         UserError: there is no such flag, it would not do what it says, its number is outside its
@@ -66,6 +70,9 @@ def trainer_arguments(
         made = cls(**values)
     except (ValueError, ImportError, TypeError, OverflowError) as error:
         raise _refused(error) from error
+    asked = {**(defaults or {}), **given}
+    asked = {k: v for k, v in asked.items() if v != getattr(TrainingArguments, k, None)}
+    check_given({**ONLY, **(only or {})}, {**given_of(flags), **asked}, made)
     _try_optimizer(made)
     _check_processes(made)
     installed = get_available_reporting_integrations()

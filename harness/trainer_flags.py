@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from harness.only import Only
 from harness.ranges import (
     COUNT,
     COUNT_OR_NONE,
@@ -123,6 +124,48 @@ REFUSED: dict[str, str] = {
 """The fields that are refused, and why."""
 
 
+def _by_steps(what: str) -> Only:
+    return Only(f"with --{what} steps", lambda args: getattr(args, what) == "steps")
+
+
+_WORKERS = Only("with --dataloader_num_workers", lambda args: args.dataloader_num_workers)
+_ADAM = Only(
+    "with an --optim that has it, as adamw_torch",
+    lambda args: any(kind in args.optim for kind in ("adam", "lion")),
+)
+_TRACKIO = Only("with --report_to trackio", lambda args: "trackio" in args.report_to)
+
+ONLY: dict[str, Only] = {
+    "eval_steps": _by_steps("eval_strategy"),
+    "save_steps": _by_steps("save_strategy"),
+    "logging_steps": _by_steps("logging_strategy"),
+    "eval_delay": Only("with --eval_strategy", lambda args: args.eval_strategy != "no"),
+    "save_total_limit": Only(
+        "with --save_strategy", lambda args: args.save_strategy != "no", idle=(None,)
+    ),
+    "warmup_steps": Only(
+        "with an --lr_scheduler_type that warms up, as constant_with_warmup",
+        lambda args: args.lr_scheduler_type != "constant",
+        idle=(0,),
+    ),
+    "lr_scheduler_kwargs": Only(
+        "with an --lr_scheduler_type that has options, as cosine_with_min_lr",
+        lambda args: args.lr_scheduler_type not in ("constant", "constant_with_warmup"),
+    ),
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon"), _ADAM),
+    **dict.fromkeys(("dataloader_persistent_workers", "dataloader_prefetch_factor"), _WORKERS),
+    "project": _TRACKIO,
+    **dict.fromkeys(
+        [f"trackio_{part}_id" for part in ("space", "bucket", "static_space")], _TRACKIO
+    ),
+    "run_name": Only(
+        "with a --report_to that names runs, as wandb",
+        lambda args: set(args.report_to) - {"none", "tensorboard"},
+    ),
+}
+"""The fields that are read only beside others."""
+
+
 def check_taken(given: Mapping[str, Any], cls: type, refused: Mapping[str, str]) -> None:
     """Refuse fields of TrainingArguments that do not do here what they say.
 
@@ -163,12 +206,9 @@ def check_values(values: Mapping[str, Any]) -> None:
     check_all(RANGES, values)
     if values.get("save_strategy") == "best":
         raise UserError("--save_strategy best: checkpoints are to go on from; use steps or epoch")
-    if values.get("lr_scheduler_type") == "reduce_lr_on_plateau":
+    schedule = values.get("lr_scheduler_type")
+    if schedule in ("reduce_lr_on_plateau", "greedy"):
         raise UserError(
-            "--lr_scheduler_type reduce_lr_on_plateau: the rate cannot follow the evaluations "
+            f"--lr_scheduler_type {schedule}: the rate cannot follow the evaluations "
             "here; use linear, cosine, ..."
         )
-    workers = values.get("dataloader_num_workers")
-    for name in ("dataloader_persistent_workers", "dataloader_prefetch_factor"):
-        if values.get(name) and not workers:
-            raise UserError(f"--{name}: only with --dataloader_num_workers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import flags
 from harness.flags import HIDDEN, flag, required
+from harness.only import check_only, without_steps
 from harness.ranges import COUNT, FINITE, FRACTION, WIDTH
 from prefix_tuning.errors import UserError
+from ptuning_v2.only import ONLY
 from ptuning_v2.own_data import OwnData
 from ptuning_v2.tasks.utils import DATASETS, OWN, TASKS
 
@@ -217,10 +220,13 @@ def get_args(
         others = model_args.prompt or model_args.freeze_backbone
         goes_on = model_args.prefix_checkpoint is not None
         own = data_args.defaults(data_args.task_name, goes_on, model_args.prefix, others)
-        given = {**own, **(given or {})}
+        words = sys.argv[1:] if argv is None else argv
+        words = [*flags.command(given or {}), *words]
+        given = {**without_steps(own, words), **(given or {})}
     parser = flags.Parser(*classes, description=DESCRIPTION, given=given)
     (model_args, data_args, run_flags, qa_args), rest = parser.read_known(argv)
     check(model_args, data_args, run_flags, qa_args)
+    given_data = data_args
     data_args = replace(
         data_args,
         max_seq_length=data_args.max_seq_length or DEFAULT_LENGTHS.get(data_args.task_name),
@@ -230,6 +236,7 @@ def get_args(
     )
     from ptuning_v2.training.arguments import training_arguments
 
+    check_only(ONLY, model_args, given_data, run_flags, qa_args)
     training_args = training_arguments(run_flags, rest, parser.known(), data_args.task_name)
     return Arguments(model_args, data_args, training_args, qa_args)
 
@@ -296,13 +303,6 @@ def _check_model(model_args: ModelArguments, data_args: DataTrainingArguments) -
         raise UserError(f"--prompt with --task_name {data_args.task_name}: only {', '.join(texts)}")
     if model_args.prefix_projection and not model_args.prefix:
         raise UserError("--prefix_projection is part of --prefix: give both")
-    if model_args.parametrization != "ptuning_v2":
-        if not model_args.prefix:
-            raise UserError(f"--parametrization {model_args.parametrization}: only with --prefix")
-        if model_args.prefix_projection:
-            raise UserError("--prefix_projection: only with --parametrization ptuning_v2")
-    if model_args.prefix_options is not None and not model_args.prefix:
-        raise UserError(f"--prefix_options {model_args.prefix_options}: only with --prefix")
     if model_args.prefix_checkpoint is not None and not Path(model_args.prefix_checkpoint).is_dir():
         raise UserError(
             f"--prefix_checkpoint {model_args.prefix_checkpoint}: there is no such folder"

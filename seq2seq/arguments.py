@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.flags import Parser, exclude
+from harness.only import check_only
 from harness.own_data import Columns
 from prefix_tuning.errors import UserError
 from prefix_tuning.names import SITES
@@ -23,6 +24,7 @@ from seq2seq.flag_groups import (
     PrefixArguments,
     RunArguments,
 )
+from seq2seq.only import ONLY
 from seq2seq.search import PRESETS, Search
 
 __all__ = ["SCHEDULES", "TUNING_MODES", "Arguments", "parse", "predict_splits", "search", "sites"]
@@ -62,6 +64,7 @@ class Arguments(
         search(self)
         exclude(fp16=self.fp16, bf16=self.bf16)
         _check_ignored(self)
+        check_only(ONLY, self)
         _check_unsupported(self)
 
 

@@ -18,9 +18,11 @@ if __package__ in (None, ""):  # started as a file: the project's root is not on
 
 from harness.flags import Parser, command, flag, like, one_of, yes_no
 from harness.launch import launch, subset_note
+from harness.only import check_only
 from prefix_tuning.errors import UserError, run_command
 from seq2seq import arguments, finetune
 from seq2seq.arguments import ORIGINAL_BASE, Arguments
+from seq2seq.only import LAUNCHED
 from seq2seq.own_data import defaults
 from seq2seq.search import PRESETS
 
@@ -134,17 +136,15 @@ class LaunchArguments:
             modes = "|".join(mode for mode in MODES if mode != OWN)
             raise UserError(f"name the task, --mode {modes}, or your own pairs, --data_dir FILE")
         one_of(MODES, mode=self.mode)
-        if self.do_train == "yes":
-            # In decoding, the checkpoint knows.
+        check_only(LAUNCHED, self)
+        wanted = "prefix_model_path" if self.tuning_mode == "prefixtune" else "finetune_model_path"
+        if self.do_train == "yes":  # in decoding, the checkpoint knows
             self.preseqlen = 5 if self.preseqlen is None else self.preseqlen
             self.mid_dim = 512 if self.mid_dim is None else self.mid_dim
             self.use_deep = self.use_deep or "no"
-            for name in ("prefix_model_path", "finetune_model_path"):
-                if getattr(self, name):
-                    raise UserError(f"--{name} is decoded, not trained: add --do_train no")
-            return
-        wanted = "prefix_model_path" if self.tuning_mode == "prefixtune" else "finetune_model_path"
-        if not getattr(self, wanted):
+            if getattr(self, wanted):
+                raise UserError(f"--{wanted} is decoded, not trained: add --do_train no")
+        elif not getattr(self, wanted):
             raise UserError(f"--do_train no with {self.tuning_mode} needs --{wanted}")
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
+from harness.only import Only, check_only
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import let_read, write_json
 
@@ -94,15 +95,16 @@ class TuningMode:
     """Whether the base model of the part is kept in its folder too."""
     freezes: ClassVar[bool] = False
     """Whether the base model stays as it was loaded, so that several runs can share it."""
-    exclusive: ClassVar[tuple[str, ...]] = ()
-    """Flags that are refused with other modes, by :meth:`check_unused`."""
+    only: ClassVar[dict[str, Only]] = {}
+    """Flags that are read only beside others."""
 
     def check(self) -> None:
         """Refuse what cannot be trained.
 
         Raises:
-            UserError: options exclude each other, or a package is missing.
+            UserError: options exclude each other or are not read, or a package is missing.
         """
+        check_only(self.only, self)
 
     def check_processes(self) -> None:
         """Refuse what several processes would not train as one.
@@ -128,9 +130,6 @@ class TuningMode:
         Raises:
             UserError: no text's tokens are what is learnt.
         """
-
-    def check_unused(self, chosen: str) -> None:
-        """Refuse, where another mode is chosen, flags that only this one has."""
 
     def flags(self) -> dict[str, object]:
         """The options by their flags, as a launcher writes them down."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from gpt2.tuning.base import TuningMode
 from harness.flags import flag, yes_no
+from harness.only import Only
 from harness.ranges import COUNT_OR_NONE, FRACTION
 from prefix_tuning.errors import UserError
 
@@ -22,19 +23,10 @@ class FineTune(TuningMode):
     """Fine-tuning."""
 
     name: ClassVar[str] = "finetune"
-    exclusive: ClassVar[tuple[str, ...]] = ("teacher_dropout",)
 
     teacher_dropout: float | None = flag(
         None, "residual dropout of a model trained as a teacher", within=FRACTION
     )
-
-    def check_unused(self, chosen: str) -> None:
-        """Refuse ``--teacher_dropout``."""
-        if self.teacher_dropout is not None:
-            raise UserError(
-                "--teacher_dropout (--use_custom_teacher_dropout yes): a teacher is trained with "
-                "--tuning_mode finetune"
-            )
 
     def note(self) -> str:
         """Whether there is a dropout for a teacher, as the original notes it."""
@@ -57,7 +49,10 @@ class TopLayers(FineTune):
     """Fine-tuning of the top blocks (finetune-top)."""
 
     name: ClassVar[str] = "finetune-top"
-    exclusive: ClassVar[tuple[str, ...]] = ("train_top", "train_embs")
+    # The launcher's default is 1.
+    only: ClassVar[dict[str, Only]] = {
+        "top_layers": Only("without --train_top", lambda mode: mode.train_top is None, idle=(1,))
+    }
 
     top_layers: int = flag(
         2, f"the original's code for the blocks that train: {', '.join(map(str, TOP_LAYERS))}"
@@ -75,11 +70,6 @@ class TopLayers(FineTune):
             )
         if self.train_embs == "yes" and self.train_top is None:
             raise UserError("--train_embs yes: only with --train_top")
-
-    def check_unused(self, chosen: str) -> None:
-        """Refuse ``--train_top``."""
-        if self.train_top is not None:
-            raise UserError(f"--train_top {self.train_top}: only with --tuning_mode finetune-top")
 
     def note(self) -> str:
         """The code, or the number of blocks."""

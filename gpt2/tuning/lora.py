@@ -37,6 +37,7 @@ class Lora(TuningMode):
 
     def check(self) -> None:
         """Refuse to train without peft."""
+        super().check()
         check_peft()
 
     def note(self) -> str:

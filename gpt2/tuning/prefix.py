@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from gpt2.prefix_flags import PrefixFlags
 from gpt2.tuning.base import Built, Json, Setting, TuningMode, alone
 from harness.flags import flag, yes_no
+from harness.only import Only
 from prefix_tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,9 +23,31 @@ MATCHING_OBJECTIVES = ("kl", "logits")
 POSITIONS = ("target", "all")
 
 
+def _has_mlp(prefix: PrefixFlags) -> bool:
+    from prefix_tuning.choice import own_options
+
+    bare = prefix.variant == "embedding" and prefix.parametrize_emb == "Emb"
+    return "mid_dim" in own_options(prefix.variant) and not bare
+
+
+_DISTILLS = Only("with --distill yes", lambda mode: mode.distill == "yes")
+
+
 @dataclass(frozen=True)
 class WithPrefix(PrefixFlags, TuningMode):
     """Tuning modes that optimise a prefix."""
+
+    only: ClassVar[dict[str, Only]] = {
+        "mid_dim": Only("with a parametrisation that has an MLP", _has_mlp),
+        "parametrize_emb": Only(
+            "with --prefix_mode embedding", lambda prefix: prefix.variant == "embedding"
+        ),
+    }
+
+    def check(self) -> None:
+        """Refuse what no prefix can be, and flags that it would not read."""
+        PrefixFlags.check(self)
+        TuningMode.check(self)
 
     @property
     def sums_losses(self) -> bool:
@@ -132,7 +155,10 @@ class PrefixTune(Distillation, WithPrefix):
 
     name: ClassVar[str] = "prefixtune"
     freezes: ClassVar[bool] = True
-    exclusive: ClassVar[tuple[str, ...]] = ()
+    only: ClassVar[dict[str, Only]] = {
+        **WithPrefix.only,
+        **dict.fromkeys(("matching_objective", "distill_positions"), _DISTILLS),
+    }
 
     def __post_init__(self) -> None:
         Distillation.__post_init__(self)
@@ -171,17 +197,13 @@ class PrefixTune(Distillation, WithPrefix):
                 "labels; leave it out"
             )
 
-    def check_unused(self, chosen: str) -> None:
-        """Refuse ``--distill yes``."""
-        if self.distill == "yes":
-            raise UserError(f"--distill yes: only with prefixtune, not {chosen}")
-
     def flags(self) -> dict[str, object]:
-        """The options by their flags, without those of a teacher that there is not."""
+        """The options by their flags, without the defaults for a teacher that there is not."""
         flags = super().flags()
         if self.distill == "no":
             for field in fields(Distillation):
-                del flags[field.name]
+                if flags[field.name] == field.default:
+                    del flags[field.name]
         return flags
 
     def trainer_class(self, model: PreTrainedModel) -> Callable[..., Any]:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from harness.only import given
 from prefix_tuning import checkpoint, fingerprint, schema
 from prefix_tuning.checkpoint import CHECKPOINT, EXPORT, META, ORIGINAL, read_tensors
 from prefix_tuning.errors import UserError
@@ -159,11 +160,19 @@ def adopted(model_args: ModelArguments) -> ModelArguments:
     """The flags that ``--prefix_checkpoint``, where given, was trained with.
 
     Raises:
-        UserError: the folder holds no trained prompts or heads.
+        UserError: the folder holds no trained prompts or heads, or others than a flag says.
     """
-    if model_args.prefix_checkpoint is None:
+    folder = model_args.prefix_checkpoint
+    if folder is None:
         return model_args
-    return replace(model_args, **read_metadata(Path(model_args.prefix_checkpoint))["tuning"])
+    tuning = read_metadata(Path(folder))["tuning"]
+    for name, value in given(model_args).items():
+        if value != tuning.get(name, value):
+            raise UserError(
+                f"{folder} was trained with --{name} {tuning[name]}, not {value}: leave the flag "
+                "out, the checkpoint knows"
+            )
+    return replace(model_args, **tuning)
 
 
 def load(folder: Path, model: nn.Module) -> None:

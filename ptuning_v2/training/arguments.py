@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from transformers import TrainingArguments
 
+from harness.only import Only
 from harness.trainer import trainer_arguments
 
 
@@ -29,6 +30,9 @@ REFUSED: dict[str, dict[str, str]] = {
 }
 """By family of tasks: flags of Trainer that would have no effect, and why."""
 
+ONLY = {"logging_dir": Only("with --report_to tensorboard", lambda a: "tensorboard" in a.report_to)}
+"""A flag of ours that is read only beside one of Trainer's."""
+
 
 def training_arguments(
     run: object, rest: Sequence[str], known: Sequence[str], task_name: str
@@ -45,4 +49,4 @@ def training_arguments(
         UserError: Trainer has no such flag, or refuses a value.
     """
     refused = REFUSED.get(task_name)
-    return trainer_arguments(RunArguments, run, rest, known, refused=refused)
+    return trainer_arguments(RunArguments, run, rest, known, refused=refused, only=ONLY)
