@@ -128,7 +128,6 @@ def _by_steps(what: str) -> Only:
     return Only(f"with --{what} steps", lambda args: getattr(args, what) == "steps")
 
 
-_WORKERS = Only("with --dataloader_num_workers", lambda args: args.dataloader_num_workers)
 _ADAM = Only(
     "with an --optim that has it, as adamw_torch",
     lambda args: any(kind in args.optim for kind in ("adam", "lion")),
@@ -153,7 +152,9 @@ ONLY: dict[str, Only] = {
         lambda args: args.lr_scheduler_type not in ("constant", "constant_with_warmup"),
     ),
     **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon"), _ADAM),
-    **dict.fromkeys(("dataloader_persistent_workers", "dataloader_prefetch_factor"), _WORKERS),
+    "dataloader_persistent_workers": Only(
+        "with --dataloader_num_workers", lambda args: args.dataloader_num_workers
+    ),
     "project": _TRACKIO,
     **dict.fromkeys(
         [f"trackio_{part}_id" for part in ("space", "bucket", "static_space")], _TRACKIO

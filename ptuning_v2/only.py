@@ -11,8 +11,6 @@ _PROMPTED = Only(
 )
 _PREFIXED = Only("with --prefix", lambda args: args.prefix or args.prefix_checkpoint)
 _QA = Only("with --task_name qa", lambda args: args.task_name == "qa")
-_PREDICTS = Only("with --do_predict", lambda args: args.do_predict)
-_TRAINS = Only("with --do_train", lambda args: args.do_train)
 ONLY = {
     **dict.fromkeys(("pre_seq_len", "convolve_padding"), _PROMPTED),
     "prefix_projection": Only(
@@ -31,8 +29,8 @@ ONLY = {
     "null_score_diff_threshold": Only(
         "with --dataset_name squad_v2", lambda args: args.dataset_name == "squad_v2"
     ),
-    **dict.fromkeys(("predict_split", "max_predict_samples"), _PREDICTS),
-    **dict.fromkeys(("train_size", "max_train_samples"), _TRAINS),
+    "predict_split": Only("with --do_predict", lambda args: args.do_predict),
+    "train_size": Only("with --do_train", lambda args: args.do_train),
     "model_revision": Only(
         "with a model of the hub", lambda args: not Path(args.model_name_or_path).is_dir()
     ),

@@ -159,8 +159,10 @@ def _original_tuning(config: dict[str, Any]) -> dict[str, Any]:
 def adopted(model_args: ModelArguments) -> ModelArguments:
     """The flags that ``--prefix_checkpoint``, where given, was trained with.
 
+    Where a flag says otherwise, that is said.
+
     Raises:
-        UserError: the folder holds no trained prompts or heads, or others than a flag says.
+        UserError: the folder holds no trained prompts or heads.
     """
     folder = model_args.prefix_checkpoint
     if folder is None:
@@ -168,10 +170,7 @@ def adopted(model_args: ModelArguments) -> ModelArguments:
     tuning = read_metadata(Path(folder))["tuning"]
     for name, value in given(model_args).items():
         if value != tuning.get(name, value):
-            raise UserError(
-                f"{folder} was trained with --{name} {tuning[name]}, not {value}: leave the flag "
-                "out, the checkpoint knows"
-            )
+            print(f"note: {folder} has --{name} {tuning[name]}; {value} is not read")
     return replace(model_args, **tuning)
 
 

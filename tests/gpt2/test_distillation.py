@@ -106,7 +106,8 @@ def launch(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         train_e2e.main(
             [*files, "--model_name_or_path", str(tiny_folder), "--output_dir", str(folder / name)]
             + ["--use_cpu", "--report_to", "none", "--generate", "no", "--preseqlen", "3"]
-            + ["--mid_dim", "8", "--bsz", "4", "--learning_rate", "0.01", "--epoch", "1", *flags]
+            + ([] if "--init_shallow" in flags else ["--mid_dim", "8"])
+            + ["--bsz", "4", "--learning_rate", "0.01", "--epoch", "1", *flags]
         )
         return folder / name
 

@@ -56,7 +56,9 @@ def run(base: Path, output: Path, flags: str, **paths: str) -> Path:
     arguments = [f"--model_name_or_path={base}", f"--output_dir={output}", f"--train_file={data}"]
     arguments += [f"--eval_file={data}", f"--test_file={data}", f"--results_dir={output.parent}"]
     arguments += [f"--{name}={value}" for name, value in paths.items()]
-    common = "--bsz 3 --max_steps 2 --mid_dim 8 --learning_rate 0.01 --use_cpu --report_to none"
+    common = "--bsz 3 --max_steps 2 --learning_rate 0.01 --use_cpu --report_to none"
+    if not any(name in flags for name in ("init_shallow", "parametrize_emb Emb", "low_rank")):
+        common += " --mid_dim 8"
     train_e2e.main(
         [*arguments, *common.split(), *"--generate no --score no".split(), *flags.split()]
     )

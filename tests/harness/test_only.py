@@ -85,10 +85,6 @@ TRAINER: dict[str, tuple[str, str]] = {
         "--dataloader_num_workers 1 --dataloader_persistent_workers",
         "--dataloader_persistent_workers",
     ),
-    "dataloader_prefetch_factor": (
-        "--dataloader_num_workers 1 --dataloader_prefetch_factor 3",
-        "--dataloader_prefetch_factor 3",
-    ),
     "project": ("", "--project p"),  # trackio and wandb are not installed
     **{f"trackio_{x}_id": ("", f"--trackio_{x}_id i") for x in ("space", "bucket", "static_space")},
     "run_name": ("", "--run_name n"),
@@ -186,12 +182,7 @@ TABLES: dict[str, tuple[Command, Mapping[str, Only], dict[str, tuple[str, str]]]
                 "--do_predict --predict_split validation",
                 "--predict_split validation",
             ),
-            "max_predict_samples": (
-                "--do_predict --max_predict_samples 3",
-                "--max_predict_samples 3",
-            ),
             "train_size": ("--do_train --train_size 3", "--train_size 3"),
-            "max_train_samples": ("--do_train --max_train_samples 3", "--max_train_samples 3"),
             "model_revision": ("--model_revision r", "--model_name_or_path . --model_revision r"),
             "logging_dir": ("--report_to tensorboard --logging_dir l", "--logging_dir l"),
         },

@@ -122,9 +122,13 @@ def test_settings_of_a_run():
     before = settings(get_args(arguments))
     assert before == settings(get_args([*arguments, "--cache_dir", "c", "--logging_steps", "3"]))
     assert json.loads(json.dumps(before)) == before
-    for flag, value in {"seed": 3, "adam_beta1": 0.8, "template_id": 1, "n_best_size": 3}.items():
-        after = settings(get_args([*arguments, f"--{flag}", str(value)]))
-        assert {name for name in after if after[name] != before[name]} == {flag}
+    changed = [("glue rte", "seed", 3), ("glue rte", "adam_beta1", 0.8)]
+    changed += [("superglue wsc", "template_id", 1), ("qa squad", "n_best_size", 3)]
+    for task, flag, value in changed:
+        of_task = MINIMAL.format(*task.split()).split()
+        plain, after = settings(get_args(of_task)), [*of_task, f"--{flag}", str(value)]
+        found = settings(get_args(after))
+        assert {name for name in found if found[name] != plain[name]} == {flag}
     parts = get_args(arguments)
     ours = {f.name for part in (*parts[:2], RunFlags, parts[3]) for f in dataclasses.fields(part)}
     assert ours - before.keys() <= {
@@ -195,8 +199,9 @@ def test_positions_beside_the_prompts():
 
 
 def test_prompts_occupy_positions_unless_told_not_to():
-    flags = MINIMAL.format("glue", "rte").split() + ["--pre_seq_len", "7"]
+    flags = MINIMAL.format("glue", "rte").split()
     assert get_args(flags)[0].occupied_positions == 0
+    flags += ["--pre_seq_len", "7"]
     assert get_args([*flags, "--prompt"])[0].occupied_positions == 7
     assert get_args([*flags, "--prefix"])[0].occupied_positions == 7
     not_shifted = [*flags, "--prefix", "--shift_positions", "no"]

@@ -142,6 +142,7 @@ def command(tmp_path: Path, write: Callable[[str, Any], Path]) -> Callable[..., 
 
     def command(model: Path, dataset: str, *flags: str, **values: Any) -> list[str]:
         task, content, names = DATA[dataset]
+        has_prompts = bool({"prefix", "prompt"} & {*flags}) or "prefix_checkpoint" in values
         for split, name in names.items():
             write(f"{dataset}/{name}", content(split))
         values = {
@@ -150,7 +151,7 @@ def command(tmp_path: Path, write: Callable[[str, Any], Path]) -> Callable[..., 
             "dataset_name": dataset,
             "data_dir": tmp_path / dataset,
             "output_dir": tmp_path / "run",
-            "pre_seq_len": 3,
+            **({"pre_seq_len": 3} if has_prompts else {}),
             "learning_rate": 0.03,
             "num_train_epochs": 2,
             "per_device_train_batch_size": 4,
@@ -511,7 +512,7 @@ def test_search(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     overrides = command(bert, "sst2", "do_train", num_train_epochs=1)
-    for name in ("learning_rate", "pre_seq_len", "num_train_epochs", "output_dir"):
+    for name in ("learning_rate", "num_train_epochs", "output_dir"):
         at = overrides.index(f"--{name}")
         del overrides[at : at + 2]
     grid = ["--learning_rate", "1e-2", "3e-2", "--pre_seq_len", "2", "--num_train_epochs", "1"]
