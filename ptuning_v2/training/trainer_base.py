@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
@@ -116,6 +116,11 @@ class BaseTrainer(SafeTrainer):
     def _score_rows(self, p: EvalPrediction) -> dict[str, float]:
         assert self._score is not None
         return self._score(p, self._rows)
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
+        """Rows in their order, by which they are written, also where training groups them."""
+        ordered = SequentialSampler(eval_dataset)  # type: ignore[arg-type]
+        return ordered if self.args.world_size <= 1 else None
 
     def evaluation_loop(
         self,

@@ -211,3 +211,13 @@ def test_scores_are_of_the_rows_that_were_evaluated(tmp_path: Path) -> None:
     found = trainer.predict(sets["test"], metric_key_prefix="test").metrics
     assert found["test_accuracy"] == 0.75
     assert trainer.evaluate(sets["validation"])["eval_accuracy"] == 0.25
+
+
+def test_rows_are_predicted_in_their_order(tmp_path: Path) -> None:
+    """Where training groups rows by length, Trainer would group those of evaluation too."""
+    rows = [{**row, "input_ids": [1] * (i % 3 + 1)} for i, row in enumerate(ROWS)]
+    trainer = trainer_of(BaseTrainer, tmp_path, 1)
+    trainer.args.train_sampling_strategy = "group_by_length"
+    trainer.trained_model.weight.data.fill_(1)
+    found = trainer.predict(rows).predictions  # type: ignore[arg-type]
+    assert found[:, 0].tolist() == list(range(10))
