@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from conftest import ROOT
+from sacrebleu import corpus_chrf
 
+from evaluation.scorers import SCORERS, Texts
 from gpt2.readers import Record
 from gpt2.tasks import TASKS, Task, files
 from gpt2.tuning import TuningMode
@@ -21,7 +24,7 @@ from prefix_tuning.prefix import Prefix
 from prefix_tuning.shape import PrefixShape
 
 TEXT = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
-TASK, BASELINE, PARAMETRISATION = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
+TASK, BASELINE, PARAMETRISATION, SCORE = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
 
 
 def test_a_task(tmp_path: Path) -> None:
@@ -59,3 +62,22 @@ def test_a_parametrisation() -> None:
     for layer, pair in enumerate(prefix.key_values()):
         torch.testing.assert_close(pair[:, 0], by_hand[layer])
     assert prefix.options()["rank"] == 2
+
+
+def test_a_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("evaluation.scorers.SCORERS", {**SCORERS})
+    names: dict[str, Any] = {}
+    exec(SCORE, names)
+    references, outputs = [["a grey day", "rain"], ["clear sky"]], ["a gray day", "a clear sky"]
+    scorer = names["SCORERS"]["chrf"]
+    streams: list[Any] = [["a grey day", "clear sky"], ["rain", None]]
+    expected = corpus_chrf(outputs, streams).score
+    column = scorer.columns["chrF"]
+    assert scorer.score(Texts(outputs, references))[column.row][column.key] == expected
+    paths = [tmp_path / "references.txt", tmp_path / "outputs.txt"]
+    paths[0].write_text("a grey day\nclear sky\n", encoding="utf-8")
+    paths[1].write_text("a gray day\na clear sky\n", encoding="utf-8")
+    names["main"]([*map(str, paths)])
+    assert f"{corpus_chrf(outputs, streams[:1]).score:.4f}" in capsys.readouterr().out
