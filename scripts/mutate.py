@@ -191,7 +191,7 @@ def survives(mutant: Mutant, copy: Path, tests: Sequence[str], seconds: float) -
         os.utime(path, (moment, moment))
         if text is not mutant.source:
             status = _in_fork(lambda: _pytest(copy, tests), seconds)
-    if status not in (0, 1, 2, None):  # passed, failed, not even collected, endless
+    if status not in (0, 1, 2, 3, None):  # passed, failed, not collected, pytest broke, endless
         raise UserError(f"pytest ends with status {status} for {mutant.path}: {' '.join(tests)}")
     return status == 0
 
