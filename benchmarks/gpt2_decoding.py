@@ -40,10 +40,9 @@ def _parser() -> argparse.ArgumentParser:
 if __name__ == "__main__":
     _parser().parse_args()  # --help ends here, before the imports that take seconds
 
-import peft
 import torch
 
-from benchmarks.gpt2_training import PAD, make_model
+from benchmarks.gpt2_training import PAD, make_model, peft_model
 from benchmarks.measure import Step, alternate, device, peak_memory
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.beam_search import beam_search
@@ -93,15 +92,7 @@ def our_step(args: argparse.Namespace, batch_size: int) -> Step:
 
 def peft_step(args: argparse.Namespace, batch_size: int) -> Step:
     """Decode all prompts with PEFT and the library's generate."""
-    n_layer, n_head, n_embd = GPT2[args.shape]
-    config = peft.PrefixTuningConfig(
-        task_type="CAUSAL_LM",
-        num_virtual_tokens=args.preseqlen,
-        num_layers=n_layer,
-        num_attention_heads=n_head,
-        token_dim=n_embd,
-    )
-    model = peft.get_peft_model(make_model(args.shape, args.dtype), config).to(device()).eval()
+    model = peft_model(args).eval()
 
     def step(_: int) -> None:
         for ids, mask in make_prompts(args.prompts, batch_size):

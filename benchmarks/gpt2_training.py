@@ -38,7 +38,7 @@ import peft
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from benchmarks.measure import Step, alternate, device, peak_memory
+from benchmarks.measure import Step, alternate, device, peak_memory, update
 from gpt2.data import EXACT, Rounding, collate, with_targets
 from gpt2.train_control import PrefixTuning
 from harness.graphs import CudaRecorder, GraphedStep
@@ -100,7 +100,7 @@ def our_step(
             compute(batch).backward()
         elif graphed(batch) is None:
             raise SystemExit("error: a step could not be recorded; the line above says why")
-        update(prefix, optimizer)
+        update(optimizer)
 
     return step
 
@@ -123,35 +123,32 @@ def floor_step(
     return step
 
 
-def peft_step(args: argparse.Namespace, batches: list[dict[str, torch.Tensor]]) -> Step:
-    """One update of PEFT's."""
+def peft_model(args: argparse.Namespace, **options: Any) -> Any:
+    """The model with a prefix of PEFT's."""
     n_layer, n_head, n_embd = GPT2[args.shape]
     config = peft.PrefixTuningConfig(
         task_type="CAUSAL_LM",
         num_virtual_tokens=args.preseqlen,
-        prefix_projection=True,
-        encoder_hidden_size=512,
         num_layers=n_layer,
         num_attention_heads=n_head,
         token_dim=n_embd,
+        **options,
     )
-    model = peft.get_peft_model(make_model(args.shape, args.dtype), config).to(device())
+    return peft.get_peft_model(make_model(args.shape, args.dtype), config).to(device())
+
+
+def peft_step(args: argparse.Namespace, batches: list[dict[str, torch.Tensor]]) -> Step:
+    """One update of PEFT's."""
+    model = peft_model(args, prefix_projection=True, encoder_hidden_size=512)
     encoder = model.prompt_encoder["default"].float()
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=5e-5, fused=True)
 
     def step(i: int) -> None:
         batch = {k: v for k, v in batches[i % len(batches)].items() if k != "targets"}
         model(**batch).loss.backward()
-        update(encoder, optimizer)
+        update(optimizer)
 
     return step
-
-
-def update(module: torch.nn.Module, optimizer: Any) -> None:
-    """Clip, step."""
-    torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
 
 
 def peak_of_second(step: Step) -> float:

@@ -10,13 +10,10 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.shapes import E2E_LENGTHS
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,8 +36,8 @@ if __name__ == "__main__":
 
 import torch
 
-from benchmarks.gpt2_training import FEW_SHAPES, PAD, make_model
-from gpt2.data import collate, with_targets
+from benchmarks.gpt2_training import FEW_SHAPES, make_batches, make_model
+from benchmarks.measure import update
 from gpt2.train_control import PrefixTuning
 from harness.graphs import CudaRecorder, GraphedStep
 from prefix_tuning.activation import fuse_activations
@@ -52,15 +49,9 @@ def _setting(shape: str, dtype: str, batch_size: int, n_batch: int) -> tuple[Any
     model = enable_prefix(fuse_activations(make_model(shape, getattr(torch, dtype))))
     torch.manual_seed(0)
     prefix = PrefixTuning(model.config, preseqlen=5, objective_mode=0).to(model.device)
-    generator = torch.Generator().manual_seed(0)
-    batches = []
-    for i in range(n_batch):
-        rows = []
-        for prompt, target in E2E_LENGTHS[i * batch_size : (i + 1) * batch_size]:
-            ids = torch.randint(0, 50_000, (prompt + target,), generator=generator).tolist()
-            rows.append({"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]})
-        batch = with_targets(partial(collate, pad_id=PAD), FEW_SHAPES)(rows)
-        batches.append({name: tensor.to(model.device) for name, tensor in batch.items()})
+    batches = make_batches([*range(n_batch * batch_size)], batch_size, FEW_SHAPES)
+    for batch in batches:
+        del batch["attention_mask"]
 
     def loss(batch: dict[str, Any]) -> Any:
         return prefix(**batch, gpt2_model=model, targets_only=True).loss
@@ -90,9 +81,7 @@ def _run(way: str, args: argparse.Namespace, shape: str, dtype: str, steps: int)
         else:
             loss = compute(batch)
             loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        update(optimizer)
         if on_gpu:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)

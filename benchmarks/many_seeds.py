@@ -36,7 +36,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from benchmarks.gpt2_training import PAD, make_batches, make_model
-from benchmarks.measure import alternate, device
+from benchmarks.measure import alternate, device, update
 from gpt2.train_control import PrefixTuning
 from prefix_tuning.activation import fuse_activations
 from prefix_tuning.attention import KeyValues, enable_prefix
@@ -57,12 +57,6 @@ class Run:
         """The batch of a step."""
         kept = self.batches[i % len(self.batches)]
         return {name: kept[name] for name in ("input_ids", "labels", "targets")}
-
-    def update(self) -> None:
-        """Clip, step."""
-        torch.nn.utils.clip_grad_norm_(self.prefix.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
 
 
 def single_losses(model: Any, runs: list[Run], i: int) -> list[Tensor]:
@@ -118,7 +112,7 @@ def main() -> None:
     def step(way: Any, i: int) -> None:
         way(model, runs, i)
         for run in runs:
-            run.update()
+            update(run.optimizer)
 
     ways = {
         "single": lambda i: step(single_losses, i),

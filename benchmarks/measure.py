@@ -64,6 +64,14 @@ def peak_memory(step: Step) -> float:
     return peak / 1e6
 
 
+def update(optimizer: torch.optim.Optimizer) -> None:
+    """Clip, step."""
+    trained = [weight for group in optimizer.param_groups for weight in group["params"]]
+    torch.nn.utils.clip_grad_norm_(trained, 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
 def _allocations(events: Sequence[dict]) -> list[dict]:
     return [event for event in events if event.get("name") == "[memory]"]
 

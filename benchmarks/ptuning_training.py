@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
-from benchmarks.measure import Step, alternate, device, peak_memory
+from benchmarks.measure import Step, alternate, device, peak_memory, update
 from harness.graphs import CudaRecorder, GraphedStep
 from prefix_tuning.shape import PrefixShape
 from ptuning_v2.model.heads import TaskType
@@ -103,9 +103,7 @@ def make_step(args: argparse.Namespace, way: str, batches: list[dict[str, Tensor
         batch = batches[i % len(batches)]
         if recorded is None or recorded(batch) is None:
             model(**batch).loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        update(optimizer)
 
     return step
 

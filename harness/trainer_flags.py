@@ -1,14 +1,16 @@
 """Which of transformers' TrainingArguments the runs take, and within which numbers.
 
-Every field of the installed version stands in one of two tables: those that work here, and those
-that would do nothing, or something else than they say; these are refused, with the reason. A field
-of a newer version that stands in neither is refused too, and a test names it.
+Every field of the installed version stands in one of two tables, in ``trainer_flags.json``: those
+that work here, and those that would do nothing, or something else than they say; these are refused,
+with the reason. A field of a newer version that stands in neither is refused too, and a test names
+it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from harness.only import Only
@@ -26,6 +28,7 @@ from harness.ranges import (
     check_all,
 )
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import read_json
 
 RANGES: dict[str, Range] = {
     **dict.fromkeys(
@@ -48,79 +51,10 @@ RANGES: dict[str, Range] = {
 }
 """The numbers that a field takes."""
 
-TAKEN = {
-    *RANGES,
-    *("output_dir", "do_train", "do_eval", "resume_from_checkpoint", "local_rank", "use_cpu"),
-    *("lr_scheduler_type", "lr_scheduler_kwargs", "optim", "optim_args"),
-    *("bf16", "fp16", "bf16_full_eval", "fp16_full_eval", "tf32"),
-    *("gradient_checkpointing", "activation_checkpointing"),
-    *("logging_strategy", "logging_first_step", "logging_nan_inf_filter", "log_level"),
-    *("log_level_replica", "log_on_each_node", "disable_tqdm", "report_to", "run_name", "project"),
-    *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
-    *("include_num_input_tokens_seen", "eval_strategy", "save_strategy", "full_determinism"),
-    *("dataloader_drop_last", "dataloader_pin_memory", "dataloader_persistent_workers"),
-    *("train_sampling_strategy", "ddp_find_unused_parameters", "ddp_broadcast_buffers"),
-    *("ddp_static_graph", "ddp_backend"),
-}
+_TABLES = read_json(Path(__file__).with_suffix(".json"))
+TAKEN = {*RANGES, *_TABLES["taken"]}
 """The fields that do what they say."""
-
-_BEST = "leave it out, the best evaluation is kept anyway"
-_HUB = "nothing is uploaded while training; upload the run's export afterwards"
-_SHARDED = "it would shard what is trained; GPT-2's --shard_model yes shards the frozen model"
-_METRICS = "the metrics are those of the task"
-_ORDER = "the order and content of the batches would change with it"
-_COMPILED = "the prefix enters the attentions while they run, which this does not see"
-
-REFUSED: dict[str, str] = {
-    "load_best_model_at_end": _BEST,
-    "metric_for_best_model": _BEST,
-    "greater_is_better": _BEST,
-    **dict.fromkeys(
-        (
-            *("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy"),
-            *("hub_always_push", "hub_revision"),
-        ),
-        _HUB,
-    ),
-    **dict.fromkeys(("fsdp", "fsdp_config", "deepspeed", "parallelism_config"), _SHARDED),
-    "accelerator_config": _ORDER,
-    "ignore_data_skip": "a run that goes on would see other data",
-    "save_only_model": "a checkpoint without its optimiser cannot be gone on from",
-    "restore_callback_states_from_checkpoint": "the callbacks here keep no state",
-    "enable_jit_checkpoint": "a run goes on from its last checkpoint; lower --save_steps",
-    "save_on_each_node": "one process writes the run's folder",
-    "auto_find_batch_size": "the batch size decides what is trained; give it",
-    "neftune_noise_alpha": "the noise would not reach the embeddings of a frozen model",
-    "optim_target_modules": "only the prefix, or what the tuning mode says, is trained",
-    "average_tokens_across_devices": "a loss here is a mean over the examples of each process",
-    **dict.fromkeys(
-        ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"),
-        "checkpointing without re-entry is what works here",
-    ),
-    **dict.fromkeys(
-        (
-            *("torch_compile", "torch_compile_backend", "torch_compile_mode"),
-            *("use_liger_kernel", "liger_kernel_config"),
-        ),
-        _COMPILED,
-    ),
-    "use_cache": "training keeps no cache of keys and values",
-    "prediction_loss_only": "leave it out, each system takes what it needs of an evaluation",
-    "eval_on_start": "an evaluation before the first step is not tracked",
-    "eval_do_concat_batches": _METRICS,
-    "eval_use_gather_object": _METRICS,
-    "include_for_metrics": _METRICS,
-    "batch_eval_metrics": _METRICS,
-    "label_names": "the labels are those of the task",
-    "remove_unused_columns": "batches hold what the model takes, and nothing else",
-    "length_column_name": "lengths are counted here",
-    "group_by_length": "use --length_groups yes (GPT-2)",
-    "dataloader_in_order": _ORDER,
-    "dataloader_multiprocessing_context": "loaders are forked, as the platform does by default",
-    "debug": "debugging hooks are not for runs",
-    "skip_memory_metrics": "time and memory are recorded anyway, in the run's results",
-    "do_predict": "decoding and prediction have flags of their own",
-}
+REFUSED: dict[str, str] = {name: why for why, names in _TABLES["refused"].items() for name in names}
 """The fields that are refused, and why."""
 
 

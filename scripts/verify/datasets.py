@@ -24,33 +24,18 @@ from scripts.verify.loop import quiet
 EXAMPLES = Path(__file__).with_name("examples.json")
 BPE = ROOT / ".cache" / "gpt2-bpe"
 """Where ``scripts/test.sh`` leaves GPT-2's vocabulary."""
-OWN = {
-    "restaurants/src1_train.txt": "1f0b3b0522595c21130f5d61028eb89dc4a607cb",
-    "restaurants/src1_valid.txt": "8476e6696a6dca46c1a5695a5370329b8c2e2e9c",
-    "restaurants/src1_test.txt": "c63f3283154582e2ab2d0cf09beeb0b1fedc907b",
-    "reviews/train.tsv": "ead858a70413ffcf81fe10c3ebecf27d10a24386",
-    "reviews/dev.tsv": "f88ba7b891e4b033b1b415a0cdc4b618698a0422",
-}
-"""Files of this repository -> what git calls their content."""
-OWN_COUNTS = {"train": (680, 2063), "valid": (60, 202), "test": (60, 201)}
-"""Split of the restaurants -> inputs, texts."""
+EXPECTED = read_json(Path(__file__).with_name("datasets.json"))
+"""By name of a table:
+
+- ``own``: files of this repository, and what git calls their content.
+- ``own_counts``: inputs and texts of a split of the restaurants.
+- ``counts``: data set, file -> task, whether it is read as for training, texts, and records or
+  distinct inputs.
+- ``lengths``: file -> mean GPT-2 tokens before the separator and from it on, as the original logged
+  them.
+"""
 SHARED = {"e2e": "e2e", "webnlg": "webnlg_2017", "dart": "dart"}
 """Data set of ``data/sources.json`` -> another name of its folder."""
-COUNTS: Mapping[tuple[str, str], tuple[str, bool, int, int]] = {
-    ("e2e", "src1_train.txt"): ("data2text", True, 42061, 42061),
-    ("e2e", "src1_valid.txt"): ("data2text", True, 4672, 547),
-    ("e2e", "src1_test.txt"): ("data2text", False, 4693, 630),
-    ("webnlg", "train.json"): ("webnlg", True, 18025, 6940),
-    ("webnlg", "dev.json"): ("webnlg", True, 2258, 872),
-    ("webnlg", "test.json"): ("webnlg", False, 4928, 1862),
-    ("dart", "dart-v1.1.1-full-dev.json"): ("triples", True, 6980, 2768),
-}
-"""File -> task, whether it is read as for training, texts, and records or distinct inputs."""
-LENGTHS = {
-    ("e2e", "src1_train.txt"): (28.49, 27.84),
-    ("webnlg", "train.json"): (49.63, 30.67),
-}
-"""File -> mean GPT-2 tokens before the separator and from it on, as the original logged them."""
 
 
 def _git_blob(content: bytes) -> str:
@@ -66,9 +51,9 @@ DIGESTS: Mapping[str, Callable[[bytes], str]] = {
 
 def own_files() -> Iterator[Difference]:
     """The small sets of this repository."""
-    changed = [n for n, d in OWN.items() if _git_blob((DATA / n).read_bytes()) != d]
+    changed = [n for n, d in EXPECTED["own"].items() if _git_blob((DATA / n).read_bytes()) != d]
     yield Difference("files that differ", len(changed), 0)
-    for split, counts in OWN_COUNTS.items():
+    for split, counts in EXPECTED["own_counts"].items():
         records = read_records("data2text", DATA / f"restaurants/src1_{split}.txt", False)
         found = len({record.source for record in records}), sum(len(r.targets) for r in records)
         apart = sum(abs(a - b) for a, b in zip(found, counts, strict=True))
@@ -128,7 +113,7 @@ def whole(name: str, places: Places) -> Iterator[Difference]:
                 yield Difference(
                     f"{file}: another {kind}", float(digest(path.read_bytes()) != rule[kind]), 0
                 )
-        if (name, file) in COUNTS:
+        if file in EXPECTED["counts"][name]:
             yield from _counts(name, file, path)
     if not found:
         raise LeftOut(
@@ -137,14 +122,14 @@ def whole(name: str, places: Places) -> Iterator[Difference]:
 
 
 def _counts(name: str, file: str, path: Path) -> Iterator[Difference]:
-    task, training, n_text, n_input = COUNTS[name, file]
+    task, training, n_text, n_input = EXPECTED["counts"][name][file]
     with quiet():
         records = read_records(task, path, training)
     texts = sum(len(record.targets) for record in records)
     yield Difference(f"{file}: texts", abs(texts - n_text), 0)
     inputs = len(records) if len(records) <= n_input else len({r.source for r in records})
     yield Difference(f"{file}: inputs", abs(inputs - n_input), 0)
-    if (name, file) not in LENGTHS or not (BPE / "merges.txt").is_file():
+    if file not in EXPECTED["lengths"] or not (BPE / "merges.txt").is_file():
         return
     tokenizer = GPT2Tokenizer.from_pretrained(BPE)
     rows = TableToTextDataset(records, Format(tokenizer, layout=TASKS[task].layout)).examples
@@ -152,7 +137,7 @@ def _counts(name: str, file: str, path: Path) -> Iterator[Difference]:
     before = [row["input_ids"].index(end) for row in rows]
     behind = [len(row["input_ids"]) - n for row, n in zip(rows, before, strict=True)]
     for what, lengths, mean in zip(
-        ("source", "target"), (before, behind), LENGTHS[name, file], strict=True
+        ("source", "target"), (before, behind), EXPECTED["lengths"][file], strict=True
     ):
         apart = abs(sum(lengths) / len(lengths) - mean)
         yield Difference(f"{file}: mean tokens of a {what}", apart, 5.1e-3)
