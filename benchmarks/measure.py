@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -56,7 +56,8 @@ def peak_memory(step: Step) -> float:
         path = Path(folder) / "trace.json"
         profile.export_chrome_trace(str(path))
         events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
-    sizes = [e["args"]["Bytes"] for e in sorted(_allocations(events), key=lambda e: e["ts"])]
+    allocations = [event for event in events if event.get("name") == "[memory]"]
+    sizes = [e["args"]["Bytes"] for e in sorted(allocations, key=lambda e: e["ts"])]
     total = peak = 0
     for size in sizes:
         total += size
@@ -70,10 +71,6 @@ def update(optimizer: torch.optim.Optimizer) -> None:
     torch.nn.utils.clip_grad_norm_(trained, 1.0)
     optimizer.step()
     optimizer.zero_grad()
-
-
-def _allocations(events: Sequence[dict]) -> list[dict]:
-    return [event for event in events if event.get("name") == "[memory]"]
 
 
 def device() -> torch.device:

@@ -19,12 +19,13 @@ ROUGE-1.5.5.pl with -m has a larger stemmer: 0.2 to 0.4 points above these.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
-from evaluation import checks, files, sentences, words
+from evaluation import checks, files, words
 from evaluation.report import Scores, argument_parser, naming_files, publish
 from prefix_tuning.errors import UserError, run_command
 
@@ -35,6 +36,8 @@ COLUMNS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rouge
 
 N_SAMPLE = 1000
 """Bootstrap samples, as many as rouge-score draws."""
+FOLDER = Path(__file__).resolve().parents[1] / "data" / "nltk_data"
+"""Where the data of Punkt are looked for, before NLTK's own folders: they are no part of NLTK."""
 
 
 def score(
@@ -91,6 +94,31 @@ def score(
     return scores
 
 
+def punkt(folder: Path = FOLDER) -> Callable[[str], list[str]]:
+    """``nltk.sent_tokenize`` for English.
+
+    Args:
+        folder: holds ``tokenizers/punkt_tab/english``; looked at before NLTK's own folders.
+
+    Raises:
+        UserError: the data are on this machine nowhere.
+    """
+    import nltk
+    from nltk.tokenize.punkt import PunktTokenizer
+
+    known = list(nltk.data.path)
+    nltk.data.path.insert(0, str(folder))
+    try:
+        return PunktTokenizer("english").tokenize
+    except LookupError as error:
+        raise UserError(
+            "--sentence_splitter nltk needs the data of NLTK's Punkt: "
+            "./scripts/download_data.sh nltk, or python -m nltk.downloader punkt_tab"
+        ) from error
+    finally:
+        nltk.data.path[:] = known
+
+
 def _splitter(separator: str | None, name: str | None) -> Callable[[str], list[str]] | None:
     if separator is not None and name is not None:
         raise UserError("give --sentence_separator or --sentence_splitter: either one splits")
@@ -100,7 +128,7 @@ def _splitter(separator: str | None, name: str | None) -> Callable[[str], list[s
         return lambda text: text.split(separator)
     if name not in (None, "nltk"):
         raise UserError(f"--sentence_splitter {name}: there is only nltk")
-    return sentences.punkt() if name else None
+    return punkt() if name else None
 
 
 class _Words:

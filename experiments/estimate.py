@@ -56,12 +56,9 @@ def n_inputs(run: Run) -> int | None:
 
 def finished(results: Path) -> list[dict[str, Any]]:
     """All results of a scale that were not interrupted, whatever their table."""
-    found = (read_result(path) for path in results.glob("*/*/seed*.json") if _is_result(path))
+    paths = results.glob("*/*/seed*.json")
+    found = [read_result(path) for path in paths if not path.name.endswith(".failed.json")]
     return [result for result in found if not result["resumed"]]
-
-
-def _is_result(path: Path) -> bool:
-    return not path.name.endswith(".failed.json")
 
 
 class Estimate:

@@ -136,11 +136,9 @@ def build(experiment: Experiment, scale: Scale, results: Path, validation: bool 
             cells = paper_cells(entry, columns)
             if any(cell.value is not None for cell in cells.values()):
                 table.lines.append(Line(entry["row"], entry["model"], entry["source"], cells))
-    table.notes += (
-        _costs(runs)
-        + _run_notes(runs)
-        + DERIVED_NOTES.get(experiment.table, _nothing)(experiment, runs, paper)
-    )
+    table.notes += _costs(runs) + _run_notes(runs)
+    if experiment.table in DERIVED_NOTES:
+        table.notes += DERIVED_NOTES[experiment.table](experiment, runs, paper)
     table.notes += paper.get("notes", [])
     return table
 
@@ -212,10 +210,6 @@ def _run_notes(runs: dict[str, Runs]) -> list[str]:
 
 DERIVED = ("BLEU, prefix minus fine-tuning", "best prefix length")
 """Columns of the papers that are computed from several rows."""
-
-
-def _nothing(*_: Any) -> list[str]:
-    return []
 
 
 def _published(paper: dict[str, Any], row: str, column: str) -> str:

@@ -19,11 +19,49 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from gpt2 import chat
 from gpt2.readers import Record
 from gpt2.tasks import Layout
+from harness.own_data import Turn
 from prefix_tuning.errors import UserError
 from prefix_tuning.objectives import IGNORE, target_positions
+
+
+def _chat_text(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], **options: Any) -> str:
+    if tokenizer.chat_template is None:
+        raise UserError(
+            "the data is a chat, and the tokenizer of this model has no chat template: take an "
+            "instruct model, or data with columns source and target"
+        )
+    messages = [{"role": role, "content": text} for role, text in turns]
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+    except Exception as error:  # whatever a template raises, it is about the messages
+        roles = ", ".join(role for role, _ in turns)
+        raise UserError(f"the chat template refuses the turns {roles} ({error!s})") from error
+
+
+def chat_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> str:
+    """The turns, and what the template puts in front of an answer.
+
+    Raises:
+        UserError: there is no template, or it refuses them.
+    """
+    return _chat_text(tokenizer, turns, add_generation_prompt=True)
+
+
+def chat_answer(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], text: str) -> str:
+    """What the template writes for the answer ``text`` to a prompt, without an end token.
+
+    Raises:
+        UserError: as :func:`chat_prompt`.
+    """
+    before = chat_prompt(tokenizer, turns)
+    whole = _chat_text(tokenizer, [*turns, ("assistant", text)])
+    if not whole.startswith(before):  # the template shows earlier turns otherwise
+        return text
+    rest = whole[len(before) :]
+    inside = rest.find(text.strip())
+    return rest[: inside + len(text.strip())] if inside >= 0 else text
 
 
 class Format:
@@ -69,7 +107,7 @@ class Format:
     def prompt_of(self, record: Record) -> str:
         """What precedes the target of a record: the tokenizer's chat template has chats."""
         if record.chat:
-            return chat.prompt(self.tokenizer, record.chat)
+            return chat_prompt(self.tokenizer, record.chat)
         return self.prompt(record.source)
 
     def encode_records(self, records: Sequence[Record]) -> list[list[int]]:
@@ -83,7 +121,7 @@ class Format:
     ) -> list[list[int]]:
         """Token ids of the targets of records, each with the end token."""
         plain = iter(self.encode_targets([t for r, t in pairs if not r.chat], training))
-        answers = [chat.answer(self.tokenizer, r.chat, t) for r, t in pairs if r.chat]
+        answers = [chat_answer(self.tokenizer, r.chat, t) for r, t in pairs if r.chat]
         end = self.tokenizer.eos_token_id
         chats = iter([[*ids, end] for ids in self._encode(answers)])
         return [next(chats if record.chat else plain) for record, _ in pairs]

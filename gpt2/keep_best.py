@@ -40,11 +40,7 @@ class KeepBest(TrainerCallback):
         self.best = min((loss for loss in found if loss is not None), default=None)
 
     def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Keep the weights if their loss is less than any before."""
         loss = kwargs["metrics"].get("eval_loss")

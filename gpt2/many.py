@@ -46,11 +46,7 @@ def _values(given: str, name: str, values: str) -> list[str]:
 
 
 def check_apart(folders: Sequence[Path]) -> None:
-    """Refuse runs that would write the same folder.
-
-    Raises:
-        UserError: two do.
-    """
+    """Raise :class:`UserError` where two runs would write the same folder."""
     for folder in folders:
         if folders.count(folder) > 1:
             raise UserError(

@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gpt2 import scoring
+from evaluation.report import Scores, format_table
+from evaluation.scorers import SCORERS, Texts
 from gpt2.decode_request import DecodeRequest
 from gpt2.readers import Record
 from gpt2.records import group_by_source, one_line
-from gpt2.tasks import Task, read_records
+from gpt2.tasks import TASKS, Task, read_records
 from harness import flags
 from harness.decode import claim, decode_resumably, publish
 from harness.lock import locked
 from prefix_tuning.errors import run_command
-from prefix_tuning.files import write_text
+from prefix_tuning.files import write_json, write_text
 
 if TYPE_CHECKING:
     from gpt2.generator import TextGenerator
@@ -92,8 +93,10 @@ def decode(request: DecodeRequest, generator: TextGenerator | None = None) -> No
             f"is {bare[0].where})"
         )
         return
-    scores = scoring.score_outputs(request.task_mode, entries, texts, records)
-    scoring.publish(scores, output.with_name(output.name + "_eval.json"))
+    scores = score_outputs(request.task_mode, entries, texts, records)
+    print(format_table(scores))
+    rows = {name: vars(row) for name, row in scores.items()}
+    write_json(output.with_name(output.name + "_eval.json"), rows)
 
 
 def _load(request: DecodeRequest) -> TextGenerator:
@@ -104,6 +107,38 @@ def _load(request: DecodeRequest) -> TextGenerator:
     from gpt2.generator import TextGenerator
 
     return TextGenerator.load(request)
+
+
+def score_outputs(
+    mode: str,
+    entries: Sequence[Record],
+    outputs: Sequence[str],
+    records: Sequence[Record] | None = None,
+) -> dict[str, Scores]:
+    """Score texts as each challenge's script does, by the scorer of the task.
+
+    Args:
+        entries: of the file, not grouped; every one that was decoded has references.
+        outputs: one per record of ``records``.
+        records: what was decoded; all of ``entries``, grouped where the task groups them, if not
+            given.
+
+    Returns:
+        the rows of the table.
+    """
+    task = TASKS[mode]
+    if records is None:
+        records = group_by_source(entries) if task.grouped else entries
+    scorer = task.scorer
+    if scorer.per_entry and records[0].relations is None:  # one's own data, which has no triples
+        scorer = SCORERS["e2e"]
+    if scorer.per_entry:
+        output_of = {(r.source, r.relations): o for r, o in zip(records, outputs, strict=True)}
+        records = [entry for entry in entries if (entry.source, entry.relations) in output_of]
+        outputs = [output_of[entry.source, entry.relations] for entry in records]
+    references = [record.targets for record in records]
+    categories = [record.category or "" for record in records]
+    return scorer.score(Texts(outputs, references, mode, categories))
 
 
 def show_some(records: Sequence[Record], texts: Sequence[str], n_sample: int) -> None:

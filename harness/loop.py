@@ -206,10 +206,7 @@ class _LogWithEveryCheckpoint(TrainerCallback):
         control.should_log = control.should_log or control.should_save
         return control
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        return self.on_step_end(args, state, control)
+    on_epoch_end = on_step_end
 
 
 class _Stopping(TrainerCallback):
@@ -223,9 +220,7 @@ class _Stopping(TrainerCallback):
         self.trainer = trainer
         self.is_waiting = False
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, *_: Any, **kwargs: Any) -> None:
         self.trainer.has_begun = True
 
     def on_step_end(
@@ -237,9 +232,7 @@ class _Stopping(TrainerCallback):
         if control.should_save and float(state.epoch).is_integer():
             control.should_save, self.is_waiting = False, True
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_end(self, args: Any, state: Any, control: TrainerControl, **_: Any) -> None:
         if self.is_waiting:
             control.should_save, self.is_waiting = True, False
         elif self.trainer.stop.signal is not None and control.should_training_stop:
@@ -291,9 +284,7 @@ class _GoOnAddingUp(TrainerCallback):
         self.trainer = trainer
         self.unlogged = read_json_object(checkpoint / UNLOGGED)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, *_: Any, **kwargs: Any) -> None:
         self.trainer._tr_loss += self.unlogged["loss"]
         self.trainer._globalstep_last_logged = self.unlogged["since"]
 

@@ -10,9 +10,7 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
-    TrainerControl,
     TrainerState,
-    TrainingArguments,
 )
 
 from harness.progress import PATIENCE, Shown, TrainingShown, show_scores
@@ -35,28 +33,20 @@ class _Progress(TrainerCallback):
         self.training: TrainingShown | None = None
         self.evaluation: Shown | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             self.training = TrainingShown(state.max_steps, state.global_step)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         if self.training is not None:
             self.training.at(state.global_step, self.text, self.value)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, *_: Any, **kwargs: Any) -> None:
         if self.training is not None:
             self.training.end()
             self.training = None
 
-    def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_prediction_step(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         batches = kwargs.get("eval_dataloader")
         if not state.is_world_process_zero or not isinstance(batches, Sized):
             return
@@ -64,26 +54,14 @@ class _Progress(TrainerCallback):
             self.evaluation = Shown("evaluated batches", len(batches), patience=PATIENCE)
         self.evaluation.at(self.evaluation.done + 1)
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, *_: Any, **kwargs: Any) -> None:
         if self.evaluation is not None:
             self.evaluation.close()
             self.evaluation = None
 
-    def on_predict(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: Any,
-        **kwargs: Any,
-    ) -> None:
-        self.on_evaluate(args, state, control)
+    on_predict = on_evaluate
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         logs: Mapping[str, float] = kwargs.get("logs") or {}
         scores = {n.removeprefix("eval_"): v for n, v in logs.items() if n.startswith("eval_")}
         if self.training is not None and scores:

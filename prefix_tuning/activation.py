@@ -29,21 +29,12 @@ def fuse_activations(model: PreTrainedModel) -> PreTrainedModel:
     Weights, configuration and what is saved are the same.
 
     Returns:
-        the same model; :func:`restore_activations` takes it back.
+        the same model.
     """
-    return _swap(model, NewGELUActivation, TanhGELU)
-
-
-def restore_activations(model: PreTrainedModel) -> PreTrainedModel:
-    """Undo :func:`fuse_activations`, so that a model computes what it did bit for bit."""
-    return _swap(model, TanhGELU, NewGELUActivation)
-
-
-def _swap(model: PreTrainedModel, old: type[nn.Module], new: type[nn.Module]) -> PreTrainedModel:
     for parent in model.modules():
         for name, child in list(parent.named_children()):
-            if type(child) is old and not _is_watched(child):
-                setattr(parent, name, new().train(child.training))
+            if type(child) is NewGELUActivation and not _is_watched(child):
+                setattr(parent, name, TanhGELU().train(child.training))
     return model
 
 

@@ -22,9 +22,8 @@ from prefix_tuning.backends import BACKENDS, InterfaceDoor
 from prefix_tuning.deberta import DisentangledDoor
 from prefix_tuning.doors import Door, not_through_the_interface
 from prefix_tuning.errors import UserError
-from prefix_tuning.key_values import Front, KeyValues, name_sites
+from prefix_tuning.key_values import Attended, Attention, Front, KeyValues, name_sites
 from prefix_tuning.positions import position_inputs
-from prefix_tuning.probe import Probe
 from prefix_tuning.shape import PrefixShape
 
 __all__ = [
@@ -203,10 +202,57 @@ def has_plain_head(model: Any) -> bool:
     return model._has_plain_head
 
 
+class _Probe(Front):
+    """What every attention asks for during a pass: the proof that a model reads its prefix.
+
+    Each gets one slot of zeros.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[tuple[str, int], tuple[int, int]] = {}
+        """(site, layer) -> key/value heads and their size."""
+
+    def compute(self, attention: Attention) -> Attended:
+        n_row, n_head, _, size = attention.key.shape
+        self.seen[attention.site, attention.layer] = (n_head, size)
+        slot = attention.key.new_zeros(n_row, n_head, 1, size)
+        return attention.run_behind((slot, slot))
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Refuse a model whose layers did not all ask for the prefix that its configuration says.
+
+        Raises:
+            UserError: layers did not ask, or have keys of another shape.
+        """
+        name, shape = type(model).__name__, PrefixShape.from_config(model.config)
+        wanted = {("self", layer) for layer in range(shape.n_layer)}
+        if model.config.is_encoder_decoder:
+            wanted |= {("encoder_decoder", layer) for layer in range(shape.n_layer)}
+            n_encoder_layer = model.config.num_hidden_layers
+            wanted |= {("encoder", layer) for layer in range(n_encoder_layer)}
+            if n_encoder_layer > shape.n_layer:
+                raise UserError(
+                    f"{name} cannot carry a prefix: it has {n_encoder_layer} encoder "
+                    f"layers, more than the {shape.n_layer} decoder layers whose shape a prefix has"
+                )
+        missing = sorted(wanted - self.seen.keys())
+        if missing:
+            layers = ", ".join(f"{site} {layer}" for site, layer in missing)
+            raise not_through_the_interface(type(model), f"layers {layers}")
+        wrong = {i: s for i, s in self.seen.items() if s != (shape.n_head, shape.head_dim)}
+        if wrong:
+            layers = ", ".join(f"{site} {layer}" for site, layer in sorted(wrong))
+            raise UserError(
+                f"{name} cannot carry a prefix: layers {layers} have other "
+                f"key/value heads than the {shape.n_head} of size {shape.head_dim} in its config"
+            )
+
+
 @torch.no_grad()
 def _prove(model: Any) -> None:
     """Run one token and check that every layer asked for its prefix, in the expected shape."""
-    probe, was_training = Probe(), model.training
+    probe, was_training = _Probe(), model.training
     token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     inputs = {"input_ids": token}
     if model.config.is_encoder_decoder:
@@ -223,7 +269,7 @@ def _prove(model: Any) -> None:
     probe.check(model)
 
 
-def _head_is_plain(model: Any, probe: Probe, inputs: dict[str, Any]) -> bool:
+def _head_is_plain(model: Any, probe: _Probe, inputs: dict[str, Any]) -> bool:
     """Whether the head gets the last hidden state as it is, and its output is the logits.
 
     Some models scale what enters the head, or cap what leaves it, or keep head and body in one

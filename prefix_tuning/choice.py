@@ -24,14 +24,14 @@ _WORDS = {"yes": True, "true": True, "no": False, "false": False}
 _EXPECTED = {int: "a whole number", float: "a number", bool: "yes or no", str: "text"}
 
 
-def parametrization(name: str, flag: str = "--parametrization") -> type[Any]:
+def parametrization(name: str) -> type[Any]:
     """The class of a name.
 
     Raises:
         UserError: there is none of that name.
     """
     if name not in PARAMETRIZATIONS:
-        raise UserError(f"{flag} {name}: use one of {', '.join(PARAMETRIZATIONS)}")
+        raise UserError(f"--parametrization {name}: use one of {', '.join(PARAMETRIZATIONS)}")
     return PARAMETRIZATIONS[name]
 
 

@@ -25,9 +25,9 @@ def fingerprint(model: PreTrainedModel) -> dict[str, list[float]]:
     return {n: _sample(matrices[n]) for n in picked}
 
 
-def _sample(matrix: torch.Tensor, count: int = 8) -> list[float]:
+def _sample(matrix: torch.Tensor) -> list[float]:
     flat = matrix.detach().reshape(-1)
-    at = torch.linspace(0, flat.numel() - 1, count, dtype=torch.float64).long()
+    at = torch.linspace(0, flat.numel() - 1, 8, dtype=torch.float64).long()
     return flat[at.to(flat.device)].float().tolist()
 
 

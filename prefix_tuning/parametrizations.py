@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 from transformers import PretrainedConfig, PreTrainedModel
 
 from prefix_tuning.errors import UserError
-from prefix_tuning.fitting import fit
+from prefix_tuning.initialization import fit
 from prefix_tuning.key_values import KeyValues
 from prefix_tuning.observer import observe
 from prefix_tuning.prefix import FlatPrefix, Prefix, parameter_name
@@ -69,7 +69,7 @@ class MLPPrefix(Prefix):
         return mlp(embedding.weight)  # equation 3: P = MLP(P'), [P, D] -> [P, 2LHd]
 
     def start(self, slots: Mapping[str, Tensor], **fitting: Any) -> None:
-        """Fit the MLPs to the given keys and values, as :func:`prefix_tuning.fitting.fit` says."""
+        """Fit the MLPs to these keys and values: :func:`prefix_tuning.initialization.fit`."""
         fit(self, slots, **fitting)
 
     @torch.no_grad()

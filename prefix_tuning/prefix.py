@@ -151,8 +151,8 @@ class Prefix(nn.Module):
         Args:
             slots: per site ``[P, 2LHd]``, as :func:`prefix_tuning.initialization.activations`
                 returns them.
-            fitting: further arguments of :func:`prefix_tuning.fitting.fit`, where parameters have
-                to be fitted; other parametrisations ignore them.
+            fitting: further arguments of :func:`prefix_tuning.initialization.fit`, where parameters
+                have to be fitted; other parametrisations ignore them.
 
         Raises:
             ValueError: the frozen model takes part in computing its keys and values.

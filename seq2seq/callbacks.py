@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ from harness.report import n_parameters
 from harness.stop import stopping
 from prefix_tuning.files import write_json
 from seq2seq import run_folder
-from seq2seq.best import BestValidation
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -30,6 +31,55 @@ class CheckpointFiles(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         torch.save(checkpoint, path)
+
+
+class BestValidation:
+    """Which validation was the best.
+
+    Args:
+        metric: that decides, the larger the better unless it is "loss". One that is equal or
+            undefined at every validation decides nothing: the loss does.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+        self.merit: float | None = None
+        """The larger the better; None before the first validation."""
+        self.loss_merit, self.always_equal = -math.inf, True
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        merit = self.merit
+        return {
+            "best": -merit if self.metric == "loss" and merit is not None else merit,
+            "least_loss": self.loss_merit,
+            "always_equal": self.always_equal,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """What :meth:`state` gave; older checkpoints have the metric alone."""
+        best = state["best"]
+        self.merit = -best if self.metric == "loss" and best is not None else best
+        self.loss_merit = state.get("least_loss", -math.inf)
+        self.always_equal = state.get("always_equal", False)
+
+    def improves(self, metrics: Mapping[str, Tensor]) -> bool:
+        """Whether a validation is better than all before; it counts from now on."""
+        merit, loss = (self._merit(metrics, name) for name in (self.metric, "loss"))
+        if self.merit is None:
+            better = True
+        else:
+            self.always_equal = self.always_equal and merit == self.merit
+            better = merit > self.merit or (self.always_equal and loss > self.loss_merit)
+        if better:
+            self.merit, self.loss_merit = merit, loss
+        return better
+
+    @staticmethod
+    def _merit(metrics: Mapping[str, Tensor], name: str) -> float:
+        """The larger the better; what is not a finite number is worse than all that are."""
+        value = metrics[f"val_{name}"].item()
+        return (-value if name == "loss" else value) if math.isfinite(value) else -math.inf
 
 
 class OurModelCheckPoint(Checkpoint):
@@ -111,15 +161,7 @@ class StopWhenAsked(Callback):
         # Not earlier: Lightning's own handlers, which are there by now, know no checkpoint.
         pl_module.together.stop = self.exits.enter_context(stopping())
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         # A validation is long. Of several processes each sees its own signals alone, until the
         # next step.
         if trainer.world_size == 1:
@@ -208,9 +250,7 @@ class Seq2SeqLoggingCallback(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(sizes, step=trainer.global_step)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         groups = trainer.optimizers[0].param_groups
@@ -221,18 +261,6 @@ class Seq2SeqLoggingCallback(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
             write_json(self.folder / "metrics.json", pl_module.metrics)
-
-
-def get_checkpoint_callback(
-    folder: Path, metric: str, save_steps: int = 1000, all_epochs: bool = False
-) -> OurModelCheckPoint:
-    """Keeps the best of ``val_<metric>`` and where to resume."""
-    return OurModelCheckPoint(folder, metric, save_steps, all_epochs)
-
-
-def get_early_stopping_callback(metric: str, patience: int) -> StopEarly:
-    """Stops after ``patience`` validations in a row without a better ``val_<metric>``."""
-    return StopEarly(metric, max(patience, 1))
 
 
 class StopEarly(Callback):

@@ -48,13 +48,7 @@ class ShowProgress(Callback):
             self.validation = Shown("validated batches", n_batch, patience=PATIENCE)
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         if self.validation is not None:
             self.validation.at(batch_idx + 1)

@@ -278,11 +278,6 @@ def training_flags(args: LaunchArguments, output_dir: Path) -> dict[str, Any]:
     return {k: v for k, v in flags.items() if v is not None and v is not False}
 
 
-def build_command(args: LaunchArguments, output_dir: Path) -> list[str]:
-    """:func:`training_flags` as the arguments of a command."""
-    return command(training_flags(args, output_dir))
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Launch what ``argv`` describes."""
     start(*read(argv))

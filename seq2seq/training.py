@@ -32,9 +32,8 @@ from seq2seq.callbacks import (
     OurModelCheckPoint,
     Seq2SeqLoggingCallback,
     StopAtMaxSteps,
+    StopEarly,
     StopWhenAsked,
-    get_checkpoint_callback,
-    get_early_stopping_callback,
 )
 from seq2seq.data import hold_out, read_split
 from seq2seq.files import Record
@@ -174,10 +173,10 @@ def _callbacks(args: Arguments) -> list[Callback]:
         StopAtMaxSteps(args.max_steps),
         StopWhenAsked(),
         ShowProgress(),
-        get_checkpoint_callback(folder, metric, args.save_steps, keep_all),
+        OurModelCheckPoint(folder, metric, args.save_steps, keep_all),
     ]
     if args.early_stopping_patience >= 0:
-        callbacks.append(get_early_stopping_callback(metric, args.early_stopping_patience))
+        callbacks.append(StopEarly(metric, max(args.early_stopping_patience, 1)))
     return callbacks
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
 from harness.loop import SafeTrainer
@@ -208,9 +208,7 @@ class _RestoreBest(TrainerCallback):
     def __init__(self, trainer: BaseTrainer) -> None:
         self.trainer = trainer
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         trainer, key = self.trainer, f"eval_{self.trainer.test_key}"
         for log in state.log_history:
             trainer.best_metrics |= {k: v for k, v in log.items() if k.startswith("best_")}

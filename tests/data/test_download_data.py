@@ -23,7 +23,7 @@ from datasets import Dataset
 from data.download import download_data
 from data.download.convert import CONVERSIONS, e2e_test_set
 from data.download.fetch import count_lines, git_blob, problem, sha256_lf, unpack
-from evaluation.sentences import FOLDER, punkt
+from evaluation.summarization import FOLDER, punkt
 from gpt2.tasks import TASKS
 from prefix_tuning.errors import UserError
 

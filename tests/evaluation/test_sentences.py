@@ -6,7 +6,7 @@ import nltk
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
-from evaluation import sentences, summarization
+from evaluation import summarization
 from prefix_tuning.errors import UserError
 
 REFERENCES = [
@@ -30,12 +30,12 @@ def punkt(tmp_path, monkeypatch):
         (folder / name).touch()
     (folder / "abbrev_types.txt").write_text("dr\nmr\n")
     monkeypatch.setattr(nltk.data, "path", [])
-    monkeypatch.setattr(sentences.punkt, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(summarization.punkt, "__defaults__", (tmp_path,))
     return tmp_path
 
 
 def test_abbreviations_end_no_sentence(punkt):
-    split = sentences.punkt()
+    split = summarization.punkt()
     assert split(REFERENCES[0]) == ["Dr. Lee met Mr. Fox.", "They ate.", "It rained!"]
     assert nltk.data.path == []  # as it was
 
@@ -65,7 +65,7 @@ def test_rouge_lsum_is_that_of_rouge_score(punkt, monkeypatch, stemmer):
 def test_data_that_are_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(nltk.data, "path", [])
     with pytest.raises(UserError, match=r"--sentence_splitter nltk needs.*download_data\.sh nltk"):
-        sentences.punkt(tmp_path)
+        summarization.punkt(tmp_path)
     assert nltk.data.path == []
 
 

@@ -29,6 +29,7 @@ from experiments.launchers.seq2seq import SUMMARIES
 from gpt2 import launch_flags, train_e2e
 from gpt2.tasks import TASKS, read_records
 from gpt2.train_request import parse
+from harness.flags import command as as_words
 from harness.report import Sizes
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import write_json, write_lines
@@ -435,7 +436,8 @@ def test_flags_are_the_launchers(table: str, scale: str) -> None:
             assert train_e2e.command_of(launch, Path("run"))
         elif step.module == "seq2seq.train_bart":
             args, rest = train_bart.read([], step.flags)
-            seq2seq_arguments.parse([*train_bart.build_command(args, Path("run")), *rest])
+            flags = as_words(train_bart.training_flags(args, Path("run")))
+            seq2seq_arguments.parse([*flags, *rest])
 
 
 @pytest.mark.parametrize("table", [name for name in TABLES if "ptuning" in name])

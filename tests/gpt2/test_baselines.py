@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from gpt2 import gen, train_e2e, trainer_prefix, training
 from gpt2.launch_flags import read
-from gpt2.run_names import run_name
+from gpt2.train_e2e import run_name
 from gpt2.train_request import parse
 from gpt2.tuning import TUNING
 from gpt2.tuning.adapter_layers import Adapter, attach_adapters, load_adapters

@@ -15,8 +15,8 @@ from transformers import TrainingArguments
 from gpt2 import distillation, train_e2e, training
 from gpt2.distillation import Trainer_Distill, matching_loss
 from gpt2.launch_flags import read
-from gpt2.run_names import run_name
 from gpt2.train_control import PrefixTuning
+from gpt2.train_e2e import run_name
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.errors import UserError
 

@@ -33,7 +33,7 @@ from gpt2.decoding import (
 )
 from gpt2.readers import Record
 from gpt2.records import group_by_source
-from gpt2.scoring import score_outputs
+from gpt2.run_generation import score_outputs
 from harness.text import clean_up
 from prefix_tuning.attention import enable_prefix
 

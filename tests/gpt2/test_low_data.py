@@ -17,8 +17,8 @@ from gpt2.arguments import DataArguments
 from gpt2.launch_flags import read
 from gpt2.readers import Record
 from gpt2.records import development_size, sample_pairs, subset_size
-from gpt2.run_names import folder_name, run_name
 from gpt2.tasks import read_records
+from gpt2.train_e2e import folder_name, run_name
 from gpt2.train_request import parse
 from gpt2.training import _read
 from prefix_tuning.errors import UserError

@@ -17,7 +17,7 @@ from gpt2 import gen, run_generation, train_e2e
 from gpt2.data import Format, TableToTextDataset
 from gpt2.decoding import Search, decode_samples, no_prefix, output_text, sample
 from gpt2.readers import Record
-from gpt2.scoring import score_outputs
+from gpt2.run_generation import score_outputs
 from gpt2.tasks import TASKS, read_records
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.errors import UserError

@@ -22,8 +22,8 @@ from transformers import GPT2LMHeadModel
 
 from gpt2 import decoding, gen, run_language_modeling, train_e2e, training
 from gpt2.launch_flags import read
-from gpt2.run_names import run_name
 from gpt2.train_control import PrefixTuning
+from gpt2.train_e2e import run_name
 from gpt2.train_request import parse
 from gpt2.trainer_prefix import Trainer_Prefix
 from harness import graphs
