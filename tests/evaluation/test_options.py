@@ -38,6 +38,9 @@ def test_options_of_dart_reach_the_models(monkeypatch, tmp_path):
     scores = json.loads((tmp_path / "o.json").read_text())["scores"]["DART"]
     assert scores["values"]["BLEURT"] == 0.5
     assert scores["segments"]["BLEURT"] == [0.25, 0.75]
+    dart.main([str(refs), str(hyps)])
+    utils = pytest.importorskip("bert_score.utils")
+    assert calls["bertscore"][2:] == ("roberta-large", utils.model2layers["roberta-large"])
     calls.clear()
     dart.main([str(refs), str(hyps), "--no_models"])
     assert not calls

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from filelock import FileLock
 
-from harness.lock import HOLDER, locked
+from harness.lock import HOLDER, LOCK, locked
 from prefix_tuning.errors import UserError
 
 HOLD = """
@@ -45,3 +49,15 @@ def test_a_lock_without_a_word_of_its_holder(tmp_path: Path) -> None:
         (tmp_path / HOLDER).write_text("{", encoding="utf-8")
         with pytest.raises(UserError, match="in use by another process"), locked(tmp_path):
             pass
+
+
+def test_what_an_ended_process_started_is_waited_for(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    ended.wait()
+    holder = {"pid": ended.pid, "host": socket.gethostname(), "command": "x"}
+    (tmp_path / HOLDER).write_text(json.dumps(holder), encoding="utf-8")
+    of_its_worker = FileLock(tmp_path / LOCK, thread_local=False)
+    of_its_worker.acquire()
+    threading.Timer(0.1, of_its_worker.release).start()
+    with locked(tmp_path):
+        assert not of_its_worker.is_locked

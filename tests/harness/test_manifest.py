@@ -26,7 +26,8 @@ def test_sealed_damaged_and_set_aside(is_folder: bool, tmp_path: Path) -> None:
     content = json.loads(manifest.manifest_of(path).read_text(encoding="utf-8"))
     assert (content["run"], content["step"]) == ("me", 7)
     part.write_bytes(b"12346")
-    assert (manifest.fault(path) or "").startswith("is damaged")
+    said = f"is damaged ({Path('deep', 'b.pt')})" if is_folder else "is damaged"
+    assert manifest.fault(path) == said
     first = manifest.set_aside(path)
     assert (first.name, path.exists()) == ("set-aside-last", False)
     assert (manifest.fault(first) or "").startswith("is damaged") or not is_folder
