@@ -61,9 +61,9 @@ def check_only(table: Mapping[str, Only], *parts: Any) -> None:
 
 def check_given(table: Mapping[str, Only], values: Mapping[str, Any], flags: object) -> None:
     """The same of the values that are given, beside those of all ``flags``."""
-    for name, value in values.items():
-        only = table.get(name)
-        if only is not None and value not in only.idle and not only.holds(flags):
+    for name, only in table.items():
+        value = values.get(name)
+        if name in values and value not in only.idle and not only.holds(flags):
             shown = "" if value is True else f" {getattr(value, 'value', value)}"
             raise UserError(f"--{name}{shown}: only {only.says}")
 

@@ -211,6 +211,8 @@ class AttachedModel(PreTrainedModel):
         """As the base class's, with the prefix computed once and not for every token."""
         attached = self._attachment
         if "prefix" not in kwargs and not attached.is_suspended:
+            if kwargs.get("assistant_model") is not None:  # it would be given the prefix, too
+                return super().generate(*args, **kwargs)  # type: ignore[misc]
             kwargs["prefix"] = attached.front({})
         with attached.suspended():  # what is given now is given to every step
             return super().generate(*args, **kwargs)  # type: ignore[misc]

@@ -12,11 +12,11 @@ _PROMPTED = Only(
 _PREFIXED = Only("with --prefix", lambda args: args.prefix or args.prefix_checkpoint)
 _QA = Only("with --task_name qa", lambda args: args.task_name == "qa")
 ONLY = {
-    **dict.fromkeys(("pre_seq_len", "convolve_padding"), _PROMPTED),
     "prefix_projection": Only(
         "with --parametrization ptuning_v2", lambda args: args.parametrization == "ptuning_v2"
     ),
     **dict.fromkeys(("parametrization", "prefix_options", "shift_positions"), _PREFIXED),
+    **dict.fromkeys(("pre_seq_len", "convolve_padding"), _PROMPTED),
     "hidden_dropout_prob": _PREFIXED,
     "prefix_hidden_size": Only(
         "with --prefix_projection",
@@ -25,10 +25,7 @@ ONLY = {
     "template_id": Only(
         "with --dataset_name wsc or wic", lambda args: args.dataset_name in ("wsc", "wic")
     ),
-    **dict.fromkeys(("n_best_size", "max_answer_length"), _QA),
-    "null_score_diff_threshold": Only(
-        "with --dataset_name squad_v2", lambda args: args.dataset_name == "squad_v2"
-    ),
+    **dict.fromkeys(("n_best_size", "max_answer_length", "null_score_diff_threshold"), _QA),
     "predict_split": Only("with --do_predict", lambda args: args.do_predict),
     "train_size": Only("with --do_train", lambda args: args.do_train),
     "model_revision": Only(

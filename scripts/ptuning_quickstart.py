@@ -55,13 +55,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     common |= {"per_device_train_batch_size": 16, "num_train_epochs": args.epochs}
     common |= {"eval_strategy": "epoch", "predict_split": "validation", "seed": 11}
     common |= {"do_train": True, "do_eval": True, "do_predict": True}
-    common |= {"per_device_eval_batch_size": 50, "pre_seq_len": args.pre_seq_len}
+    common["per_device_eval_batch_size"] = 50
 
     scores, predictions = {}, {}
     for kind, flag in KINDS.items():
         print(f"\n== Training {kind}", flush=True)
         folder = args.output_dir / f"{kind.replace(' ', '-')}-{args.pre_seq_len}-{args.epochs}"
-        run(get_args([], {**common, flag: True, "output_dir": folder}))
+        slots = {"pre_seq_len": args.pre_seq_len} if flag == "prefix" else {}
+        run(get_args([], {**common, **slots, flag: True, "output_dir": folder}))
         results = json.loads((folder / "best_results.json").read_text(encoding="utf-8"))
         scores[kind] = results["best_eval_accuracy"]
         predictions[kind] = read_predictions(folder / "SST-2.tsv")

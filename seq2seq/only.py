@@ -5,7 +5,6 @@ Those of a prefix's size stand on the original's command lines whatever is train
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from harness.only import Only
@@ -34,12 +33,8 @@ ONLY = {
     ),
     "mid_dim": Only(_MLP, lambda args: _has("mid_dim", args), idle=(512,)),
     "use_deep": Only(_MLP, lambda args: _has("deep", args), idle=("no",)),
-    "dataset_config": Only(
-        "with a data set of the hub", lambda args: not Path(args.data_dir).exists()
-    ),
     **dict.fromkeys(("predict_splits", "n_test", "overwrite_results"), _PREDICTS),
     "decode_batch_size": _PREDICTS,
-    "length_penalty": Only("with several --eval_beams", lambda args: args.eval_beams != 1),
 }
 """Flags of ``finetune.py``."""
 LAUNCHED = {

@@ -176,7 +176,7 @@ TABLES: dict[str, tuple[Command, Mapping[str, Only], dict[str, tuple[str, str]]]
             ),
             "null_score_diff_threshold": (
                 "--task_name qa --dataset_name squad_v2 --null_score_diff_threshold 1",
-                "--task_name qa --dataset_name squad --null_score_diff_threshold 1",
+                "--null_score_diff_threshold 1",
             ),
             "predict_split": (
                 "--do_predict --predict_split validation",
@@ -209,12 +209,10 @@ TABLES: dict[str, tuple[Command, Mapping[str, Only], dict[str, tuple[str, str]]]
             ),
             "mid_dim": ("--tuning_mode finetune --mid_dim 8", "--parametrization flat --mid_dim 8"),
             "use_deep": ("--use_deep yes", "--parametrization flat --use_deep yes"),
-            "dataset_config": ("--dataset_config c", "--data_dir . --dataset_config c"),
             "predict_splits": ("--do_predict --predict_splits val", "--predict_splits val"),
             "n_test": ("--do_predict --limit 3", "--limit 3"),
             "overwrite_results": ("--do_predict --overwrite_results", "--overwrite_results"),
             "decode_batch_size": ("--do_predict --decode_batch_size 3", "--decode_batch_size 3"),
-            "length_penalty": ("--length_penalty 2", "--eval_beams 1 --length_penalty 2"),
         },
     ),
     "seq2seq launcher": (

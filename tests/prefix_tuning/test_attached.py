@@ -170,6 +170,15 @@ def test_generation_is_that_of_the_prefix_as_an_argument(name: str) -> None:
             assert torch.equal(model.generate(**prompt, **options), bare)
 
 
+def test_an_assistant_drafts_without_the_prefix() -> None:
+    """What is written is the attached model's own, whoever drafts it."""
+    model, ids = attached("gpt2"), torch.randint(3, 50, (1, 7))
+    options: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False}
+    wanted = model.generate(ids, **options)
+    for assistant in (base("gpt2"), model):
+        assert torch.equal(model.generate(ids, **options, assistant_model=assistant), wanted)
+
+
 @pytest.mark.parametrize("name", ["bart", "t5"])
 @torch.no_grad()
 def test_an_encoder_called_alone_has_its_prefix(name: str) -> None:
