@@ -139,7 +139,10 @@ class LaunchFlags:
 
 
 ONLY = {
-    "dir_name": Only("without --output_dir", lambda args: not args.output_dir),
+    "dir_name": Only(
+        "without --output_dir",  # which several runs refuse with a sentence of its own
+        lambda args: not args.output_dir or args.seeds or args.sweep,
+    ),
     "lowdata_token": Only(
         "with a subset: --train_size, or --notes lowdata_SEED_SIZE or datalevels_SEED_PERCENT",
         lambda args: args.subset,
