@@ -137,6 +137,11 @@ _NER = {  # columns before the tag, type of entity, files
         "ORG",
         "ontoNotes/train.sd.conllx ontoNotes/dev.sd.conllx ontoNotes/test.sd.conllx",
     ),
+    "wnut17": (
+        2,
+        "person",
+        "wnut17/wnut17train.conll wnut17/emerging.dev.conll wnut17/emerging.test.annotated",
+    ),
 }
 
 
