@@ -148,7 +148,7 @@ class DecodeRequest(DecodeOptions):
         """Refuse what another search would read."""
         of_others = {"length_penalty": 1.0} if self._search != "beam" else {}
         if self._search != "nucleus":
-            of_others |= {"top_p": 0.8, "num_return_sequences": 5, "seed": 42}
+            of_others |= {"top_p": 0.8, "num_return_sequences": 5}
         for name, default in of_others.items():
             if getattr(self, name) != default:
                 search = "beam" if name == "length_penalty" else "nucleus"

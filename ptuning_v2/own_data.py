@@ -139,7 +139,8 @@ class OwnData:
             "num_train_epochs": passes,
             "eval_strategy": "steps" if evaluates else "no",
             "save_strategy": "steps",
-            **dict.fromkeys(("eval_steps", "save_steps", "logging_steps"), every),
+            **dict.fromkeys(("save_steps", "logging_steps"), every),
+            **({"eval_steps": every} if evaluates else {}),
             "eval_fraction": fraction or None,
             "validation_file": validation,
         }

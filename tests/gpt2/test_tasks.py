@@ -351,7 +351,6 @@ def test_the_search_is_a_choice(tiny_folder: Path, tmp_path: Path) -> None:
         ("--search nucleus --num_beams 3", "--num_beams 3: --search nucleus has no beams"),
         ("--top_p 0", "--top_p 0"),
         ("--search beam --top_p 0.5", "--top_p 0.5: only with --search nucleus, not with beam"),
-        ("--search beam --seed 1", "--seed 1: only with --search nucleus, not with beam"),
         ("--search greedy --num_return_sequences 2", "--num_return_sequences 2: only with"),
         ("--search greedy --length_penalty 2", "--length_penalty 2.0: only with --search beam"),
         ("--num_return_sequences 0", "--num_return_sequences 0"),
