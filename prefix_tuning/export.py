@@ -67,8 +67,7 @@ def _folder_of_prefix(run: Path) -> Path:
     from prefix_tuning.checkpoint import is_prefix_folder
 
     inner = run / "export"
-    is_inside = run.is_dir() and not is_prefix_folder(run) and inner.is_dir()
-    return inner if is_inside and is_prefix_folder(inner) else run
+    return inner if is_prefix_folder(inner) and not is_prefix_folder(run) else run
 
 
 def _load_base(name: str | None, meta: dict[str, Any], folder: Path) -> PreTrainedModel:

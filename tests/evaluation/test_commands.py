@@ -71,6 +71,12 @@ def test_table_and_json(
         assert f"{column}: {why}" in table
 
 
+def test_names_in_json_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "été.txt").write_text("a b c d\n", encoding="utf-8")
+    run("summarization", *[tmp_path / "été.txt"] * 2, "--json", tmp_path / "out.json")
+    assert "été.txt" in (tmp_path / "out.json").read_text("utf-8")
+
+
 @pytest.mark.parametrize("name", ["e2e", "webnlg", "dart", "summarization"])
 def test_counts_are_both_named(tmp_path, name):
     content = {"webnlg": WEBNLG, "dart": DART}.get(name, "one\ntwo\n")

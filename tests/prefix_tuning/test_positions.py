@@ -23,7 +23,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.parametrizations import FlatPrefix
-from prefix_tuning.positions import _NUMBERED_AFTER_PADDING, real_positions, room
+from prefix_tuning.positions import _NUMBERED_AFTER_PADDING, position_inputs, real_positions, room
 
 
 def test_real_tokens_are_counted_from_0() -> None:
@@ -71,3 +71,6 @@ def test_embedded_words_stand_where_the_words_stand(config_class: type) -> None:
     words = model.embeddings.word_embeddings(ids)
     found = model(inputs_embeds=words, prefix=prefix).last_hidden_state
     assert torch.allclose(found, model(ids, prefix=prefix).last_hidden_state, atol=1e-5)
+    padded = torch.tensor([[5, config.pad_token_id, 7, 8], [5, 6, 7, config.pad_token_id]])
+    stock = model.embeddings.create_position_ids_from_input_ids(padded, config.pad_token_id)
+    assert torch.equal(position_inputs(model, 0, {"input_ids": padded})["position_ids"], stock)
