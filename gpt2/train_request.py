@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2.arguments import (
+    ONLY,
     TRAINER,
     DataArguments,
     ModelArguments,
@@ -20,7 +21,9 @@ from gpt2.arguments import (
 from gpt2.tuning import TuningMode
 from harness.flags import Parser
 from harness.identity import settings_of
+from harness.only import Only, unread
 from harness.own_files import is_hub_name
+from harness.trainer_flags import ONLY as TRAINER_ONLY
 from prefix_tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,10 +41,18 @@ class TrainRequest:
 
     def settings(self) -> dict[str, Any]:
         """The flags that decide what a run computes, as JSON values."""
+        from gpt2.run_arguments import ONLY as RUN_ONLY  # transformers: not for --help
+
         settings: dict[str, Any] = {}
-        for part in (self.model, self.tuning, self.data):
-            settings |= {name: value for name, value in vars(part).items() if name not in FREE}
-        settings |= settings_of(self.run, FREE)
+        parts: tuple[tuple[Any, Mapping[str, Only]], ...] = (
+            (self.model, {}),
+            (self.tuning, self.tuning.only),
+            (self.data, ONLY),
+        )
+        for part, only in parts:
+            free = FREE | unread(only, part)
+            settings |= {name: value for name, value in vars(part).items() if name not in free}
+        settings |= settings_of(self.run, FREE, {**TRAINER_ONLY, **RUN_ONLY})
         return {
             **settings,
             "optim": getattr(self.run.optim, "value", self.run.optim),

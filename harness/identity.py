@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
+
+from harness.only import Only, unread
+from harness.trainer_flags import ONLY
 
 FREE = {
     *("output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
@@ -19,17 +22,21 @@ FREE = {
 _FREE_BEGINNINGS = ("log", "save_", "hub_", "push_", "ddp_", "trackio_", "_")
 
 
-def settings_of(arguments: Any, ours: Collection[str] = ()) -> dict[str, Any]:
+def settings_of(
+    arguments: Any, ours: Collection[str] = (), only: Mapping[str, Only] = ONLY
+) -> dict[str, Any]:
     """The flags of a dataclass that must not change when a run goes on, as JSON values.
 
     Args:
         ours: flags that may change, besides those of Trainer.
+        only: where flags are read; what nothing reads may change, too.
     """
+    free = {*FREE, *ours, *unread(only, arguments)}
     names = [field.name for field in fields(arguments)]
     names.sort(key=lambda name: name.startswith("eval_"))  # differences of training are named first
     found = {name: getattr(arguments, name) for name in names}
     return {
         name: value if isinstance(value, int | float | None) else str(value)
         for name, value in found.items()
-        if name not in FREE and name not in ours and not name.startswith(_FREE_BEGINNINGS)
+        if name not in free and not name.startswith(_FREE_BEGINNINGS)
     }

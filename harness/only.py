@@ -36,7 +36,10 @@ class _Together:
         self._parts = parts
 
     def __getattr__(self, name: str) -> Any:
-        return next(getattr(part, name) for part in self._parts if hasattr(part, name))
+        for part in self._parts:
+            if hasattr(part, name):
+                return getattr(part, name)
+        raise AttributeError(name)
 
 
 def given(part: Any) -> dict[str, Any]:
@@ -66,6 +69,12 @@ def check_given(table: Mapping[str, Only], values: Mapping[str, Any], flags: obj
         if name in values and value not in only.idle and not only.holds(flags):
             shown = "" if value is True else f" {getattr(value, 'value', value)}"
             raise UserError(f"--{name}{shown}: only {only.says}")
+
+
+def unread(table: Mapping[str, Only], *parts: Any) -> set[str]:
+    """The flags that nothing reads beside the others, whatever their values are."""
+    flags = _Together(parts)
+    return {name for name, only in table.items() if hasattr(flags, name) and not only.holds(flags)}
 
 
 def next_words(argv: Iterable[str]) -> dict[str, str]:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from harness import manifest
 from harness.folder import SETTINGS, RunFolder
+from harness.only import unread
 from harness.stop import Diverged
 from prefix_tuning.errors import UserError
 from prefix_tuning.files import read_json_object, write_json
 from seq2seq.arguments import Arguments
 from seq2seq.data import split_file
+from seq2seq.only import ONLY
 
 HISTORY = "log_history.json"
 """Written last: where it is, the run is finished."""
@@ -40,7 +42,7 @@ _FREE = {
 def of(args: Arguments) -> RunFolder:
     """The folder that ``--output_dir`` names."""
     ours = (RESUME, NEXT, f"{NEXT}.tmp", "*.manifest.json", "loss.png", "metrics.json", "runs")
-    data, free = _data(args), _FREE
+    data, free = _data(args), _FREE | unread(ONLY, args)
     if any(name.startswith("data_dir/") for name in data):
         free = free | {"data_dir"}  # its files decide, wherever they are
     return RunFolder(

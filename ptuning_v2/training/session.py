@@ -14,12 +14,14 @@ from transformers.utils import logging as library_logging
 from harness import graphs, loop, report
 from harness.folder import AGAIN, RunFolder
 from harness.identity import settings_of
+from harness.only import unread
 from harness.processes import is_first
 from harness.trainer import check_batches, set_up
 from prefix_tuning.errors import UserError
 from ptuning_v2.arguments import Arguments
 from ptuning_v2.model import checkpoint
 from ptuning_v2.model.utils import sizes
+from ptuning_v2.only import ONLY
 from ptuning_v2.tasks.base import TaskData
 from ptuning_v2.tasks.families import FAMILIES
 from ptuning_v2.training.outputs import add_to_all, drafts, place, write_scores
@@ -93,7 +95,9 @@ def load(args: Arguments) -> Session:
 
 def settings(args: Arguments) -> dict[str, Any]:
     """What must not change when a run goes on, as JSON values: every flag but the free ones."""
-    found = [settings_of(part, FREE) for part in args]
+    parts = (args.model_args, args.data_args, args.training_args, args.qa_args)
+    free = FREE | unread(ONLY, *parts)
+    found = [settings_of(part, free) for part in parts]
     merged = {name: value for part in found for name, value in part.items()}
     return {**merged, "world_size": args.training_args.world_size}
 

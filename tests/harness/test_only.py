@@ -11,16 +11,17 @@ import pytest
 from gpt2 import arguments, run_arguments, train_e2e
 from gpt2.launch_flags import ONLY as GPT2_LAUNCHED
 from gpt2.launch_flags import read
-from gpt2.train_request import parse
+from gpt2.train_request import TrainRequest, parse
 from gpt2.tuning import TUNING
 from harness import trainer_flags
 from harness.only import Only, without_steps
 from prefix_tuning.errors import UserError
-from ptuning_v2.arguments import get_args
+from ptuning_v2.arguments import Arguments, get_args
 from ptuning_v2.only import ONLY as PTUNING
+from ptuning_v2.training import session
 from ptuning_v2.training.arguments import ONLY as PTUNING_TRAINER
 from seq2seq import arguments as seq2seq_arguments
-from seq2seq import train_bart
+from seq2seq import run_folder, train_bart
 from seq2seq.only import LAUNCHED as SEQ2SEQ_LAUNCHED
 from seq2seq.only import ONLY as SEQ2SEQ
 
@@ -296,3 +297,35 @@ def test_defaults_of_steps_give_way() -> None:
 def test_a_seed_of_the_sample_reaches_what_is_held_out() -> None:
     launch, _ = read("--train_file t --sample_seed 3".split())
     assert train_e2e.values_of(launch, Path("run"))["sample_seed"] == 3
+
+
+def test_what_nothing_reads_may_change_when_a_run_goes_on() -> None:
+    """Also what a version recorded that did not refuse it."""
+
+    def of_gpt2(argv: str) -> set[str]:
+        request = gpt2(argv.split())
+        assert isinstance(request, TrainRequest)
+        return {*request.settings()}
+
+    def of_ptuning(argv: str) -> set[str]:
+        args = ptuning(argv.split())
+        assert isinstance(args, Arguments)
+        return {*session.settings(args)}
+
+    def of_seq2seq(argv: str) -> set[str]:
+        args = seq2seq(argv.split())
+        assert isinstance(args, seq2seq_arguments.Arguments)
+        return {*run_folder.of(args).settings}
+
+    assert {"mid_dim", "eval_steps"} <= of_gpt2(
+        "--tuning_mode prefixtune --evaluate_during_training"
+    )
+    assert not {"mid_dim", "eval_steps"} & of_gpt2(
+        "--tuning_mode prefixtune --parametrization flat"
+    )
+    assert {"eval_steps", "prefix_hidden_size"} <= of_ptuning(
+        "--do_train --prefix --prefix_projection --eval_strategy steps --eval_steps 3"
+    )
+    assert not {"eval_steps", "pre_seq_len"} & of_ptuning("--do_train")
+    assert {"mid_dim", "prefix_sites"} <= of_seq2seq("--tuning_mode prefixtune")
+    assert not {"prefix_sites"} & of_seq2seq("--tuning_mode finetune")
