@@ -1,4 +1,4 @@
-"""What all families of tasks have in common: from flags to base model and trainer."""
+"""What the ``get_trainer`` of all families have in common: from flags to base model and trainer."""
 
 from __future__ import annotations
 

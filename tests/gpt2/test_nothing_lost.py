@@ -316,6 +316,7 @@ def test_every_flag_belongs_to_a_run_but_those_that_change_no_number(tmp_path: P
         *("init_random", "line_by_line", "model_type"),  # without effect
         *("logging_steps", "report_to", "save_steps", "save_strategy", "save_total_limit"),
         *("cuda_graphs", "shard_model"),
+        *("sample_seed", "parametrize_emb", "matching_objective", "distill_positions"),  # not read
     }
     assert request.settings()["world_size"] == 1
     assert {*request.data_files()} == {"train_data_file", "eval_data_file", "init_file"}

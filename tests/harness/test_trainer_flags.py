@@ -174,4 +174,5 @@ def test_every_flag_that_works_belongs_to_a_run_but_those_that_change_no_number(
         "dataloader_prefetch_factor",
         *(f"ddp_{end}" for end in ("backend", "broadcast_buffers", "bucket_cap_mb", "timeout")),
         *(f"ddp_{end}" for end in ("find_unused_parameters", "static_graph")),
+        *("eval_steps", "eval_delay"),  # not read where nothing is evaluated
     }

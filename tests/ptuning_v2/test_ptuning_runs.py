@@ -311,6 +311,7 @@ def test_a_stopped_run_of_an_older_version_goes_on(
         "shift_positions freeze_backbone prefix_checkpoint task_name dataset_name max_seq_length "
         "max_train_samples train_size template_id"
     )
+    recorded |= {"prefix_hidden_size": 256, "template_id": 1}  # which this run does not read
     kept = {name: recorded[name] for name in older.split()}
     kept["lr_scheduler_type"] = "SchedulerType.LINEAR"
     (folder / "run_settings.json").write_text(json.dumps(kept), encoding="utf-8")
