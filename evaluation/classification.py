@@ -140,7 +140,7 @@ def read_labels(path: Path, kind: Callable[[str], float] = int) -> list[float]:
             labels.append(kind(line))
             if not math.isfinite(labels[-1]) or (kind is int and not line.isdecimal()):
                 raise ValueError(line)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             expected = "a class number" if kind is int else "a number"
             raise UserError(f"{path}, line {number}: {line[:40]!r} is not {expected}") from error
     return labels

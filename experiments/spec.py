@@ -178,14 +178,14 @@ def _row(file: str, value: Any, switches: bool) -> Row:
 
 
 def _figure(file: str, value: Any, rows: Sequence[Row]) -> dict[str, Any]:
-    name = value.get("name") if isinstance(value, dict) else None
+    name = " ".join(str(value.get("name")).split()) if isinstance(value, dict) else None
     data = Checker(f"{file}, figure {name}", value, ("name", "kind", "x", "y", "rows"))
     kind = data.one_of("kind", KINDS)
     if UNSAFE.search(data.take("name", str)) or name in NO_FOLDER:
-        raise UserError(f"{file}, figure {name}, field name: no name of a file")
+        raise UserError(f"{data.where}, field name: no name of a file")
     chosen = data.many("rows", str) or tuple(row.name for row in rows)
     if unknown := {*chosen} - {row.name for row in rows}:
-        raise UserError(f"{file}, figure {name}, field rows: no row {', '.join(sorted(unknown))}")
+        raise UserError(f"{data.where}, field rows: no row {', '.join(sorted(unknown))}")
     return {
         "name": data.take("name", str),
         "kind": kind,

@@ -165,7 +165,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} holds no prefix: expected {kinds}")
     if (folder / EXPORT[1]).is_file():
         path = folder / EXPORT[1]
-        return _validated(read_json_object(path), str(path))
+        return _validated(read_json_object(path), str(path), is_export=True)
     path = folder / CHECKPOINT[1]
     config = read_json_object(path)
     if META in config:
@@ -173,11 +173,11 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     return _original_metadata(config, folder)
 
 
-def _validated(meta: Any, where: str) -> dict[str, Any]:
+def _validated(meta: Any, where: str, is_export: bool = False) -> dict[str, Any]:
     """Metadata whose types and sizes are those of :mod:`prefix_tuning.schema`."""
     schema.from_json(schema.PrefixMetadata, meta, where)
-    if meta["parametrization"] in PARAMETRIZATIONS and "options" in meta:
-        options = schema.from_json(schema.Options, meta["options"], f"{where}: options")
+    if is_export or (meta["parametrization"] in PARAMETRIZATIONS and "options" in meta):
+        options = schema.from_json(schema.Options, meta.get("options", {}), f"{where}: options")
         if not options.sites:
             raise UserError(f"{where}: options: sites is empty: copy the folder again")
     return dict(meta)

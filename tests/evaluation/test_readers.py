@@ -157,7 +157,7 @@ def test_xml_is_decoded_once(tmp_path):
     assert webnlg.read_references(save(tmp_path / "a.xml", text)) == ([["é"]], ["Food"])
 
 
-@pytest.mark.parametrize("line", ["-1", "1.0", "+1", "1_0", "", "9" * 5000])
+@pytest.mark.parametrize("line", ["-1", "1.0", "+1", "1_0", "", "9" * 400, "9" * 5000])
 def test_class_numbers(tmp_path, line):
     with pytest.raises(UserError, match=r"a\.txt, line 2: '.{0,40}' is not a class number"):
         classification.read_labels(save(tmp_path / "a.txt", f"0\n{line}\n1\n"))

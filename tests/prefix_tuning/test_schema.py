@@ -70,6 +70,15 @@ def test_any_wrong_value_is_accepted_or_one_sentence(
                 checkpoint.load(tmp_path / "p", model)
             except UserError as error:
                 refusals.append(str(error))
+    if kind == "export":  # of which every option is read, whatever made it
+        for changed in ({"options": {}}, {"parametrization": "x", "options": {"length": "a"}}):
+            file.write_text(json.dumps({**whole, **changed}), encoding="utf-8")
+            with pytest.raises(UserError, match="options"):
+                checkpoint.load(tmp_path / "p", model)
+        del whole["options"]
+        file.write_text(json.dumps(whole), encoding="utf-8")
+        with pytest.raises(UserError, match="options lacks length: copy the folder again"):
+            checkpoint.load(tmp_path / "p", model)
     assert len(refusals) > 100
     assert all(str(tmp_path / "p") in refusal for refusal in refusals)
 
