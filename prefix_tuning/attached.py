@@ -16,9 +16,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from prefix_tuning import saving
+from prefix_tuning import guard, saving
 from prefix_tuning.attention import enable_prefix
-from prefix_tuning.backends import rebind
 from prefix_tuning.bound import (
     NAME,
     AttachedModel,
@@ -118,7 +117,7 @@ def _bind(model: Any, prefix: Prefix, offset: int | None) -> None:
         vars(part)["_attachment"] = attached
         made: Any = attached_class if part is model else bound_class
         part.__class__ = made(type(part))
-        rebind(part)
+        guard.rebind(part)
     try:
         _prove(model, attached)
     except Exception:
@@ -171,7 +170,7 @@ def detach(model: PreTrainedModel) -> Prefix:
     for part in (model, *_bodies(model)):
         del vars(part)["_attachment"]
         part.__class__ = type(part).__mro__[2 if part is model else 1]
-        rebind(part)
+        guard.rebind(part)
     delattr(model, NAME)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in attached.was_trainable)

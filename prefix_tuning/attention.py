@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prefix_tuning import backends
+from prefix_tuning import guard
 from prefix_tuning.backends import BACKENDS, InterfaceDoor
 from prefix_tuning.deberta import DisentangledDoor
 from prefix_tuning.doors import Door, not_through_the_interface
@@ -39,7 +39,7 @@ __all__ = [
 DOORS: dict[str, Door] = {"deberta": DisentangledDoor(), "deberta-v2": DisentangledDoor()}
 """``model_type`` -> the door of a family whose attention bypasses ``AttentionInterface``."""
 _INTERFACE = InterfaceDoor()
-backends.install()
+guard.install()
 
 
 def _door_of(model: PreTrainedModel) -> Door:
@@ -115,13 +115,13 @@ def prefixed_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
         if prefix is None:
             return base.forward(self, *args, **kwargs)
         inputs = {**dict(zip(names, args, strict=False)), **kwargs}
-        front = backends.as_front(self, prefix, inputs)
+        front = guard.as_front(self, prefix, inputs)
         return run(self, front, inputs, functools.partial(base.forward, self))
 
     def generate(self: Any, *args: Any, prefix: Any = None, **kwargs: Any) -> Any:
         if prefix is not None:  # computed once, and not for every token
             with torch.no_grad():
-                kwargs["prefix"] = backends.as_front(self, prefix, {})
+                kwargs["prefix"] = guard.as_front(self, prefix, {})
         return base.generate(self, *args, **kwargs)  # type: ignore[attr-defined]
 
     # generate() reads the signature to decide what to pass: with (*args, **kwargs) it would drop
@@ -175,9 +175,9 @@ def enable_prefix(model: PreTrainedModel) -> PreTrainedModel:
         raise UserError(f"{base.__name__} cannot carry a prefix: it takes no position_ids to shift")
     before = type(model)
     if not issubclass(before, prefixed_class(base)):  # a subclass has a prefix attached
-        backends.check_forward(model)
+        guard.check_forward(model)
         model.__class__ = prefixed_class(base)
-        backends.rebind(model)
+        guard.rebind(model)
     vars(model).pop("_prefix_checkpointing", None)  # its modules may be others by now
     model._prefix_backend = backend  # type: ignore[assignment]
     model._prefix_shape = PrefixShape.from_config(model.config)  # type: ignore[assignment]
@@ -186,9 +186,9 @@ def enable_prefix(model: PreTrainedModel) -> PreTrainedModel:
         _prove(model)
     except Exception as error:
         model.__class__ = before
-        backends.rebind(model)
+        guard.rebind(model)
         model.set_attn_implementation(backend)
-        if isinstance(error, UserError) and not isinstance(error, backends.WouldIgnore):
+        if isinstance(error, UserError) and not isinstance(error, guard.WouldIgnore):
             raise
         raise not_through_the_interface(base, str(error)) from error
     return model

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from prefix_tuning import hub, saving
 from prefix_tuning.attention import prefixed_class, run
-from prefix_tuning.backends import n_row
+from prefix_tuning.guard import n_row
 from prefix_tuning.key_values import KeyValues
 from prefix_tuning.model_card import Facts
 from prefix_tuning.prefix import Prefix

@@ -165,7 +165,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} holds no prefix: expected {kinds}")
     if (folder / EXPORT[1]).is_file():
         path = folder / EXPORT[1]
-        return _validated(read_json_object(path), str(path), is_export=True)
+        return _validated(read_json_object(path), str(path))
     path = folder / CHECKPOINT[1]
     config = read_json_object(path)
     if META in config:
@@ -173,13 +173,11 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     return _original_metadata(config, folder)
 
 
-def _validated(meta: Any, where: str, is_export: bool = False) -> dict[str, Any]:
+def _validated(meta: Any, where: str) -> dict[str, Any]:
     """Metadata whose types and sizes are those of :mod:`prefix_tuning.schema`."""
     schema.from_json(schema.PrefixMetadata, meta, where)
-    if is_export or (meta["parametrization"] in PARAMETRIZATIONS and "options" in meta):
-        options = schema.from_json(schema.Options, meta.get("options", {}), f"{where}: options")
-        if not options.sites:
-            raise UserError(f"{where}: options: sites is empty: copy the folder again")
+    if meta["parametrization"] in PARAMETRIZATIONS and "options" in meta:
+        schema.slots_of(schema.Options, meta, where)
     return dict(meta)
 
 
@@ -296,7 +294,8 @@ def _state_of(prefix: Prefix, state: dict[str, Tensor], path: Path) -> dict[str,
 def _load_export(folder: Path, shape: PrefixShape, meta: dict[str, Any]) -> FlatPrefix:
     path = folder / EXPORT[0]
     tensors, values = read_tensors(path), {}
-    length, sites = meta["options"]["length"], meta["options"].get("sites", ["self"])
+    slots = schema.slots_of(schema.Slots, meta, str(folder / EXPORT[1]))
+    length, sites = slots.length, slots.sites
     wanted = [shape.n_layer, 2, shape.n_head, length, shape.head_dim]
     for site in sites:
         table = tensors.get(_export_name(site))

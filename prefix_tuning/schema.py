@@ -76,17 +76,23 @@ class TunedManifest:
 
 
 @dataclass(frozen=True)
-class Options:
-    """The options that the parametrisations share."""
+class Slots:
+    """How many slots in front of which attentions: all that is read of an export's options."""
 
     length: int = number(1, LARGEST)
+    sites: list[typing.Literal["self", "encoder", "encoder_decoder"]] = field(
+        default_factory=lambda: ["self"]
+    )
+
+
+@dataclass(frozen=True)
+class Options(Slots):
+    """The options that the parametrisations share."""
+
     mid_dim: int = number(1, LARGEST, 512)
     dropout: float = number(0, math.nextafter(1.0, 0.0), 0.0)
     deep: bool = False
     mlp: bool = True
-    sites: list[typing.Literal["self", "encoder", "encoder_decoder"]] = field(
-        default_factory=lambda: ["self"]
-    )
 
 
 def from_json(cls: type[T], value: Any, where: str) -> T:
@@ -109,6 +115,18 @@ def from_json(cls: type[T], value: Any, where: str) -> T:
         elif each.default is MISSING and each.default_factory is MISSING:
             raise UserError(f"{where} lacks {each.name}: copy the folder again")
     return cls(**given)
+
+
+def slots_of(cls: type[Slots], meta: Mapping[str, Any], where: str) -> Slots:
+    """The options in the metadata of a prefix.
+
+    Raises:
+        UserError: as :func:`from_json`, or no attention is named.
+    """
+    options = from_json(cls, meta.get("options", {}), f"{where}: options")
+    if not options.sites:
+        raise UserError(f"{where}: options: sites is empty: copy the folder again")
+    return options
 
 
 def _read(hint: Any, value: Any, path: str, limits: Mapping[str, float]) -> Any:

@@ -16,9 +16,9 @@ from gpt2.tuning import TUNING
 from harness import trainer_flags
 from harness.only import Only, without_steps
 from prefix_tuning.errors import UserError
+from ptuning_v2 import identity
 from ptuning_v2.arguments import Arguments, get_args
 from ptuning_v2.only import ONLY as PTUNING
-from ptuning_v2.training import session
 from ptuning_v2.training.arguments import ONLY as PTUNING_TRAINER
 from seq2seq import arguments as seq2seq_arguments
 from seq2seq import run_folder, train_bart
@@ -236,7 +236,7 @@ TABLES: dict[str, tuple[Command, Mapping[str, Only], dict[str, tuple[str, str]]]
 
 
 FREE = {
-    *session.FREE,
+    *identity.FREE,
     *run_folder._FREE,
     *("save_steps", "logging_steps", "save_total_limit", "run_name", "project", "logging_dir"),
     *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "warmup_steps"),
@@ -250,7 +250,7 @@ def settings_of(asked: object, flag: str) -> set[str]:
     if isinstance(asked, TrainRequest):
         return {*asked.settings()}
     if isinstance(asked, Arguments):
-        return {*session.settings(asked)}
+        return {*identity.settings(asked)}
     if isinstance(asked, seq2seq_arguments.Arguments):
         return {*run_folder.of(asked).settings}
     return {flag}

@@ -70,11 +70,15 @@ def test_any_wrong_value_is_accepted_or_one_sentence(
                 checkpoint.load(tmp_path / "p", model)
             except UserError as error:
                 refusals.append(str(error))
-    if kind == "export":  # of which every option is read, whatever made it
-        for changed in ({"options": {}}, {"parametrization": "x", "options": {"length": "a"}}):
-            file.write_text(json.dumps({**whole, **changed}), encoding="utf-8")
+    if kind == "export":  # whose slots are read, whatever made them, and no other option
+        unknown = {**whole, "parametrization": "x"}
+        for options in ({}, {"length": "a"}, {"length": 3, "sites": []}):
+            file.write_text(json.dumps({**unknown, "options": options}), encoding="utf-8")
             with pytest.raises(UserError, match="options"):
                 checkpoint.load(tmp_path / "p", model)
+        own = {"length": 3, "deep": "very", "mid_dim": 0}
+        file.write_text(json.dumps({**unknown, "options": own}), encoding="utf-8")
+        assert checkpoint.load(tmp_path / "p", model)[0].length == 3
         del whole["options"]
         file.write_text(json.dumps(whole), encoding="utf-8")
         with pytest.raises(UserError, match="options lacks length: copy the folder again"):

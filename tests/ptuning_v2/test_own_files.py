@@ -19,6 +19,7 @@ from transformers import BertConfig, BertModel, BertTokenizer
 from prefix_tuning.errors import UserError
 from ptuning_v2 import run
 from ptuning_v2.arguments import get_args
+from ptuning_v2.identity import data_files
 from ptuning_v2.tasks.own.dataset import OwnTags, OwnTexts
 from ptuning_v2.tasks.own.files import (
     Columns,
@@ -30,7 +31,6 @@ from ptuning_v2.tasks.own.files import (
     words_of,
 )
 from ptuning_v2.tasks.qa.dataset import own_questions
-from ptuning_v2.training.session import data_files
 
 REVIEWS = [(f"the cat sat on mat {i}", ("good", "bad")[i % 2]) for i in range(20)]
 

@@ -17,12 +17,12 @@ from transformers import BertConfig, DebertaConfig, RobertaConfig, TrainingArgum
 from prefix_tuning.errors import UserError
 from prefix_tuning.positions import room
 from ptuning_v2.arguments import RunFlags, get_args
+from ptuning_v2.identity import data_files, settings
 from ptuning_v2.model import checkpoint, utils
 from ptuning_v2.only import ONLY
 from ptuning_v2.tasks.utils import DATASETS, TASKS
 from ptuning_v2.training import build, session
 from ptuning_v2.training.build import check_length
-from ptuning_v2.training.session import data_files, settings
 from scripts.run_hyperparameters import arguments_of, read_rows
 
 # As the original's scripts spell them, with variables filled in.

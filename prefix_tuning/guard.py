@@ -1,0 +1,92 @@
+"""What may be given to a model as its prefix; anything else is an error, and not ignored.
+
+The models of transformers hand down every keyword that they do not know, and their attentions
+ignore it: without :func:`install`, ``model(**inputs, prefix=...)`` before ``enable_prefix(model)``
+would compute the bare model's logits. The one place that all of them pass is the call of a
+``PreTrainedModel``, so importing :mod:`prefix_tuning.attention` puts a check there; no other
+argument is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MethodType
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from prefix_tuning.errors import UserError
+from prefix_tuning.key_values import Front
+
+
+class WouldIgnore(UserError):
+    """A model was given a prefix that it does not use."""
+
+
+def install() -> None:
+    """Check every call of a model from now on."""
+    PreTrainedModel.__call__ = _call  # type: ignore[method-assign]
+
+
+def _call(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+    prefix = kwargs.get("prefix")
+    if prefix is not None and isinstance(prefix, Front | nn.Module) and not _is_enabled(self):
+        raise WouldIgnore(
+            f"{type(self).__name__} would ignore the prefix it was given: call "
+            "prefix_tuning.enable_prefix(model) first"
+        )
+    return nn.Module.__call__(self, *args, **kwargs)
+
+
+def _is_enabled(model: PreTrainedModel) -> bool:
+    """Whether it is an enabled model, or the body of one, which shares its configuration."""
+    backend = model.config._attn_implementation or ""
+    return hasattr(model, "_prefix_base") or backend.startswith("prefix_tuning_")
+
+
+def rebind(module: nn.Module) -> None:
+    """After a change of class, let the hooks that accelerate puts around ``forward`` see it.
+
+    A model that was loaded with a ``device_map`` keeps the forward of its old class as an
+    attribute, which would go on being called.
+    """
+    if "_old_forward" in vars(module):
+        own = MethodType(type(module).forward, module)
+        module._old_forward = own  # type: ignore[assignment]
+        module.forward.__wrapped__ = own  # type: ignore[attr-defined]
+
+
+def check_forward(model: nn.Module) -> None:
+    """Raise :class:`UserError` if another library has put its own function before ``forward``.
+
+    It would go on calling the forward of the class that the model had then.
+    """
+    if {"forward", "_old_forward"} & vars(model).keys() == {"forward"}:
+        raise UserError(
+            f"{type(model).__name__} would ignore a prefix: another library has replaced its "
+            "forward; enable the prefix before that library gets the model"
+        )
+
+
+def as_front(model: PreTrainedModel, prefix: Any, inputs: Mapping[str, Any]) -> Front:
+    """What ``prefix=`` means: a front as it is, or the module whose keys and values it shall be.
+
+    Args:
+        inputs: the arguments of the call.
+    """
+    if isinstance(prefix, Front):
+        return prefix
+    prompt = getattr(prefix, "prompt", None)
+    if not isinstance(prefix, nn.Module) or not callable(prompt):
+        raise UserError(
+            f"prefix= takes KeyValues, or a prefix that makes them, not {type(prefix).__name__}"
+        )
+    return prompt(model, n_row(inputs))
+
+
+def n_row(inputs: Mapping[str, Any]) -> int:
+    """How many rows the batch of a call has; 1 where nothing tells."""
+    names = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
+    given = (inputs[name] for name in names if inputs.get(name) is not None)
+    return next((tokens.shape[0] for tokens in given), 1)
