@@ -293,7 +293,7 @@ def _state_of(prefix: Prefix, state: dict[str, Tensor], path: Path) -> dict[str,
 
 def _load_export(folder: Path, shape: PrefixShape, meta: dict[str, Any]) -> FlatPrefix:
     path = folder / EXPORT[0]
-    tensors, values = read_tensors(path), {}
+    tensors, values = read_tensors(path), dict[str, Tensor]()
     slots = schema.slots_of(schema.Slots, meta, str(folder / EXPORT[1]))
     length, sites = slots.length, slots.sites
     wanted = [shape.n_layer, 2, shape.n_head, length, shape.head_dim]
