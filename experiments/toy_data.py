@@ -195,7 +195,7 @@ WRITERS: dict[str, Callable[[str], dict[str, str]]] = {
     "data2text": _e2e,
     "webnlg": _webnlg,
     "triples": _dart,
-    **dict.fromkeys(("xsum", "xsum_news", "xsum_news_sport"), _news),
+    **dict.fromkeys(("xsum", "xsum_news", "xsum_news_sport", "translation"), _news),
     **dict.fromkeys(_SUPERGLUE, _superglue),
     **dict.fromkeys(_NER, _ner),
     **dict.fromkeys(_SRL, _srl),

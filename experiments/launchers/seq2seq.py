@@ -9,9 +9,18 @@ from typing import Any
 from experiments.launchers.base import DATA, RUN, Launcher, Step, Values, newest
 from prefix_tuning.files import read_json_object
 
-SUMMARIES = {"xsum": "xsum", "xsum_news": "xsum_news", "xsum_news_sport": "xsum_topic-news-sports"}
+FOLDERS = {
+    "xsum": "xsum",
+    "xsum_news": "xsum_news",
+    "xsum_news_sport": "xsum_topic-news-sports",
+    "translation": "translation",
+}
 """The modes of tables -> folder in ``data/``."""
-ROUGE = {"ROUGE-1": "rouge1", "ROUGE-2": "rouge2", "ROUGE-L": "rougeL"}
+SCORES = {
+    "evaluation.summarization": {"ROUGE-1": "rouge1", "ROUGE-2": "rouge2", "ROUGE-L": "rougeL"},
+    "evaluation.translation": {"BLEU": "bleu", "exact": "exact"},
+}
+"""Scorer -> a table's column -> its name in the scores."""
 _SPLITS = {"test": "test", "valid": "val"}
 
 
@@ -19,8 +28,8 @@ class Seq2seq(Launcher):
     """Training, decoding and scoring are one step."""
 
     name = "seq2seq/train_bart.py"
-    scorers = ("evaluation.summarization",)
-    datasets = tuple(SUMMARIES)
+    scorers = tuple(SCORES)
+    datasets = tuple(FOLDERS)
     main_column = "ROUGE-2"
 
     def tiny_model(self, flags: Mapping[str, Any]) -> str:
@@ -44,18 +53,20 @@ class Seq2seq(Launcher):
     def data_folder(self, name: str, given: str | None) -> Path | None:
         if given is None:
             return None
-        inside = Path(given, SUMMARIES[name])
+        inside = Path(given, FOLDERS[name])
         return inside if inside.is_dir() else Path(given)
 
     def data_files(self, name: str, folder: Path | None) -> Sequence[Path]:
-        return [folder or DATA / SUMMARIES[name]]
+        return [folder or DATA / FOLDERS[name]]
 
     def scores(
         self, scorer: str, columns: str, split: str, folder: Path
     ) -> tuple[Values, dict[str, str]]:
         document = read_json_object(self.scored(split, folder))
         front = f"{columns} " if columns else ""
-        values: Values = {f"{front}{name}": document["scores"][key] for name, key in ROUGE.items()}
+        values: Values = {
+            f"{front}{name}": document["scores"][key] for name, key in SCORES[scorer].items()
+        }
         undefined = [column for column, value in values.items() if value is None]
         return values, dict.fromkeys(undefined, document.get("note") or "undefined")
 

@@ -34,6 +34,7 @@ COMMANDS = [
         "b|a\n",
         ("summaries", "ROUGE-L", 50),
     ),
+    ("translation", [], "a b\nc d\n", "a b\nc\n", ("translations", "exact", 50)),
     ("classification", ["--task", "cb"], "0\n1\n2\n", "0\n1\n2\n", ("cb", "f1", 1)),
     ("classification", ["--task", "stsb"], "0.5\n1\n2\n", "1\n2\n4\n", ("stsb", "spearmanr", 1)),
     ("qa", ["--task", "squad"], SQUAD, {"1": "the cat"}, ("squad", "f1", 100)),

@@ -25,7 +25,7 @@ from experiments import table as table_of
 from experiments.launchers import LAUNCHERS
 from experiments.launchers import gpt2 as gpt2_tables
 from experiments.launchers.base import JOB, RUN, SPLITS, STEPS, Step, parameters
-from experiments.launchers.seq2seq import SUMMARIES
+from experiments.launchers.seq2seq import FOLDERS
 from gpt2 import launch_flags, train_e2e
 from gpt2.tasks import TASKS, read_records
 from gpt2.train_request import parse
@@ -477,7 +477,7 @@ def test_folders_of_data(tmp_path: Path) -> None:
 
 
 def test_modes_of_bart_are_in_their_folders() -> None:
-    for mode, folder in SUMMARIES.items():
+    for mode, folder in FOLDERS.items():
         assert train_bart.MODES[mode].data == folder
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
-from benchmarks import bart_g2p
+from experiments import pronunciation, spec
 from experiments.toy_models import tiny_bart, word_tokenizer
 from seq2seq import train_bart
 from seq2seq.data import read_split
@@ -47,10 +47,28 @@ def test_xsums_pairs_from_training_to_scores(shared: Path, tmp_path: Path) -> No
 
 
 def test_a_real_frozen_bart_learns_british(shared: Path, tmp_path: Path) -> None:
-    # A tenth of the benchmark's steps; at its end the share is about 37 %.
-    arguments = [str(shared / "data" / "bart_g2p"), "--output_dir", str(tmp_path)]
-    arguments += ["--steps", "150", "--beams", "1", "--words", "500"]
-    arguments += ["--sites", bart_g2p.SITES[-1]]
-    shares = bart_g2p.main(arguments)
-    assert 0.15 < shares["frozen, no prefix"] < 0.24
-    assert shares[bart_g2p.SITES[-1]] > shares["frozen, no prefix"] + 0.02
+    # A tenth of the table's steps; at its end the share is about 37 %.
+    pronunciation.main([str(shared / "data" / "bart_g2p"), "--out", str(tmp_path)])
+    model = str(tmp_path / pronunciation.MODEL)
+    table = spec.read("small_bart")
+    lengths = {name: 40 for name in table.common if name.endswith("_length")}
+    common = {"mode": "translation", "data_dir": str(tmp_path), "model_name_or_path": model}
+    common |= {**lengths, **table.decoding, "eval_beams": 1, "n_test": 500}
+    frozen = {"do_train": "no", "tuning_mode": "finetune", "finetune_model_path": model}
+    train_bart.start(*train_bart.read([], {**common, **frozen}))
+    (all_three,) = (row for row in table.rows if row.name == "all-three")
+    flags = {**table.common, **all_three.flags, **common, "do_predict": True}
+    flags |= {"max_steps": 150, "output_dir": str(tmp_path / "run"), "num_workers": 0}
+    train_bart.start(*train_bart.read([], flags))
+    references = (tmp_path / "test.target").read_text(encoding="utf-8").splitlines()[:500]
+
+    def exact(folder: Path) -> float:
+        outputs = (folder / "test_beam_1.0").read_text(encoding="utf-8").splitlines()
+        share = 100 * sum(a == b for a, b in zip(references, outputs, strict=True)) / 500
+        document = json.loads((folder / "test_beam_1.0_eval.json").read_text(encoding="utf-8"))
+        assert document["scores"]["exact"] == pytest.approx(share)
+        return share
+
+    before = exact(Path(model))
+    assert 15 < before < 24
+    assert exact(tmp_path / "run" / "checkpoint-curr_best") > before + 2

@@ -158,9 +158,13 @@ def test_scores_of_a_script_that_the_tokeniser_does_not_read() -> None:
     assert scores.values == dict.fromkeys(("rouge1", "rouge2", "rougeL"))
     assert "use --tokenizer intl" in scores.note
     scores = SCORES["translation"](["今天天气很好我们"], ["今天天气很好我们"])
-    assert scores.values == {"bleu": None}
+    assert scores.values == {"bleu": None, "exact": 100}
     assert "-tok zh" in scores.note
-    assert SCORES["translation"](["a b c d"], ["a b c d"])["bleu"] == pytest.approx(100)
+    of_two = SCORES["translation"](["a b c d", "b c d e"], ["a b c d", "b c d"])
+    assert of_two["exact"] == 50
+    assert of_two["bleu"] == pytest.approx(
+        sacrebleu.corpus_bleu(["a b c d", "b c d"], [["a b c d", "b c d e"]]).score, abs=1e-4
+    )
 
 
 @pytest.mark.parametrize(
