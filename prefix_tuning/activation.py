@@ -7,22 +7,13 @@ input. The two differ by rounding alone. A frozen model is little but matrix pro
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 
 
-class TanhGELU(nn.Module):
-    """``0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))``, as one kernel."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """A tensor of any shape -> one of the same shape and dtype."""
-        return gelu(input, approximate="tanh")
-
-
 def fuse_activations(model: PreTrainedModel) -> PreTrainedModel:
-    """Put :class:`TanhGELU` where ``model`` has transformers' ``NewGELUActivation``.
+    """Put ``nn.GELU`` where ``model`` has transformers' ``NewGELUActivation``.
 
     Modules of the model are replaced, none is changed: whoever holds the activation itself, say to
     build another model with it, keeps it as it was. Subclasses of it, and modules with hooks, stay.
@@ -34,7 +25,7 @@ def fuse_activations(model: PreTrainedModel) -> PreTrainedModel:
     for parent in model.modules():
         for name, child in list(parent.named_children()):
             if type(child) is NewGELUActivation and not _is_watched(child):
-                setattr(parent, name, TanhGELU().train(child.training))
+                setattr(parent, name, nn.GELU("tanh").train(child.training))
     return model
 
 
