@@ -11,8 +11,9 @@ stand in front, shared by all beams of the row. So does what the beams themselve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,8 @@ from transformers import PreTrainedModel
 from prefix_tuning.attention import run
 from prefix_tuning.beam_tree import BeamTree
 from prefix_tuning.finite import check_logits
-from prefix_tuning.key_values import KeyValues
+from prefix_tuning.head import Head
+from prefix_tuning.key_values import Front, KeyValues
 from prefix_tuning.positions import check_length, check_window, real_positions
 from prefix_tuning.repetition import forbid, repeating
 
@@ -110,14 +112,14 @@ def beam_search(
     width = n_prompt if isinstance(prefix.offset, Tensor) else input_ids.shape[1]
     check_length(model, prefix.offset, width + max_new_tokens)
     check_window(model, input_ids.shape[1] + max_new_tokens)
-    tree, logits = _read_prompts(model, prefix, input_ids, attention_mask, num_beams)
+    tree, parts = _read_prompts(model, prefix, input_ids, attention_mask, num_beams)
     rows = [
         Row(n, Hypotheses(num_beams, length_penalty), [[]] * num_beams, tokens)
         for n, tokens in zip(n_prompt.tolist(), before or [[]] * len(n_prompt), strict=True)
     ]
     finished = [row.finished for row in rows]
     # All beams start equal: only the first may be extended, or they would stay equal.
-    logits = logits[:, None].repeat(1, num_beams, 1)
+    parts = (part.repeat_interleave(num_beams, dim=0) for part in parts)
     log_probs = torch.full((len(rows), num_beams), -1e9, device=input_ids.device)
     log_probs[:, 0] = 0.0
     for step in range(max_new_tokens):
@@ -125,7 +127,7 @@ def beam_search(
         too_short = n_prompt + step < min_length
         every = [[*row.before, *beam] for row in rows for beam in row.beams if no_repeat_ngram_size]
         never = (bad_token_ids, [repeating(text, no_repeat_ngram_size) for text in every])
-        best, beam, token = candidates(logits, log_probs, too_short, eos_token_id, *never)
+        best, beam, token = candidates(parts, log_probs, too_short, eos_token_id, *never)
         alive, picked = advance_rows(rows, best, beam, token, step, eos_token_id, early_stopping)
         if on_finished is not None and len(alive) < len(rows):
             on_finished(len(rows) - len(alive))
@@ -145,7 +147,7 @@ def beam_search(
                 "position_ids": (n_prompt + step).repeat_interleave(num_beams)[:, None],
                 "use_cache": False,
             }
-            logits = run(model, tree, inputs).logits.view(len(rows), num_beams, -1)
+            _, parts = _logits(model, tree, inputs)
     for row, values in zip(rows, log_probs.tolist(), strict=True):
         for tokens, log_prob in zip(row.beams, values, strict=True):
             row.finished.add(tokens, log_prob, row.n_prompt + max_new_tokens)
@@ -158,22 +160,33 @@ def _read_prompts(
     input_ids: Tensor,
     attention_mask: Tensor,
     num_beams: int,
-) -> tuple[BeamTree, Tensor]:
-    """What the beams of each prompt share, and the logits ``[B, V]`` behind each prompt."""
+) -> tuple[BeamTree, Iterable[Tensor]]:
+    """What the beams of each prompt share, and the logits behind it as :func:`_logits` has them."""
     inputs = {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
         "position_ids": real_positions(input_ids.shape[1], 0, attention_mask, input_ids.device),
         "use_cache": True,
-        "logits_to_keep": 1,
     }
-    output = run(model, prefix, inputs)
+    output, parts = _logits(model, prefix, inputs)
     tree = BeamTree.of_prompt(prefix, output.past_key_values, attention_mask, num_beams)
-    return tree, output.logits[:, -1]
+    return tree, parts
+
+
+def _logits(
+    model: PreTrainedModel, front: Front, inputs: dict[str, Any]
+) -> tuple[Any, Iterable[Tensor]]:
+    """What the model returns, and the logits of each row's last token in parts ``[N, n]``."""
+    head = Head.of(model)
+    if head is None:
+        output = run(model, front, {**inputs, "logits_to_keep": 1})
+        return output, [output.logits[:, -1]]
+    output = run(model, front, inputs, model.base_model)
+    return output, head.parts(output.last_hidden_state[:, -1])
 
 
 def candidates(
-    logits: Tensor,
+    parts: Iterable[Tensor],
     log_probs: Tensor,
     too_short: Tensor,
     eos_token_id: int,
@@ -182,22 +195,34 @@ def candidates(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The ``2 K`` best continuations of each row: log-probability, beam and token ``[B, 2K]``.
 
-    Overwrites ``logits [B, K, V]`` where tokens are forbidden; refuses nan and inf.
-    ``bad_token_ids`` are so everywhere, ``banned`` in each of the ``B * K`` beams (or empty).
+    Args:
+        parts: the logits of every beam, ``[B * K, n]`` at a time in the order of the vocabulary;
+            overwritten where tokens are forbidden. nan and inf are refused.
+        log_probs: of the beams, ``[B, K]``.
+        too_short: bool ``[B]``, where the end token is forbidden.
+        bad_token_ids: forbidden everywhere; ``banned`` in each of the ``B * K`` beams, or empty.
     """
-    n_row, num_beams, _ = logits.shape
-    logits = logits.float()
-    normaliser = logits.logsumexp(dim=2, keepdim=True)
-    if bad_token_ids:
-        logits[:, :, list(bad_token_ids)] = -torch.inf
-    forbid(logits.view(n_row * num_beams, -1), banned)
-    logits[too_short.nonzero()[:, 0], :, eos_token_id] = -torch.inf
-    width = min(2 * num_beams, logits.shape[2])
-    best, token = logits.topk(width, dim=2)
-    total = (best - normaliser + log_probs[:, :, None]).view(n_row, -1)
-    best, flat = total.topk(2 * num_beams, dim=1)
-    check_logits(best)  # nan is the greatest, hence among them
-    return best, flat // width, token.view(n_row, -1).gather(1, flat)
+    n_row, num_beams = log_probs.shape
+    short = too_short.repeat_interleave(num_beams)
+    normalisers, best, token, start = [], [], [], 0
+    for logits in parts:
+        logits, n = logits.float(), logits.shape[1]
+        normalisers.append(logits.logsumexp(dim=1))
+        logits[:, [i - start for i in bad_token_ids if 0 <= i - start < n]] = -torch.inf
+        forbid(logits, [[i - start for i in tokens if i >= start] for tokens in banned])
+        if 0 <= eos_token_id - start < n:
+            logits[:, eos_token_id - start].masked_fill_(short, -torch.inf)
+        top = logits.topk(min(2 * num_beams, n), dim=1)
+        best.append(top.values)
+        token.append(top.indices + start)
+        start += n
+    # Of all parts, and then of all beams of a row.
+    total = torch.cat(best, dim=1) - torch.stack(normalisers).logsumexp(dim=0)[:, None]
+    total = total.view(n_row, num_beams, -1) + log_probs[:, :, None]
+    width = total.shape[2]
+    found, flat = total.view(n_row, -1).topk(2 * num_beams, dim=1)
+    check_logits(found)  # nan is the greatest, hence among them
+    return found, flat // width, torch.cat(token, dim=1).view(n_row, -1).gather(1, flat)
 
 
 def advance_rows(

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy, pad
 from transformers import PreTrainedModel
 
 from prefix_tuning.attention import has_plain_head, run
+from prefix_tuning.head import Head
 from prefix_tuning.key_values import Front
 
 IGNORE = -100
@@ -61,8 +62,7 @@ def scatter_nll(
         ignore_index=IGNORE,
         label_smoothing=smoothing,
     )
-    everywhere = losses.new_zeros(labels.numel()).index_add(0, at, losses)
-    return everywhere.view_as(labels)[:, :-1]
+    return _scatter(losses, labels, at)
 
 
 def target_logits(
@@ -106,11 +106,23 @@ def target_nll(
         attention_mask = torch.ones_like(input_ids)
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
     at = target_positions(labels) if at is None else at
-    return scatter_nll(target_logits(model, prefix, inputs, at), labels, at, smoothing)
+    head = Head.of(model)
+    if head is None or smoothing or head.weight.dtype is not torch.float32:
+        return scatter_nll(target_logits(model, prefix, inputs, at), labels, at, smoothing)
+    hidden = run(model, prefix, inputs, model.base_model).last_hidden_state  # [B, T, D]
+    hidden = hidden.flatten(0, 1).index_select(0, at)
+    targets = _next(labels).flatten().index_select(0, at)
+    losses = head.nll(hidden, targets.clamp(min=0)).masked_fill(targets == IGNORE, 0.0)
+    return _scatter(losses, labels, at)
 
 
 def _next(labels: Tensor) -> Tensor:
     return pad(labels[:, 1:], (0, 1), value=IGNORE)
+
+
+def _scatter(losses: Tensor, labels: Tensor, at: Tensor) -> Tensor:
+    everywhere = losses.new_zeros(labels.numel()).index_add(0, at, losses)
+    return everywhere.view_as(labels)[:, :-1]  # [B * T] -> [B, T - 1]
 
 
 def _flat(is_target: Tensor) -> Tensor:

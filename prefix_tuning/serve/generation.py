@@ -237,7 +237,7 @@ class Beams(Generation):
             log_probs = torch.full((1, self.width), -1e9, device=logits.device)
             log_probs[0, 0] = 0.0
         never = torch.zeros(1, dtype=torch.bool, device=logits.device)
-        best, beam, token = candidates(logits[None].clone(), log_probs, never, self.ends[0], ())
+        best, beam, token = candidates([logits.clone()], log_probs, never, self.ends[0], ())
         alive, picked = advance_rows(
             [row], best, beam, token, self._step, self.ends[0], search.early_stopping
         )

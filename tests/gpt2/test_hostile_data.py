@@ -160,11 +160,11 @@ def test_logits_that_are_not_finite_give_no_text() -> None:
     alive, too_short = torch.zeros(2, 3), torch.zeros(2, dtype=torch.bool)
     for value in (torch.nan, torch.inf):
         with pytest.raises(UserError, match="not finite numbers, which predict nothing"):
-            candidates(logits(value), alive, too_short, 0, [])
+            candidates([logits(value).view(6, 7)], alive, too_short, 0, [])
         with pytest.raises(UserError, match="not finite numbers, which predict nothing"):
             FiniteLogits()(torch.zeros(2, 1, dtype=torch.long), logits(value)[:, 2])
         assert usable_rows(logits(value)[:, 2]).tolist() == [True, False]
-    candidates(logits(-torch.inf), alive, too_short, 0, [1])
+    candidates([logits(-torch.inf).view(6, 7)], alive, too_short, 0, [1])
     assert usable_rows(logits(-torch.inf)[:, 2]).all()  # a token that is forbidden
 
 

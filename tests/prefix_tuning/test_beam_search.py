@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
+from prefix_tuning import head
 from prefix_tuning.attention import KeyValues, enable_prefix
 from prefix_tuning.beam_search import Hypotheses, beam_search
 from prefix_tuning.beam_tree import BeamTree
@@ -32,8 +33,10 @@ def left_padded(prompts: list[list[int]], pad: int = 0) -> tuple[torch.Tensor, t
     return torch.tensor(ids), torch.tensor(mask)
 
 
+@pytest.mark.parametrize("part", [1024, 5])
 @pytest.mark.parametrize("name", vector_cases("gpt2_beam_"))
-def test_the_originals_outputs(name: str) -> None:
+def test_the_originals_outputs(name: str, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "PART", part)
     """With beams and greedy, one by one and with padding in front."""
     within(gpt2_numbers.outputs(case_of(f"gpt2_beam_{name}")))
 
@@ -204,8 +207,11 @@ def test_against_the_rules_written_plainly(
     compare(seed, beams, new, minimum, bad, prompt)
 
 
-@pytest.mark.parametrize("ngram", [1, 2, 3])
-def test_without_repeating_ngrams_against_the_rules_written_plainly(ngram: int) -> None:
+@pytest.mark.parametrize(("ngram", "part"), [(1, 1024), (2, 5), (3, 7)])
+def test_without_repeating_ngrams_against_the_rules_written_plainly(
+    ngram: int, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head, "PART", part)
     """Of texts that would repeat; orders of the same bigrams, equally likely, are not met here."""
     changed = 0
     for seed in range(6):
