@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", default="gpt2-medium", help="whose steps are timed")
+    parser.add_argument("--shape", default="gpt2-medium", help="model whose steps are timed")
     parser.add_argument(
         "--dtype",
         default="bfloat16",

@@ -18,7 +18,9 @@ from benchmarks.shapes import BERT
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", default="bert-base", choices=list(BERT), help="of the encoder")
+    parser.add_argument(
+        "--shape", default="bert-base", choices=list(BERT), help="size of the encoder"
+    )
     parser.add_argument("--pre_seq_len", type=int, default=20, help="prompt length")
     parser.add_argument("--batch_size", type=int, default=16, help="rows of a batch")
     parser.add_argument("--max_seq_length", type=int, default=128, help="tokens of a row")

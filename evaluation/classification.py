@@ -148,7 +148,9 @@ def read_labels(path: Path, kind: Callable[[str], float] = int) -> list[float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argument_parser(__doc__, "one label per line", "one label per line", segments=False)
-    parser.add_argument("--task", required=True, choices=sorted(TASKS))
+    parser.add_argument(
+        "--task", required=True, choices=sorted(TASKS), help="data set whose metrics to compute"
+    )
     args = parser.parse_args(argv)
     kind = float if args.task == "stsb" else int
     labels, predictions = (read_labels(path, kind) for path in (args.references, args.hypotheses))

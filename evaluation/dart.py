@@ -158,10 +158,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         "DART's .json or .xml, or reference0.lex beside its reference1 and reference2",
         "one output per record or per distinct triple set",
     )
-    parser.add_argument("--no_models", action="store_true", help="leave out MoverScore etc.")
-    parser.add_argument("--bertscore_model", default="roberta-large", help="folder or name")
-    parser.add_argument("--bertscore_layers", type=int, default=17, metavar="LAYER")
-    parser.add_argument("--bleurt_checkpoint", help="folder or name, bleurt-pytorch format")
+    parser.add_argument(
+        "--no_models", action="store_true", help="leave out MoverScore, BERTScore, BLEURT"
+    )
+    parser.add_argument(
+        "--bertscore_model",
+        default="roberta-large",
+        help="folder or hub name of the model that BERTScore compares with",
+    )
+    parser.add_argument(
+        "--bertscore_layers", type=int, default=17, metavar="LAYER", help="layer it compares (17)"
+    )
+    parser.add_argument(
+        "--bleurt_checkpoint", help="folder or hub name of BLEURT, in bleurt-pytorch's format"
+    )
     args = parser.parse_args(argv)
     references, triple_sets = read_references(args.references)
     hypotheses = files.read_lines(args.hypotheses)

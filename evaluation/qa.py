@@ -187,7 +187,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argument_parser(
         __doc__, "the official data file", "JSON, or 0/1 lines for multirc", segments=False
     )
-    parser.add_argument("--task", required=True, choices=("squad", "squad_v2", "record", "multirc"))
+    tasks = ("squad", "squad_v2", "record", "multirc")
+    parser.add_argument(
+        "--task", required=True, choices=tasks, help="data set, whose format both have"
+    )
     args = parser.parse_args(argv)
     if args.task == "multirc":
         questions, labels = read_multirc(args.references)

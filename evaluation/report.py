@@ -93,9 +93,13 @@ def argument_parser(
     )
     parser.add_argument("references", metavar="REFERENCES", type=Path, help=references)
     parser.add_argument("hypotheses", metavar="HYPOTHESES", type=Path, help=hypotheses)
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the scores, all digits")
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, help="write the scores with all digits"
+    )
     if segments:
-        parser.add_argument("--segments", action="store_true", help="and of each instance")
+        parser.add_argument(
+            "--segments", action="store_true", help="also score each instance alone"
+        )
     return parser
 
 

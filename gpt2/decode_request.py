@@ -83,7 +83,8 @@ class DecodeOptions:
     )
     no_repeat_in: str = flag(
         "text",
-        "where it must not: in prompt and output, as transformers counts, or in the output alone",
+        "where no n-gram may come twice: in prompt and output, as transformers counts, or in the "
+        "output alone",
         choices=NO_REPEAT_IN,
     )
     top_p: float = flag(

@@ -11,6 +11,7 @@ from harness.flags import flag, one_of, yes_no
 from harness.progress import through
 from harness.ranges import COUNT_OR_NONE, FRACTION, WIDTH
 from prefix_tuning.errors import UserError
+from prefix_tuning.files import read_text
 from prefix_tuning.names import BUILT_IN
 
 if TYPE_CHECKING:
@@ -160,10 +161,7 @@ class PrefixFlags:
         text, given = self.init_text, "--init_text"
         if self.init_file is not None:
             given = f"--init_file {self.init_file}"
-            try:
-                text = Path(self.init_file).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"{given} cannot be read as UTF-8 text ({error})") from error
+            text = read_text(Path(self.init_file))
         elif self.init is None:
             text, given = self.init_shallow_word, "--init_shallow_word"
         if not text or not text.strip():

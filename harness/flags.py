@@ -64,8 +64,19 @@ def like(owner: type, name: str, default: Any = dataclasses.MISSING, **changes: 
     return dataclasses.field(default=default, metadata={**field.metadata, **changes})
 
 
-class _Help(argparse.HelpFormatter):
-    """Shows defaults; lists flags once, so that the usage is what has to be given."""
+class ShowDefaults(argparse.HelpFormatter):
+    """Shows a default where there is one and the text does not say it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        untold = action.default is False or action.default in (None, "", (), argparse.SUPPRESS)
+        if untold or "default" in text:
+            return text
+        return f"{text} (default: %(default)s)"
+
+
+class _Help(ShowDefaults):
+    """Lists flags once, so that the usage is what has to be given."""
 
     def _format_usage(
         self, usage: str | None, actions: Iterable[argparse.Action], groups: Any, prefix: str | None
@@ -79,13 +90,6 @@ class _Help(argparse.HelpFormatter):
             part if part.startswith(" ") else super(_Help, self)._fill_text(part, width, indent)
             for part in text.strip("\n").split("\n\n")
         )
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        text = action.help or ""
-        untold = action.default is False or action.default in (None, "", (), argparse.SUPPRESS)
-        if untold or "default" in text:
-            return text
-        return f"{text} (default: %(default)s)"
 
 
 class Parser(argparse.ArgumentParser):

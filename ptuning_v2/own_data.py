@@ -35,10 +35,12 @@ class OwnData:
     )
     validation_file: str | None = flag(
         None,
-        "and one to choose the best epoch on (default: the validation split of a folder, or a part "
-        "of --train_file)",
+        "file to choose the best epoch on (default: the validation split of a folder, or a part of "
+        "--train_file)",
     )
-    test_file: str | None = flag(None, "and one to predict; qa alone needs the answers in it")
+    test_file: str | None = flag(
+        None, "file to predict, whose labels may be missing; the answers of qa may not"
+    )
     eval_fraction: float | None = flag(
         None,
         "share of the training rows that is held out to evaluate on (default: of --train_file "

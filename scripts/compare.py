@@ -23,6 +23,7 @@ from experiments.small_models import find_base_model
 from gpt2.readers import Record
 from gpt2.tuning.both import MODEL_FOLDER
 from gpt2.tuning.lora import check_peft
+from harness.flags import ShowDefaults
 from harness.ranges import COUNT
 from prefix_tuning.errors import UserError, run_command
 from prefix_tuning.files import read_json_object, write_json, write_text
@@ -55,9 +56,7 @@ Row = dict[str, float | None]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     add = parser.add_argument
     add("--modes", default=DEFAULT, help=f"separated by commas, of {', '.join(MODES)}")
     add("--steps", type=int, default=60, help="training steps of 8 pairs")

@@ -214,12 +214,12 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("modules", nargs="+", help="files or folders of the code, relative to the project")
     add("--number", type=int, default=100, help="mutants to draw, of all there are")
-    add("--seed", type=int, default=0, help="of the draw")
-    add("--jobs", type=int, default=2, help="mutants at a time")
-    add("--seconds", type=float, default=60, help="of tests for each mutant, when nothing fails")
-    add("--record-seconds", type=float, default=600, help="for the first run of a file of tests")
+    add("--seed", type=int, default=0, help="seed of the drawing")
+    add("--jobs", type=int, default=2, help="mutants tested at a time")
+    add("--seconds", type=float, default=60, help="longest time of tests for a mutant")
+    add("--record-seconds", type=float, default=600, help="longest first run of a file of tests")
     add("--tests", nargs="+", help="files or folders of tests, if not all those of the code")
-    add("--only", help="only lines that contain this")
+    add("--only", help="change only lines that contain this text")
     return parser.parse_args(args)
 
 

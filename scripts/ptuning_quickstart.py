@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from experiments.small_models import find_minilm
+from harness.flags import ShowDefaults
 from prefix_tuning.errors import UserError, run_command
 
 KINDS = {"head alone": "freeze_backbone", "prefix and head": "prefix"}
@@ -20,9 +21,7 @@ KINDS = {"head alone": "freeze_backbone", "prefix and head": "prefix"}
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     add = parser.add_argument
     add("--data_dir", type=Path, default=ROOT / "data" / "reviews", help="train.tsv, dev.tsv")
     add("--output_dir", type=Path, default=ROOT / "ptuning_quickstart", help="everything goes here")

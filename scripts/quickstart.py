@@ -13,13 +13,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from experiments.small_models import find_base_model
+from harness.flags import ShowDefaults
 from prefix_tuning.errors import UserError, run_command
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=ShowDefaults)
     add = parser.add_argument
     add("--data_dir", type=Path, default=ROOT / "data" / "restaurants", help="src1_*.txt files")
     add("--output_dir", type=Path, default=ROOT / "quickstart", help="everything is written here")

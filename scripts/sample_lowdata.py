@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--target_column", help="column of the targets (default: guessed)")
     add("--size", type=int, nargs="+", default=[50, 100, 200, 500], help="training examples")
     add("--seed", type=int, nargs="+", default=[101, 22, 8], help="a sample of each size per seed")
-    add("--max_test", type=int, help="add so many test examples, drawn with seed 0")
+    add("--max_test", type=int, help="number of test examples to add, drawn with seed 0")
     add("--out", type=Path, required=True, help="the folders are written into this one")
     add("--name", help="first part of their names (default: that of the data)")
     return parser

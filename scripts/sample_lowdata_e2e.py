@@ -32,12 +32,29 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="one subset each")
-    add("--sizes", type=int, nargs="*", default=[], help="numbers of pairs")
-    add("--percents", type=int, nargs="*", default=[], help="shares of the file")
-    add("--train_file", type=Path, default=FILES["train"], help="SOURCE||TARGET lines")
-    add("--eval_file", type=Path, default=FILES["valid"], help="SOURCE||TARGET lines")
-    add("--output_dir", type=Path, help="default: beside the training file")
+    add(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2, 3, 4],
+        help="seeds, each of which draws a subset",
+    )
+    add("--sizes", type=int, nargs="*", default=[], help="subsets of these numbers of pairs")
+    add(
+        "--percents",
+        type=int,
+        nargs="*",
+        default=[],
+        help="subsets of these percentages of the file",
+    )
+    add("--train_file", type=Path, default=FILES["train"], help="SOURCE||TARGET lines to draw from")
+    add(
+        "--eval_file",
+        type=Path,
+        default=FILES["valid"],
+        help="SOURCE||TARGET lines of the development set",
+    )
+    add("--output_dir", type=Path, help="folder to write (default: that of the training file)")
     return parser
 
 

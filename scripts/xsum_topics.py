@@ -164,14 +164,19 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--split", required=True, choices=["news_sports", "within_news"])
+    add(
+        "--split",
+        required=True,
+        choices=["news_sports", "within_news"],
+        help="topics to train and test on",
+    )
     for split in ID_SPLITS:
         text = f"articles from which {split} is taken"
         add(f"--{split}", type=Path, nargs="+", required=True, metavar="RAW", help=text)
     add("--ids", type=Path, metavar="JSON", help="XSum's own split, kept to within each of them")
     add("--out", type=Path, required=True, help="folder to write, which must not exist")
-    add("--max_test", type=int, help="draw at most so many test articles (the original: 8000)")
-    add("--seed", type=int, default=0, help="of that draw")
+    add("--max_test", type=int, help="most test articles, drawn at random (the original: 8000)")
+    add("--seed", type=int, default=0, help="seed of the drawing")
     return parser
 
 

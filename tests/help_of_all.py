@@ -53,6 +53,8 @@ def ask(path: str) -> dict[str, object]:
     heavy = [name for name in HEAVY if name in sys.modules]
     text = output.getvalue()
     usage = len(text.split("\n\n")[0].splitlines())
+    # An argument, and its help behind two spaces or on the next line.
+    entries = re.split(r"^  (?=[-{\w])", text, flags=re.M)[1:]
     examples = [part for part in text.split("\n\n") if part.startswith("    python ")]
     return {
         "path": path,
@@ -60,6 +62,8 @@ def ask(path: str) -> dict[str, object]:
         "length": len(text),
         "usage": usage,
         "examples": examples,
+        "unexplained": [e for e in entries if re.fullmatch(r"\S+( \S+)*\n*", e.split("\n\n")[0])],
+        "none": text.count("(default: None)"),
         "flags": re.findall(r"^ +(?:-\w, )?(--\w+)", text, flags=re.M),
         "imported": heavy,
     }

@@ -46,6 +46,11 @@ def test_the_usage_of_a_command_fits_on_a_screen(helps: list[dict[str, object]])
     assert {h["path"]: h["usage"] for h in helps if h["usage"] > 20} == {}  # type: ignore
 
 
+def test_every_flag_says_what_it_does(helps: list[dict[str, object]]) -> None:
+    assert {h["path"]: h["unexplained"] for h in helps if h["unexplained"]} == {}
+    assert [h["path"] for h in helps if h["none"]] == []
+
+
 MAIN = ["gpt2/train_e2e.py", "gpt2/run_language_modeling.py", "gpt2/gen.py"]
 MAIN += ["gpt2/run_generation.py", "seq2seq/train_bart.py", "seq2seq/finetune.py"]
 MAIN += ["ptuning_v2/run.py"]

@@ -201,7 +201,7 @@ def generate(seed: int) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=HERE, help="folder to write to")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="seed of all that is drawn")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for file, text in generate(args.seed).items():

@@ -26,7 +26,7 @@ def check_peft() -> None:
 
 @dataclass(frozen=True)
 class Lora(TuningMode):
-    """LoRA (lora)."""
+    """Low-rank updates, LoRA (lora)."""
 
     name: ClassVar[str] = "lora"
     needs_base: ClassVar[bool] = True

@@ -31,7 +31,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--prefixes", required=True, type=Path, help="folder of exported prefixes")
     parser.add_argument("--name", help="what requests call the base model alone")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", default=8000, type=int, help="0 takes any free one")
+    parser.add_argument("--port", default=8000, type=int, help="port to listen on; 0: any free one")
     parser.add_argument(
         "--api_key",
         default=os.environ.get("PREFIX_TUNING_API_KEY"),
@@ -39,7 +39,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", help="cpu, cuda or mps (default: a GPU if there is one)")
     parser.add_argument(
-        "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of weights"
+        "--dtype",
+        default="float32",
+        choices=["float32", "bfloat16", "float16"],
+        help="precision of the weights",
     )
     parser.add_argument("--max_rows", default=64, type=int, help="texts decoded together")
     parser.add_argument("--max_waiting", default=256, type=int, help="texts that may wait")

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if __package__ in (None, ""):  # started as a file: the project's root is not on the path yet
     sys.path[0] = str(ROOT)
 
+from harness.flags import ShowDefaults
 from prefix_tuning.errors import UserError, run_command
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/verify.sh",
         description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=ShowDefaults,
     )
     add = parser.add_argument
     known = ", ".join(GROUPS + ON_DEMAND)

@@ -191,7 +191,7 @@ def test_init_shallow_word_replaces_preseqlen(tiny_folder: Path, tmp_path: Path)
 def test_a_text_decides_the_length_unless_preseqlen_does(
     tiny_folder: Path, tmp_path: Path, length: int | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "text.txt").write_text("Describe it.\n", encoding="utf-8")
+    (tmp_path / "text.txt").write_text("\ufeffDescribe it.\n", encoding="utf-8")  # with its mark
     flags = "--init text --init_shallow yes" + NO_STEP
     flags += f" --preseqlen {length}" if length else ""
     folder = run(tiny_folder, tmp_path / "m", flags, init_file=str(tmp_path / "text.txt"))
@@ -491,7 +491,7 @@ def test_an_empty_text(tmp_path: Path, tokenizer: Any) -> None:
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     base = ["--train_data_file", "x", "--output_dir", str(tmp_path), "--optim_prefix", "yes"]
     base += ["--tuning_mode", "prefixtune", "--init", "text", "--init_file"]
-    for name, message in (("empty", "is empty"), ("binary", "cannot be read as UTF-8")):
+    for name, message in (("empty", "is empty"), ("binary", "binary.txt, line 1: not UTF-8")):
         args = parse([*base, str(tmp_path / f"{name}.txt")]).tuning
         with pytest.raises(UserError, match=message):
             args.word_ids(tokenizer)
