@@ -34,8 +34,8 @@ class Head:
     def of(cls, model: Any) -> Head | None:
         """The head of a model after ``enable_prefix``; None where it is to be called as it is.
 
-        So it is if it is not on a CPU, trained, watched by a hook or no plain linear layer, or if
-        the logits are not its output alone.
+        So it is if it is not on a CPU, trained, quantised, shared among processes, watched by a
+        hook or no plain linear layer, or if the logits are not its output alone.
         """
         head = model.get_output_embeddings() if has_plain_head(model) else None
         if type(head) is not nn.Linear or torch.compiler.is_compiling():
@@ -43,9 +43,15 @@ class Head:
         hooks = (head._forward_hooks, head._forward_pre_hooks, head._backward_hooks)
         if any(hooks) or head._backward_pre_hooks or "forward" in vars(head):
             return None
-        if head.weight.device.type != "cpu" or any(p.requires_grad for p in head.parameters()):
+        weight = head.weight.data
+        if type(weight) is not Tensor or weight.device.type != "cpu":
             return None
-        return cls(head.weight, head.bias)
+        return None if any(p.requires_grad for p in head.parameters()) else cls(weight, head.bias)
+
+    @property
+    def is_fp32(self) -> bool:
+        """Whether :meth:`nll` computes in fp32, as losses of whole logits do in any case."""
+        return self.weight.dtype is torch.float32 and not torch.is_autocast_enabled("cpu")
 
     def parts(self, hidden: Tensor) -> Iterator[Tensor]:
         """The logits of ``hidden [N, D]``, ``[N, PART]`` at a time; the last may be smaller."""

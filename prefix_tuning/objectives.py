@@ -107,7 +107,7 @@ def target_nll(
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
     at = target_positions(labels) if at is None else at
     head = Head.of(model)
-    if head is None or smoothing or head.weight.dtype is not torch.float32:
+    if head is None or smoothing or not head.is_fp32:
         return scatter_nll(target_logits(model, prefix, inputs, at), labels, at, smoothing)
     hidden = run(model, prefix, inputs, model.base_model).last_hidden_state  # [B, T, D]
     hidden = hidden.flatten(0, 1).index_select(0, at)

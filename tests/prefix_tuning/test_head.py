@@ -99,10 +99,15 @@ def test_no_loss_and_no_gradient_where_a_label_is_ignored(monkeypatch: pytest.Mo
     assert (found[0][0][:, 2:] > 0).all()
 
 
-def test_other_precisions_are_computed_whole() -> None:
-    model = enable_prefix(tiny_model("gpt2").requires_grad_(False).bfloat16())
+@pytest.mark.parametrize("autocast", [False, True])
+def test_other_precisions_are_computed_whole(autocast: bool) -> None:
+    model = enable_prefix(tiny_model("gpt2").requires_grad_(False))
+    model = model if autocast else model.bfloat16()
     ids = torch.arange(3, 15).view(2, 6)
     prefix = KeyValues(FlatPrefix(model.config, 2).key_values())
-    logits = model(ids, prefix=prefix).logits[:, :-1].float()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        logits = model(ids, prefix=prefix).logits[:, :-1].float()
+        found = target_nll(model, prefix, ids, ids)
     expected = cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-    assert torch.allclose(target_nll(model, prefix, ids, ids), expected, atol=1e-2)
+    assert found.dtype is torch.float32
+    assert torch.allclose(found, expected, atol=1e-6)
