@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -18,7 +18,6 @@ from transformers import PreTrainedModel
 from prefix_tuning.attention import run
 from prefix_tuning.names import SITES
 from prefix_tuning.observer import Observer, observe
-from prefix_tuning.prefix import Prefix
 from prefix_tuning.shape import PrefixShape
 
 
@@ -63,8 +62,18 @@ def bar(steps: range) -> Iterable[int]:
     return tqdm(steps, "fitting the prefix", leave=False, disable=None)
 
 
+class HasSlots(Protocol):
+    """A prefix of ``prefix.py``, which calls :func:`fit`."""
+
+    sites: tuple[str, ...]
+
+    def slots(self, site: str) -> Tensor: ...
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+    def zero_grad(self) -> None: ...
+
+
 def fit(
-    prefix: Prefix,
+    prefix: HasSlots,
     slots: Mapping[str, Tensor],
     steps: int = 500,
     learning_rate: float = 1e-4,

@@ -1,13 +1,11 @@
-"""The parametrisations of a prefix, and the table of all of them.
+"""The prefixes whose keys and values the frozen model takes part in, and the table of all.
 
-The keys and values of :class:`FlatPrefix` and :class:`MLPPrefix` are functions of their parameters
-alone; the frozen model takes part in computing those of the other two.
+Those of :class:`FlatPrefix` and :class:`MLPPrefix` are functions of their parameters alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,70 +13,12 @@ from torch.nn.functional import pad
 from transformers import PretrainedConfig, PreTrainedModel
 
 from prefix_tuning.errors import UserError
-from prefix_tuning.initialization import fit
 from prefix_tuning.key_values import KeyValues
 from prefix_tuning.observer import observe
-from prefix_tuning.prefix import FlatPrefix, Prefix, parameter_name
+from prefix_tuning.prefix import FlatPrefix, MLPPrefix, Prefix, check_width
 from prefix_tuning.shape import PrefixShape
 
 __all__ = ["PARAMETRIZATIONS", "EmbeddingPrefix", "FlatPrefix", "InfixPrefix", "MLPPrefix"]
-
-
-class MLPPrefix(Prefix):
-    """The paper's reparametrisation: ``P[i] = MLP(P'[i])`` (equation 3 of section 4.3).
-
-    Parameters: ``wte.weight [P, D]``, ``control_trans.0.{weight [M, D], bias [M]}``,
-    ``control_trans.2.{weight [2LHd, M], bias [2LHd]}``, with a tanh between; ``deep`` adds a hidden
-    layer ``[M, M]`` and another tanh. BART's encoder and cross-attention have the same under the
-    names ``wte_enc``, ``control_trans_enc``, ``wte2`` and ``control_trans2``.
-    """
-
-    parametrization = "mlp"
-
-    def __init__(
-        self,
-        shape: PrefixShape | PretrainedConfig,
-        length: int,
-        mid_dim: int = 512,
-        dropout: float = 0.0,
-        deep: bool = False,
-        sites: Sequence[str] = ("self",),
-    ) -> None:
-        super().__init__(shape, length, dropout, sites)
-        _check_width(mid_dim)
-        self.mid_dim = mid_dim
-        self.deep = deep
-        for site in self.sites:
-            hidden = [nn.Linear(mid_dim, mid_dim), nn.Tanh()] if deep else []
-            self.add_module(parameter_name("wte", site), nn.Embedding(length, self.shape.width))
-            mlp = nn.Sequential(
-                nn.Linear(self.shape.width, mid_dim),
-                nn.Tanh(),
-                *hidden,
-                nn.Linear(mid_dim, self.shape.features),
-            )
-            self.add_module(parameter_name("control_trans", site), mlp)
-
-    def options(self) -> dict[str, Any]:
-        options = {"sites": [*self.sites], "mid_dim": self.mid_dim, "deep": self.deep}
-        return {**super().options(), **options}
-
-    def slots(self, site: str = "self") -> Tensor:
-        embedding = self.get_submodule(parameter_name("wte", site))
-        mlp = self.get_submodule(parameter_name("control_trans", site))
-        return mlp(embedding.weight)  # equation 3: P = MLP(P'), [P, D] -> [P, 2LHd]
-
-    def start(self, slots: Mapping[str, Tensor], **fitting: Any) -> None:
-        """Fit the MLPs to these keys and values: :func:`prefix_tuning.initialization.fit`."""
-        fit(self, slots, **fitting)
-
-    @torch.no_grad()
-    def start_at_zero(self) -> None:
-        """Let the last layers of the MLPs be 0."""
-        for site in self.sites:
-            mlp = self.get_submodule(parameter_name("control_trans", site))
-            for parameter in cast(nn.Sequential, mlp)[-1].parameters():
-                parameter.zero_()
 
 
 class EmbeddingPrefix(Prefix):
@@ -101,7 +41,7 @@ class EmbeddingPrefix(Prefix):
         mlp: bool = True,
     ) -> None:
         super().__init__(shape, length, dropout, ("self",))
-        _check_width(mid_dim)
+        check_width(mid_dim)
         self.mid_dim, self.mlp = mid_dim, mlp
         self.wte = nn.Embedding(length, self.shape.width)
         self.control_trans: nn.Module = nn.Identity()
@@ -183,11 +123,6 @@ class InfixPrefix(MLPPrefix):
         # Its own [2, B, H, P, d] with zeros in front: [2, B, H, S + P, d], as the model's.
         layers = [c + pad(o, (0, 0, n_source, 0)) for c, o in zip(computed, own, strict=True)]
         return KeyValues(layers, visible=visible)
-
-
-def _check_width(mid_dim: int) -> None:
-    if mid_dim < 1:
-        raise ValueError(f"the MLP of a prefix is at least 1 wide, not {mid_dim}")
 
 
 def _given(model: PreTrainedModel | None, prefix: Prefix) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""A prefix as parameters: what all parametrisations share, and the one that is keys and values.
+"""A prefix as parameters: what all parametrisations share, keys and values, and the paper's MLP.
 
 For a model of ``L`` layers, ``H`` key/value heads of size ``d`` and width ``D``, a prefix of
 length ``P`` is ``P`` keys and ``P`` values in front of every attention (Li & Liang 2021,
@@ -6,19 +6,20 @@ section 4.2). Parameter names, shapes and memory layout are those of the origina
 checkpoints load; initialisation is PyTorch's own (embeddings N(0, 1), linear layers uniform), not
 the N(0, 0.02) that a ``PreTrainedModel`` would apply.
 
-Every prefix becomes a :class:`FlatPrefix` for inference; the other classes are in
-``parametrizations.py``.
+Every prefix becomes a :class:`FlatPrefix` for inference. ``parametrizations.py`` has the classes
+for which the frozen model computes keys and values, and the table of all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from prefix_tuning.initialization import fit
 from prefix_tuning.key_values import KeyValues
 from prefix_tuning.names import SITES
 from prefix_tuning.shape import PrefixShape
@@ -228,3 +229,66 @@ class FlatPrefix(Prefix):
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Load, whichever of its two shapes the parameter has."""
         return super().load_state_dict(self.from_original(state_dict), *args, **kwargs)
+
+
+class MLPPrefix(Prefix):
+    """The paper's reparametrisation: ``P[i] = MLP(P'[i])`` (equation 3 of section 4.3).
+
+    Parameters: ``wte.weight [P, D]``, ``control_trans.0.{weight [M, D], bias [M]}``,
+    ``control_trans.2.{weight [2LHd, M], bias [2LHd]}``, with a tanh between; ``deep`` adds a hidden
+    layer ``[M, M]`` and another tanh. BART's encoder and cross-attention have the same under the
+    names ``wte_enc``, ``control_trans_enc``, ``wte2`` and ``control_trans2``.
+    """
+
+    parametrization = "mlp"
+
+    def __init__(
+        self,
+        shape: PrefixShape | PretrainedConfig,
+        length: int,
+        mid_dim: int = 512,
+        dropout: float = 0.0,
+        deep: bool = False,
+        sites: Sequence[str] = ("self",),
+    ) -> None:
+        super().__init__(shape, length, dropout, sites)
+        check_width(mid_dim)
+        self.mid_dim = mid_dim
+        self.deep = deep
+        for site in self.sites:
+            hidden = [nn.Linear(mid_dim, mid_dim), nn.Tanh()] if deep else []
+            self.add_module(parameter_name("wte", site), nn.Embedding(length, self.shape.width))
+            mlp = nn.Sequential(
+                nn.Linear(self.shape.width, mid_dim),
+                nn.Tanh(),
+                *hidden,
+                nn.Linear(mid_dim, self.shape.features),
+            )
+            self.add_module(parameter_name("control_trans", site), mlp)
+
+    def options(self) -> dict[str, Any]:
+        options = {"sites": [*self.sites], "mid_dim": self.mid_dim, "deep": self.deep}
+        return {**super().options(), **options}
+
+    def slots(self, site: str = "self") -> Tensor:
+        embedding = self.get_submodule(parameter_name("wte", site))
+        mlp = self.get_submodule(parameter_name("control_trans", site))
+        return mlp(embedding.weight)  # equation 3: P = MLP(P'), [P, D] -> [P, 2LHd]
+
+    def start(self, slots: Mapping[str, Tensor], **fitting: Any) -> None:
+        """Fit the MLPs to these keys and values: :func:`prefix_tuning.initialization.fit`."""
+        fit(self, slots, **fitting)
+
+    @torch.no_grad()
+    def start_at_zero(self) -> None:
+        """Let the last layers of the MLPs be 0."""
+        for site in self.sites:
+            mlp = self.get_submodule(parameter_name("control_trans", site))
+            for parameter in cast(nn.Sequential, mlp)[-1].parameters():
+                parameter.zero_()
+
+
+def check_width(mid_dim: int) -> None:
+    """Raise ValueError for a width that no MLP has."""
+    if mid_dim < 1:
+        raise ValueError(f"the MLP of a prefix is at least 1 wide, not {mid_dim}")
