@@ -100,9 +100,8 @@ def make_batches(args: argparse.Namespace) -> list[dict[str, Tensor]]:
 def all_logits(output: Any, batch: dict[str, Tensor]) -> Tensor:
     """Cross-entropy of the next tokens, the head run on padding too."""
     real = batch["decoder_attention_mask"]
-    losses = cross_entropy(
-        output.logits.flatten(0, 1), batch["decoder_input_ids"].flatten(), reduction="none"
-    )
+    logits = output.logits.flatten(0, 1)  # [B, T, V] -> [B * T, V]
+    losses = cross_entropy(logits, batch["decoder_input_ids"].flatten(), reduction="none")
     return (losses * real.flatten()).sum() / real.sum()
 
 

@@ -116,7 +116,8 @@ def floor_step(
         words = model.get_input_embeddings()(batch["input_ids"]).requires_grad_()
         hidden = model.base_model(inputs_embeds=words, use_cache=False).last_hidden_state
         at = batch["targets"]
-        logits = model.lm_head(hidden.flatten(0, 1).index_select(0, at)).float()
+        hidden = hidden.flatten(0, 1).index_select(0, at)  # [B, T, D] -> [N, D]
+        logits = model.lm_head(hidden).float()
         targets = batch["input_ids"].flatten().roll(-1).index_select(0, at)
         torch.nn.functional.cross_entropy(logits, targets).backward()
 

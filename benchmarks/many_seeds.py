@@ -83,7 +83,7 @@ def stacked_losses(model: Any, runs: list[Run], i: int) -> list[Tensor]:
     prompts = [run.prefix.prompt(model).sites["self"] for run in runs]
     layers = []
     for pairs in zip(*prompts, strict=True):  # of a layer: [2, 1, H, P, d] of each run
-        rows = [
+        rows = [  # [2, 1, H, P, d] -> [2, B, H, longest, d]
             pad(pair, (0, 0, 0, longest - pair.shape[3])).expand(-1, size, -1, -1, -1)
             for pair, size in zip(pairs, sizes, strict=True)
         ]

@@ -178,17 +178,13 @@ def decode_batch(
         )
         generated = [hypotheses.tokens[0] for hypotheses in found]
     else:
+        processors = [*finite_logits(), LeastLength(mask, eos, search.min_length)]
+        processors += no_repeats(search, whole, width)
         output = _generate(model)(
             ids,
             attention_mask=mask,
             prefix=prefix,
-            logits_processor=LogitsProcessorList(
-                [
-                    *finite_logits(),
-                    LeastLength(mask, eos, search.min_length),
-                    *no_repeats(search, whole, width),
-                ]
-            ),
+            logits_processor=LogitsProcessorList(processors),
             do_sample=False,
             num_beams=search.num_beams,
             max_new_tokens=search.max_new_tokens,

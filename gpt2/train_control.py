@@ -119,6 +119,7 @@ class PrefixTuning(ChosenPrefix):
             attn_mask: ``[bsz, S]``, 0 where ``src`` is padding.
         """
         layers = self.prompt(gpt2, bsz, src, attn_mask).sites["self"]
+        # [2, 1 or bsz, H, P, d] -> [2, bsz, H, P, d]
         return tuple(pair.expand(-1, bsz, -1, -1, -1) for pair in layers)
 
     def get_cache(self, *args: Any, **kwargs: Any) -> DynamicCache:
@@ -170,7 +171,8 @@ class PrefixTuning(ChosenPrefix):
             if labels is None:
                 return CausalLMOutputWithPast(logits=logits)
             at = target_positions(labels) if targets is None else targets
-            nll = scatter_nll(logits.flatten(0, 1).index_select(0, at), labels, at, smoothing)
+            of_targets = logits.flatten(0, 1).index_select(0, at)  # [B, T, V] -> [N, V]
+            nll = scatter_nll(of_targets, labels, at, smoothing)
         loss = objective(self.objective_mode, nll, labels, input_ids, self.end_id)
         return CausalLMOutputWithPast(loss=loss, logits=logits)
 

@@ -218,9 +218,9 @@ def candidates(
         start += n
     # Of all parts, and then of all beams of a row.
     total = torch.cat(best, dim=1) - torch.stack(normalisers).logsumexp(dim=0)[:, None]
-    total = total.view(n_row, num_beams, -1) + log_probs[:, :, None]
+    total = total.view(n_row, num_beams, -1) + log_probs[:, :, None]  # [B * K, n] -> [B, K, n]
     width = total.shape[2]
-    found, flat = total.view(n_row, -1).topk(2 * num_beams, dim=1)
+    found, flat = total.view(n_row, -1).topk(2 * num_beams, dim=1)  # of [B, K * n]
     check_logits(found)  # nan is the greatest, hence among them
     return found, flat // width, torch.cat(token, dim=1).view(n_row, -1).gather(1, flat)
 

@@ -50,7 +50,7 @@ class BeamTree(Front):
         for pair, layer in zip(prefix.sites["self"], cache.layers, strict=True):
             # One row per prompt, as lookup() gives them to the attention.
             pair = pair.to(device=layer.keys.device, dtype=layer.keys.dtype)
-            front = pair.expand(-1, batch_size, -1, -1, -1)  # [2, 1 or B, H, P, d]
+            front = pair.expand(-1, batch_size, -1, -1, -1)  # [2, 1 or B, ...] -> [2, B, H, P, d]
             keys.append(torch.cat([front[0], layer.keys], dim=2))
             values.append(torch.cat([front[1], layer.values], dim=2))
         visible = mask.new_ones(batch_size, keys[0].shape[2] - mask.shape[1])
@@ -69,9 +69,10 @@ class BeamTree(Front):
     def grow(self, parents: Tensor) -> None:
         """Make room for a token of every beam, which goes on from beam ``parents [B, K]``."""
         size = self.hidden.shape[2]
-        inherited = self.hidden.gather(1, parents[:, :, None].expand(-1, -1, size))
+        from_parents = parents[:, :, None].expand(-1, -1, size)  # [B, K] -> [B, K, n]
+        inherited = self.hidden.gather(1, from_parents)
         others = ~torch.eye(self.num_beams, dtype=torch.bool, device=parents.device)
-        others = others.expand(len(parents), -1, -1)
+        others = others.expand(len(parents), -1, -1)  # [K, K] -> [B, K, K]
         self.hidden = torch.cat([inherited, others], dim=2)  # [B, K, n] -> [B, K, n + K]
         if size + self.num_beams > self.keys[0].shape[2]:
             self._change(lambda kept: pad(kept, (0, 0, 0, _STEPS_OF_ROOM * self.num_beams)))
@@ -99,8 +100,9 @@ class BeamTree(Front):
         query = query.reshape(rows, n_beam, heads, group, size).transpose(1, 2)  # [B, H, K, g, d]
         scores = query.reshape(rows, heads, -1, size) @ keys.transpose(2, 3)  # [B, H, K*g, n]
         scores = scores.float() * (options.get("scaling") or size**-0.5)
-        scores = scores.view(rows, heads, n_beam, group, end)
+        scores = scores.view(rows, heads, n_beam, group, end)  # [B, H, K, g, n]
         scores = scores.masked_fill(self.hidden[:, None, :, None], -torch.inf)
         weights = scores.softmax(dim=4).to(values.dtype).view(rows, heads, -1, end)
+        # [B, H, K*g, d] -> [B, K, H, g, d] -> [B*K, 1, Hq*d]
         output = (weights @ values).view(rows, heads, n_beam, group, size).transpose(1, 2)
         return output.reshape(rows * n_beam, 1, heads * group, size), None

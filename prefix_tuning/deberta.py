@@ -91,6 +91,7 @@ class _PrefixedAttentionV1(v1.DisentangledSelfAttention):
     ) -> tuple[Tensor, Tensor | None]:
         if not isinstance(attention_mask, _PrefixedMask):
             return super().forward(hidden_states, attention_mask, *args, **inputs)
+        # [B, T, H * 3d] -> [B, H, T, 3d] -> three times [B, H, T, d]
         query, key, value = self.transpose_for_scores(self.in_proj(hidden_states)).chunk(3, dim=-1)
         value = value + self.transpose_for_scores(self.v_bias[None, None, :])
         query = query + self.transpose_for_scores(self.q_bias[None, None, :])
@@ -122,7 +123,8 @@ class _PrefixedAttentionV2(v2.DisentangledSelfAttention):
             distances = self.pos_dropout(inputs["rel_embeddings"])
             bias = self.disentangled_attention_bias(
                 query, key, inputs["relative_pos"], distances, factor
-            ).unflatten(0, (-1, n_head))
+            ).unflatten(0, (-1, n_head))  # [B * H, T, T] -> [B, H, T, T]
+        # [B * H, T, d] -> [B, H, T, d]
         query, key, value = (x.unflatten(0, (-1, n_head)) for x in (query, key, value))
         query = query / (query.shape[-1] * factor) ** 0.5
         front, tokens = attention_mask.front, attention_mask.tokens

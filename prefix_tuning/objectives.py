@@ -83,9 +83,11 @@ def target_logits(
     """
     at = _flat(at) if at.dtype is torch.bool else at
     if not has_plain_head(model):
-        return run(model, prefix, inputs).logits.flatten(0, 1).index_select(0, at)
+        logits = run(model, prefix, inputs).logits
+        return logits.flatten(0, 1).index_select(0, at)  # [B, T, V] -> [N, V]
     hidden = run(model, prefix, inputs, model.base_model).last_hidden_state  # [B, T, D]
-    return model.get_output_embeddings()(hidden.flatten(0, 1).index_select(0, at))
+    hidden = hidden.flatten(0, 1).index_select(0, at)  # [B, T, D] -> [N, D]
+    return model.get_output_embeddings()(hidden)
 
 
 def target_nll(
@@ -110,7 +112,7 @@ def target_nll(
     if head is None or smoothing or not head.is_fp32:
         return scatter_nll(target_logits(model, prefix, inputs, at), labels, at, smoothing)
     hidden = run(model, prefix, inputs, model.base_model).last_hidden_state  # [B, T, D]
-    hidden = hidden.flatten(0, 1).index_select(0, at)
+    hidden = hidden.flatten(0, 1).index_select(0, at)  # [B, T, D] -> [N, D]
     targets = _next(labels).flatten().index_select(0, at)
     losses = head.nll(hidden, targets.clamp(min=0)).masked_fill(targets == IGNORE, 0.0)
     return _scatter(losses, labels, at)

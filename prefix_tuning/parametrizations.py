@@ -112,7 +112,7 @@ class InfixPrefix(MLPPrefix):
             )
         rows, n_source = source.shape
         words = model.get_input_embeddings()(source)
-        vectors = self.wte2.weight.to(model.dtype).expand(rows, -1, -1)
+        vectors = self.wte2.weight.to(model.dtype).expand(rows, -1, -1)  # [P, D] -> [B, P, D]
         visible = None
         if source_mask is not None:
             visible = pad(source_mask.bool(), (0, self.length), value=True)

@@ -86,7 +86,7 @@ class PrefixTuning(ChosenPrefix):
         for site in self.sites:
             rows = bsz if site == "encoder" else bsz * sample_size
             for layer, pair in zip(layers, self.key_values(rows, site), strict=True):
-                pair = pair.expand(-1, rows, -1, -1, -1)
+                pair = pair.expand(-1, rows, -1, -1, -1)  # [2, 1, ...] -> [2, rows, H, P, d]
                 padding = torch.zeros(rows, self.length, dtype=torch.bool, device=pair.device)
                 layer[site] = {
                     "prev_key": pair[0],

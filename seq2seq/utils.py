@@ -36,7 +36,7 @@ def label_smoothed_nll_loss(
         The smoothed loss and the plain one, both scalars in nats.
     """
     ignored = target == ignore_index
-    token = target.masked_fill(ignored, 0).unsqueeze(-1)
+    token = target.masked_fill(ignored, 0).unsqueeze(-1)  # [..., 1]
     nll = -lprobs.gather(-1, token).squeeze(-1).masked_fill(ignored, 0.0).sum()
     smooth = -lprobs.sum(-1).masked_fill(ignored, 0.0).sum()
     return (1.0 - epsilon) * nll + epsilon / lprobs.size(-1) * smooth, nll

@@ -89,7 +89,7 @@ class Rows(Front):
         n_column = max(n + count for n, count in zip(self._lengths[rows], counts, strict=True))
         self._rows, self._at = torch.arange(rows.start, rows.stop, device=device)[:, None], columns
         self._first, self._last = rows.start, rows.stop
-        visible = torch.arange(n_column, device=device) <= columns[:, :, None]
+        visible = torch.arange(n_column, device=device) <= columns[:, :, None]  # [B, T, n_column]
         self._visible = visible[:, None]  # [B, 1, T, n_column]
         positions = columns + shift
         if self._limit is not None:  # those of padding may lie behind the table

@@ -78,7 +78,8 @@ def token_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor) -> Tensor
         attention_mask: ``[B, T]``.
     """
     targets = labels.masked_fill(attention_mask == 0, IGNORE)
-    return functional.cross_entropy(logits.flatten(0, 1), targets.view(-1), ignore_index=IGNORE)
+    logits = logits.flatten(0, 1)  # [B, T, C] -> [B * T, C]
+    return functional.cross_entropy(logits, targets.view(-1), ignore_index=IGNORE)
 
 
 def span_loss(start_logits: Tensor, end_logits: Tensor, start: Tensor, end: Tensor) -> Tensor:

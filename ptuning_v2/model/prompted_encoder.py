@@ -130,6 +130,7 @@ class PromptedEncoder(nn.Module):
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
+        # Every choice is a row: [B, C, T] -> [B * C, T]; [B, T] stays.
         inputs = {name: value.flatten(0, -2) for name, value in inputs.items()}
         features = self._encode(**inputs)
         if self.task_type is TaskType.QUESTION_ANSWERING:
@@ -137,7 +138,7 @@ class PromptedEncoder(nn.Module):
         logits = self.classifier(self.dropout(features))
         loss = None
         if self.task_type is TaskType.MULTIPLE_CHOICE:
-            logits = logits.view(input_ids.shape[:2])
+            logits = logits.view(input_ids.shape[:2])  # [B * C, 1] -> [B, C]
         if self.task_type is TaskType.TOKEN_CLASSIFICATION:
             if labels is not None:
                 loss = heads.token_loss(logits, labels, attention_mask)

@@ -91,7 +91,7 @@ class Collator:
         }
         if choices:
             for name in (_INPUTS | {"attention_mask"}) & batch.keys():
-                batch[name] = batch[name].view(len(features), -1, width)
+                batch[name] = batch[name].view(len(features), -1, width)  # [B * C, T] -> [B, C, T]
         return batch
 
     def _width(self, longest: int) -> int:

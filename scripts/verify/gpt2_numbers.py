@@ -72,7 +72,7 @@ def numbers(case: Case) -> Iterator[Difference]:
     seen = torch.ones(past.shape[2], past.shape[4], dtype=torch.bool)
     if mask is not None:  # nobody sees what stands at padding
         seen[:, : mask.shape[1]] = mask
-    seen = seen[:, None, :, None].expand_as(past)
+    seen = seen[:, None, :, None].expand_as(past)  # [B, P] -> [L, 2, B, H, P, d]
     yield difference("keys and values", past, case.tensors["out.past"], bound["past"], seen)
     for mode in OBJECTIVE_MODES:
         prefix.objective_mode = mode

@@ -110,6 +110,7 @@ def with_cache(family: str) -> Iterator[Difference]:
     """Logits of the model without any of our code, the prefix being a cache of what went before."""
     stock, model, batch = model_of(family), enable_prefix(model_of(family)), batch_of()
     prefix, real = prefix_of(model), batch["attention_mask"].bool()
+    # [2, 1, H, P, d] -> [2, B, H, P, d]
     pairs = [pair.expand(-1, len(real), -1, -1, -1) for pair in prefix.key_values()]
     cache = DynamicCache([(pair[0], pair[1]) for pair in pairs])
     mask = torch.cat([torch.ones(len(real), P, dtype=torch.long), batch["attention_mask"]], dim=1)

@@ -87,7 +87,7 @@ class PlainBart:
         memory = self._embed(source, "encoder")
         for i in range(self.n_layer("encoder")):
             name, own = f"model.encoder.layers.{i}", pairs["encoder"][2 * i : 2 * i + 2]
-            hidden = padding.expand(-1, -1, source.shape[1], -1)
+            hidden = padding.expand(-1, -1, source.shape[1], -1)  # [B, 1, S, S]
             memory = self._attend(memory, memory, f"{name}.self_attn", own, hidden)
             memory = self._forward(memory, name)
         n_target = target.shape[1]
@@ -97,7 +97,7 @@ class PlainBart:
         for i in range(self.n_layer("decoder")):
             name, layer = f"model.decoder.layers.{i}", slice(2 * i, 2 * i + 2)
             x = self._attend(x, x, f"{name}.self_attn", pairs["self"][layer], later)
-            hidden = padding.expand(-1, -1, n_target, -1)
+            hidden = padding.expand(-1, -1, n_target, -1)  # [B, 1, T, S]
             x = self._attend(x, memory, f"{name}.encoder_attn", pairs["cross"][layer], hidden)
             x = self._forward(x, name)
         return linear(x, self.weights["model.shared.weight"]) + self.weights["final_logits_bias"]
