@@ -169,6 +169,9 @@ def values_of(launch: Launch, output_dir: Path) -> dict[str, object]:
         if args.tuning_mode == "finetune" and args.use_lowdata_token == "yes":
             values["source_prefix"] = args.lowdata_token
     named = next_words(launch.argv)
+    is_mixed = "--bf16" in named or "--fp16" in named
+    if launch.recipe and args.tuning_mode == "prefixtune" and not is_mixed:
+        values["dtype"] = "auto"
     evaluates = bool(values["eval_data_file"] or values["eval_fraction"])
     evaluates &= named.get("--eval_strategy") != "no"
     values["evaluate_during_training"] = evaluates

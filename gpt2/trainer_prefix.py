@@ -18,7 +18,7 @@ from gpt2.data import EXACT, Rounding, rounded, with_targets
 from gpt2.keep_best import KeepBest
 from harness.loop import SafeTrainer
 from harness.samplers import LengthGroupedSampler
-from prefix_tuning.objectives import IGNORE
+from prefix_tuning.objectives import IGNORE, divisor
 
 
 class TableToTextTrainer(SafeTrainer):
@@ -97,7 +97,11 @@ class TableToTextTrainer(SafeTrainer):
         share = self.share_of_batch(0, model, inputs)
         smoothing = self.smoothing_for(model)
         if not smoothing:
-            return super().compute_loss(model, inputs) * share
+            loss = super().compute_loss(model, inputs)
+            if self.whole is not None:
+                n_target = (inputs["labels"][:, 1:] != IGNORE).sum()
+                self.count(loss * n_target, n_target)
+            return loss * share
         logits = model(**{name: x for name, x in inputs.items() if name != "labels"}).logits
         logits = logits[:, :-1].flatten(0, 1).float()  # [B, T, V] -> [B * (T - 1), V]
         targets = inputs["labels"][:, 1:].flatten()
@@ -171,8 +175,6 @@ class Trainer_Prefix(TableToTextTrainer):
         self.prefix = model
         self.model_gpt2 = model_gpt2.eval().to(args.device)
         self.use_dropout = use_dropout
-        self.unpadded: Tensor | None = None
-        """While an infix is evaluated, the sum of its losses and of their weights."""
         super().__init__(model=model, args=args, **kwargs)
 
     def _arrange(self, collator: Callable[..., Any], rounding: Rounding) -> Callable[..., Any]:
@@ -199,35 +201,35 @@ class Trainer_Prefix(TableToTextTrainer):
         reported as ``padded_loss``.
         """
         self.model_gpt2.eval()
-        # The loss of the training set is the original's alone.
-        is_choice = kwargs.get("metric_key_prefix", "eval") == "eval"
-        self.unpadded = torch.zeros(2) if self.prefix.reads_source and is_choice else None
-        output = super().evaluation_loop(*args, **kwargs)
-        if self.unpadded is not None:
-            total, weight = self.accelerator.reduce(self.unpadded.to(self.args.device)).tolist()
-            metrics = cast(dict[str, float], output.metrics)
-            metrics["eval_padded_loss"] = metrics["eval_loss"]
-            metrics["eval_loss"] = total / weight
-            self.unpadded = None
-        return output
+        self.name_of_batches = "padded_loss" if self.prefix.reads_source else "batch_loss"
+        return super().evaluation_loop(*args, **kwargs)
 
-    def _add_unpadded(self, unpadded: Tensor, model: nn.Module, inputs: dict[str, Tensor]) -> None:
-        """Add up the losses of an evaluated batch, weighed by tokens where these share a mean."""
+    def _count_unpadded(self, model: nn.Module, inputs: dict[str, Tensor]) -> None:
+        """Count an evaluated batch as if no source in front of an infix were padded."""
         lengths = inputs["src_attn"].sum(dim=1)
         for length in lengths.unique().tolist():
             at = lengths == length
             rows = {name: inputs[name][at] for name in ("input_ids", "labels", "src", "src_attn")}
             rows["src"], rows["src_attn"] = rows["src"][:, :length], rows["src_attn"][:, :length]
-            loss = model(**rows, gpt2_model=self.model_gpt2, targets_only=True).loss.mean()
-            n_token = (rows["labels"][:, 1:] != IGNORE).sum()
-            weight = float(n_token if self.prefix.objective_mode == 0 else at.sum())
-            unpadded += torch.tensor([float(loss) * weight, weight])
+            output = model(**rows, gpt2_model=self.model_gpt2, targets_only=True)
+            self._count_losses(rows, output.loss)
+
+    def _count_losses(self, inputs: dict[str, Tensor], losses: Tensor) -> None:
+        """Count evaluated texts with the sum of their losses, or, but for mode 1, by tokens."""
+        mode, labels = cast(int, self.prefix.objective_mode), inputs["labels"]
+        if mode == 1:
+            self.count(losses.sum(), len(labels))
+            return
+        n = divisor(mode, labels, inputs["input_ids"], cast(int, self.prefix.end_id))
+        self.count((losses * n).sum(), (labels[:, 1:] != IGNORE).sum())
 
     def batch_loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """The mean of what the objective mode returns."""
-        if self.unpadded is not None and not self.is_filling:
-            self._add_unpadded(self.unpadded, model, inputs)
         share = self.share_of_batch(cast(int, self.prefix.objective_mode), model, inputs)
         smoothing = self.smoothing_for(model)
         output = model(**inputs, gpt2_model=self.model_gpt2, targets_only=True, smoothing=smoothing)
+        if self.whole is not None and self.prefix.reads_source:
+            self._count_unpadded(model, inputs)
+        elif self.whole is not None and self.prefix.objective_mode != 1:
+            self._count_losses(inputs, output.loss)
         return output.loss.mean() * share

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.trainer_utils import EvalLoopOutput
 
 from prefix_tuning.errors import UserError
 
@@ -49,6 +51,10 @@ class SharingTrainer(Trainer):
     """Whether this process has but repeated rows in this batch, one of which it goes through."""
     own_share: Tensor | float = 1.0
     """What the last loss was multiplied by."""
+    whole: tuple[float, float] | None = None
+    """While an evaluation may choose the best, what :meth:`count` has added up."""
+    name_of_batches = "batch_loss"
+    """The mean over batches, which depends on them, where :meth:`count` gives another loss."""
 
     def own_rows(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch without rows that another process has too; at least one row."""
@@ -102,4 +108,35 @@ class SharingTrainer(Trainer):
         found = super().prediction_step(model, own, prediction_loss_only, ignore_keys)
         if own is inputs or prediction_loss_only:
             return found
-        return found[0], *super().prediction_step(model, inputs, False, ignore_keys)[1:]
+        counted, self.whole = self.whole, None
+        outputs = super().prediction_step(model, inputs, False, ignore_keys)[1:]
+        self.whole = counted
+        return found[0], *outputs
+
+    def count(self, total: Tensor, weight: Tensor | int) -> None:
+        """Add a batch to the loss of an evaluation, as what it is a mean over is not its rows."""
+        if self.whole is not None and not self.is_filling:
+            self.whole = self.whole[0] + float(total), self.whole[1] + float(weight)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The loop, whose ``eval_loss`` does not depend on the batches where losses are counted."""
+        self.whole = (0.0, 0.0) if metric_key_prefix == "eval" else None
+        output = super().evaluation_loop(
+            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+        )
+        (total, weight), self.whole = self.whole or (0.0, 0.0), None
+        if self.args.world_size > 1:
+            both = torch.tensor([total, weight], device=self.args.device)
+            total, weight = self.accelerator.reduce(both).tolist()
+        if weight:
+            metrics = cast(dict[str, float], output.metrics)
+            metrics[f"eval_{self.name_of_batches}"] = metrics["eval_loss"]
+            metrics["eval_loss"] = total / weight
+        return output

@@ -146,18 +146,21 @@ def objective(mode: int, nll: Tensor, labels: Tensor, input_ids: Tensor, end_id:
 
     Mode 4 counts padding, as the original does. The trainer takes the mean of what is returned.
     """
+    sums = nll.sum() if mode == 0 else nll.sum(dim=1)
+    return sums / divisor(mode, labels, input_ids, end_id)
+
+
+def divisor(mode: int, labels: Tensor, input_ids: Tensor, end_id: int) -> Tensor | int:
+    """What :func:`objective` divides sums of token losses by: one number, or ``[B]``."""
     n_target = (labels[:, 1:] != IGNORE).sum(dim=1)
     if mode == 0:
-        return nll.sum() / n_target.sum()
-    divisor: Tensor | int  # a number is no tensor, which would have to be copied to a GPU
+        return n_target.sum()
     if mode == 1:
-        return nll.sum(dim=1)
+        return 1
     if mode == 2:
-        divisor = nll.shape[1]
-    elif mode == 3:
-        divisor = n_target.max()
-    elif mode == 4:
-        divisor = (input_ids != end_id).sum(dim=1)
-    else:
-        raise ValueError(f"objective mode {mode}: use one of {[*OBJECTIVE_MODES]}")
-    return nll.sum(dim=1) / divisor
+        return labels.shape[1] - 1  # a number is no tensor, which would be copied to a GPU
+    if mode == 3:
+        return n_target.max()
+    if mode == 4:
+        return (input_ids != end_id).sum(dim=1)
+    raise ValueError(f"objective mode {mode}: use one of {[*OBJECTIVE_MODES]}")

@@ -105,9 +105,14 @@ class BaseTrainer(SafeTrainer):
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
         """The loss; of several processes, their part of the mean over all labels."""
+        labels = inputs.get("labels")
         if self.args.world_size == 1 or not model.training:
-            return super().compute_loss(model, inputs, *args, **kwargs)
-        count, labels = torch.tensor(len(inputs["input_ids"])), inputs.get("labels")
+            found = super().compute_loss(model, inputs, *args, **kwargs)
+            if self.whole is not None and labels is not None and labels.ndim > 1:
+                n_label = (labels >= 0).sum()  # of words
+                self.count((found[0] if isinstance(found, tuple) else found) * n_label, n_label)
+            return found
+        count = torch.tensor(len(inputs["input_ids"]))
         if labels is not None and not labels.is_floating_point():
             count = (labels >= 0).sum()
         share = self.share(count.to(self.args.device))

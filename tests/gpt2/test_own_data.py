@@ -128,6 +128,9 @@ def test_defaults_by_the_size_of_the_data(tmp_path: Path) -> None:
     assert (values["per_device_train_batch_size"], values["max_steps"]) == (8, 200)
     assert (values["learning_rate"], values["warmup_steps"]) == (1e-3, 10)
     assert (values["objective_mode"], values["length_groups"]) == (0, "yes")
+    assert values["dtype"] == "auto"
+    for flags in (["--bf16"], ["--tuning_mode", "finetune"], ["--tuning_mode", "bothtune"]):
+        assert "dtype" not in train_e2e.values_of(read([*files, *flags])[0], Path("run"))
     assert train_e2e.output_dir_of(launch) == Path("trained/pairs")
     launch, _ = read([*files, "--learning_rate", "0.1", "--epoch", "3", "--output_dir", "here"])
     values = train_e2e.values_of(launch, Path("run"))
@@ -138,6 +141,7 @@ def test_defaults_by_the_size_of_the_data(tmp_path: Path) -> None:
     assert launch.args.max_steps == 5 * 125
     launch, _ = read(["--train_file", "src1_train.txt"])  # the original's format: its defaults
     assert (launch.args.learning_rate, launch.args.max_steps) == (5e-5, None)
+    assert "dtype" not in train_e2e.values_of(launch, Path("run"))
 
 
 def test_a_run_shows_where_it_is_and_writes_for_prompts(

@@ -21,14 +21,15 @@ from conftest import (
 from low_rank import LowRankPrefix
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import GPT2Tokenizer, TrainingArguments
 
 from gpt2 import gen, train_e2e, training
-from gpt2.data import collate_infix
+from gpt2.data import collate, collate_infix
 from gpt2.decoding import Search, decode, decode_batch, decode_samples
 from gpt2.train_control import PrefixEmbTuning, PrefixTuning
 from gpt2.train_request import parse
-from gpt2.trainer_prefix import Trainer_Prefix
+from gpt2.trainer_prefix import TableToTextTrainer, Trainer_Prefix
 from harness.models import load_causal_lm, load_tokenizer
 from prefix_tuning import checkpoint
 from prefix_tuning.attention import enable_prefix
@@ -355,6 +356,42 @@ def test_the_loss_that_chooses_an_infix_depends_on_no_batch(
     padded = [found[size]["eval_padded_loss"] for size in found]
     assert padded[0] == pytest.approx(sum(losses) / 4, rel=1e-5)
     assert padded[2] != pytest.approx(padded[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("mode", [None, 0, 1, 2, 3, 4])
+def test_the_loss_that_chooses_depends_on_no_batch(
+    tiny_folder: Path, tmp_path: Path, mode: int | None
+) -> None:
+    """Tokens count alike, but for mode 1, which adds up those of a text; None is fine-tuning."""
+    model = enable_prefix(load_causal_lm(str(tiny_folder)))
+    prefix = PrefixTuning(model.config, preseqlen=3, mid_dim=8, objective_mode=mode or 0).eval()
+    texts = [([7] * n + [1], [9, 8, 5, 1][-n:]) for n in (1, 2, 4, 3)]
+    examples = [{"input_ids": s + t, "labels": [-100] * len(s) + t} for s, t in texts]
+    found, sums = [], []
+    for size in (1, 2, 4):
+        args = TrainingArguments(
+            str(tmp_path / "m"), per_device_eval_batch_size=size, report_to=[], use_cpu=True
+        )
+        given = {
+            "args": args,
+            "eval_dataset": examples,
+            "data_collator": partial(collate, pad_id=0),
+            "save": lambda folder: folder.mkdir(exist_ok=True),
+        }
+        if mode is None:
+            trainer: Any = TableToTextTrainer(model=model, **given)
+        else:
+            trainer = Trainer_Prefix(model=prefix, model_gpt2=model.requires_grad_(False), **given)
+        found.append(trainer.evaluate())
+    for _, target in texts:
+        batch = collate([examples[len(sums)]], pad_id=0)
+        front = {} if mode is None else {"prefix": prefix.prompt(model)}
+        logits = model(batch["input_ids"], **front).logits[0, -1 - len(target) : -1]
+        sums.append(cross_entropy(logits, torch.tensor(target), reduction="sum").item())
+    wanted = sum(sums) / (4 if mode == 1 else sum(len(target) for _, target in texts))
+    assert [metrics["eval_loss"] for metrics in found] == pytest.approx([wanted] * 3, rel=1e-5)
+    by_batches = [metrics.get("eval_batch_loss") for metrics in found]
+    assert by_batches == [None] * 3 if mode == 1 else len({*by_batches}) == 3
 
 
 def test_collate_infix() -> None:

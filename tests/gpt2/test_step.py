@@ -107,7 +107,7 @@ def test_the_trainer_takes_the_mean_over_the_sentences() -> None:
         prefix=prefix,
         share_of_batch=lambda *_: 1.0,
         smoothing_for=lambda _: 0.0,
-        unpadded=None,
+        whole=None,
     )
     logits = model(batch["input_ids"], prefix=prefix).logits[:, :-1]
     nll = cross_entropy(logits.transpose(1, 2), batch["labels"][:, 1:], reduction="sum")
@@ -207,7 +207,7 @@ def test_processes_share_an_epochs_last_batch(mode: int, rounding: Rounding) -> 
 
     def make() -> Any:
         trainer: Any = object.__new__(Trainer_Prefix)
-        trainer.__dict__ |= {"prefix": prefix, "model_gpt2": model, "unpadded": None}
+        trainer.__dict__ |= {"prefix": prefix, "model_gpt2": model, "whole": None}
         trainer.label_smoothing = 0.0
         return trainer
 

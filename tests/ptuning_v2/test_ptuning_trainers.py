@@ -95,6 +95,28 @@ def test_linear_rate(tmp_path: Path) -> None:
     assert rates.found == pytest.approx([0.01 * (1 - step / 10) for step in range(10)])
 
 
+def test_the_loss_of_words_depends_on_no_batch(tmp_path: Path) -> None:
+    """It chooses the best where no score does; each label counts once, as by hand."""
+
+    class Words(Toy):
+        def forward(self, input_ids: Tensor, labels: Tensor) -> SequenceClassifierOutput:
+            losses = input_ids[labels >= 0].float() * (1 + self.weight)
+            return SequenceClassifierOutput(loss=losses.mean(), logits=input_ids[..., None])
+
+    ids = torch.arange(12).view(4, 3)
+    labels = torch.tensor([[0, 0, 0], [0, -100, -100], [0, 0, -100], [-100, 0, -100]])
+    rows = [{"input_ids": row, "labels": of} for row, of in zip(ids, labels, strict=True)]
+    losses = []
+    for size in (1, 2, 4):
+        trainer = trainer_of(BaseTrainer, tmp_path, 1, compute_metrics=no_score)
+        trainer.args.per_device_eval_batch_size, trainer.model = size, Words()
+        metrics = trainer.evaluate(rows)
+        losses.append((metrics["eval_loss"], metrics["eval_batch_loss"]))
+    known = [0, 1, 2, 3, 6, 7, 10]
+    assert [loss for loss, _ in losses] == pytest.approx([sum(known) / 7] * 3)
+    assert losses[0][1] == pytest.approx((1 + 3 + 6.5 + 10) / 4)
+
+
 def scripted(scores: list[float]) -> Any:
     """A metric that returns these numbers one after the other."""
     left = iter(scores)
