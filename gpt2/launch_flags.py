@@ -6,7 +6,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from gpt2.tuning.prefix import PrefixTune
 from harness import recipe
 from harness.flags import HIDDEN, Parser, command, flag, like, yes_no
 from harness.launch import subset_note
-from harness.only import Only, check_only
+from harness.only import Only, check_only, next_words
 from harness.own_data import Columns
 from harness.own_files import is_hub_name
 from harness.ranges import FRACTION
@@ -210,8 +210,8 @@ class Launch:
     options: tuple[TuningMode, ...]
     recipe: Recipe | None = None
     """For one's own data."""
-    argv: tuple[str, ...] = ()
-    """All that was given."""
+    named: Mapping[str, str] = field(default_factory=dict)
+    """What stands behind each word of the command line, the flags of the trainer among them."""
 
 
 def read(
@@ -231,12 +231,13 @@ def read(
     classes: tuple[type, ...] = (LaunchFlags, *mode_classes())
     parser = Parser(*classes, description=description, defaults=DEFAULTS, given=given)
     (args, *options), rest = parser.read_known(argv)
+    named = next_words([*command(given), *argv])
     args.check()
     recipe, defaults = _recipe(args), DEFAULTS
     if recipe is not None:
         defaults = {**DEFAULTS, **recipe.launcher()}
         (args, *options), rest = Parser(*classes, defaults=defaults, given=given).read_known(argv)
-        if "epoch" in given or any(text.split("=")[0] == "--epoch" for text in argv):
+        if "--epoch" in named:
             args = replace(args, max_steps=None)
     if args.use_custom_teacher_dropout == "yes":
         options = [
@@ -245,7 +246,6 @@ def read(
         ]
     tuning = choose(args.tuning_mode, options, defaults)
     (prefix,) = (mode for mode in options if type(mode) is PrefixTune)
-    named = (*command(given), *argv)
     return Launch(args, tuning, prefix, tuple(options), recipe, named), rest
 
 

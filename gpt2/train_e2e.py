@@ -23,7 +23,7 @@ from gpt2.tuning import TuningMode
 from gpt2.tuning.prefix import WithPrefix
 from harness import flags
 from harness.launch import launch as show_and_run
-from harness.only import next_words, without_steps
+from harness.only import without_steps
 from prefix_tuning.errors import UserError, run_command
 
 SUBSET_FOLDERS = {
@@ -168,20 +168,19 @@ def values_of(launch: Launch, output_dir: Path) -> dict[str, object]:
         values["train_size"], values["sample_seed"] = chosen
         if args.tuning_mode == "finetune" and args.use_lowdata_token == "yes":
             values["source_prefix"] = args.lowdata_token
-    named = next_words(launch.argv)
-    is_mixed = "--bf16" in named or "--fp16" in named
+    is_mixed = "--bf16" in launch.named or "--fp16" in launch.named
     if launch.recipe and args.tuning_mode == "prefixtune" and not is_mixed:
         values["dtype"] = "auto"
     evaluates = bool(values["eval_data_file"] or values["eval_fraction"])
-    evaluates &= named.get("--eval_strategy") != "no"
+    evaluates &= launch.named.get("--eval_strategy") != "no"
     values["evaluate_during_training"] = evaluates
-    if not evaluates and "--eval_steps" not in named:
+    if not evaluates and "--eval_steps" not in launch.named:
         values["eval_steps"] = None
     if args.resume == "yes":
         values["resume_from_checkpoint"] = "auto"
     else:
         values["overwrite_output_dir"] = True
-    values = without_steps(values, launch.argv)
+    values = without_steps(values, launch.named)
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items() if v is not None}
 
 

@@ -83,14 +83,13 @@ def next_words(argv: Iterable[str]) -> dict[str, str]:
     return dict(pairwise([*words, ""]))
 
 
-def without_steps(defaults: Mapping[str, Any], argv: Iterable[str]) -> dict[str, Any]:
+def without_steps(defaults: Mapping[str, Any], named: Mapping[str, str]) -> dict[str, Any]:
     """Defaults, without numbers of steps that nothing reads beside what the command line names.
 
     Args:
-        argv: a command line with ``--save_strategy epoch``, say, beside which nothing reads the
-            default of ``save_steps``.
+        named: :func:`next_words` of a command line with ``--save_strategy epoch``, say, beside
+            which nothing reads the default of ``save_steps``.
     """
-    named = next_words(argv)
 
     def is_read(name: str) -> bool:
         if not name.endswith("_steps") or f"--{name}" in named:

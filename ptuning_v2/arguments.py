@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import flags
 from harness.flags import HIDDEN, flag, required
-from harness.only import check_only, without_steps
+from harness.only import check_only, next_words, without_steps
 from harness.ranges import COUNT, FINITE, FRACTION, WIDTH
 from prefix_tuning.errors import UserError
 from ptuning_v2.only import ONLY
@@ -222,7 +222,7 @@ def get_args(
         own = data_args.defaults(data_args.task_name, goes_on, model_args.prefix, others)
         words = sys.argv[1:] if argv is None else argv
         words = [*flags.command(given or {}), *words]
-        given = {**without_steps(own, words), **(given or {})}
+        given = {**without_steps(own, next_words(words)), **(given or {})}
     parser = flags.Parser(*classes, description=DESCRIPTION, given=given)
     (model_args, data_args, run_flags, qa_args), rest = parser.read_known(argv)
     check(model_args, data_args, run_flags, qa_args)

@@ -6,13 +6,14 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from experiments.small_models import find_base_model
+from gpt2.readers import Record
 from harness.flags import ShowDefaults
 from prefix_tuning.errors import UserError, run_command
 
@@ -26,7 +27,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps", type=int, default=120, help="training steps of 8 pairs")
     add("--preseqlen", type=int, default=10, help="prefix length")
     add("--inputs", type=int, default=60, help="inputs that are decoded and scored")
-    add("--split", default="valid", choices=["valid", "test"], help="where they are taken from")
+    add(
+        "--split",
+        default="valid",
+        choices=["valid", "test"],
+        help="split that the inputs are taken from",
+    )
     return parser
 
 
@@ -37,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for split in ("train", args.split):
         if not (args.data_dir / f"src1_{split}.txt").is_file():
             raise UserError(f"--data_dir {args.data_dir} holds no src1_{split}.txt")
-    from experiments.inputs import pick_inputs, read_outputs, rouge_l
+    from experiments.inputs import pick_inputs
     from gpt2 import gen, run_generation, train_e2e
     from gpt2.decode_request import DecodeOptions, DecodeRequest
 
@@ -75,27 +81,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     gen.decode(what, options)
     shutil.copyfile(run / "loss.png", args.output_dir / "loss.png")
 
-    references = [record.targets for record in picked]
+    print(f"\n== Result ({len(picked)} inputs, {time.monotonic() - start:.0f} seconds)\n")
     stems = {
         "without": work / "without" / f"{Path(base).name}_valid_beam",
         "with": work / "with" / "e2e_results_conv2" / f"export_{args.split}_beam",
     }
-    outputs, rows = {}, []
-    for name, stem in stems.items():
-        outputs[name], bleu = read_outputs(stem)
-        rouge = 100 * rouge_l(references, outputs[name])
-        rows.append(f"{name + ' prefix':>16} {bleu:8.1f} {rouge:9.1f}")
-    print(f"\n== Result ({len(picked)} inputs, {time.monotonic() - start:.0f} seconds)\n")
-    for i in range(0, len(picked), max(1, len(picked) // 5)):
-        print(f"input    {picked[i].source}")
-        print(f"without  {outputs['without'][i]}")
-        print(f"with     {outputs['with'][i]}\n")
-    print("\n".join([f"{'':16} {'BLEU':>8} {'ROUGE-L':>9}", *rows]))
+    _compare(picked, stems)
     size = (run / "export" / "prefix.safetensors").stat().st_size
     print(f"\nThe prefix: {size / 1e6:.2f} MB in {run / 'export'}")
     print(f"The loss:   {args.output_dir / 'loss.png'}")
     print("Next, the same on real E2E files (src1_train.txt, src1_valid.txt) in a folder:")
     print("  ./scripts/quickstart.sh --data_dir FOLDER")
+
+
+def _compare(picked: Sequence[Record], stems: Mapping[str, Path]) -> None:
+    """Print some of the texts that were decoded without and with the prefix, and both scores."""
+    from experiments.inputs import read_outputs, rouge_l
+
+    references = [record.targets for record in picked]
+    outputs, rows = {}, []
+    for name, stem in stems.items():
+        outputs[name], bleu = read_outputs(stem)
+        rouge = 100 * rouge_l(references, outputs[name])
+        rows.append(f"{name + ' prefix':>16} {bleu:8.1f} {rouge:9.1f}")
+    for i in range(0, len(picked), max(1, len(picked) // 5)):
+        print(f"input    {picked[i].source}")
+        print(f"without  {outputs['without'][i]}")
+        print(f"with     {outputs['with'][i]}\n")
+    print("\n".join([f"{'':16} {'BLEU':>8} {'ROUGE-L':>9}", *rows]))
 
 
 if __name__ == "__main__":

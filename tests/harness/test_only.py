@@ -14,7 +14,7 @@ from gpt2.launch_flags import read
 from gpt2.train_request import TrainRequest, parse
 from gpt2.tuning import TUNING
 from harness import trainer_flags
-from harness.only import Only, without_steps
+from harness.only import Only, next_words, without_steps
 from prefix_tuning.errors import UserError
 from ptuning_v2 import identity
 from ptuning_v2.arguments import Arguments, get_args
@@ -311,9 +311,9 @@ def test_what_the_launcher_fills_in_is_read() -> None:
 def test_defaults_of_steps_give_way() -> None:
     defaults = {"save_steps": 1, "eval_steps": 2, "warmup_steps": 3, "bsz": 4}
     argv = ["--save_strategy=epoch", "--eval_strategy", "steps", "--lr_scheduler_type", "constant"]
-    assert without_steps(defaults, argv) == {"eval_steps": 2, "bsz": 4}
+    assert without_steps(defaults, next_words(argv)) == {"eval_steps": 2, "bsz": 4}
     argv += ["--save_steps", "7", "--warmup_steps=8"]
-    assert without_steps(defaults, argv) == defaults
+    assert without_steps(defaults, next_words(argv)) == defaults
 
 
 def test_a_seed_of_the_sample_reaches_what_is_held_out() -> None:
