@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prefix_tuning import guard
-from prefix_tuning.backends import BACKENDS, InterfaceDoor
+from prefix_tuning.backends import BACKENDS, InterfaceDoor, WouldIgnore
 from prefix_tuning.deberta import DisentangledDoor
 from prefix_tuning.doors import Door, not_through_the_interface
 from prefix_tuning.errors import UserError
@@ -39,7 +39,6 @@ __all__ = [
 DOORS: dict[str, Door] = {"deberta": DisentangledDoor(), "deberta-v2": DisentangledDoor()}
 """``model_type`` -> the door of a family whose attention bypasses ``AttentionInterface``."""
 _INTERFACE = InterfaceDoor()
-guard.install()
 
 
 def _door_of(model: PreTrainedModel) -> Door:
@@ -188,7 +187,7 @@ def enable_prefix(model: PreTrainedModel) -> PreTrainedModel:
         model.__class__ = before
         guard.rebind(model)
         model.set_attn_implementation(backend)
-        if isinstance(error, UserError) and not isinstance(error, guard.WouldIgnore):
+        if isinstance(error, UserError) and not isinstance(error, WouldIgnore):
             raise
         raise not_through_the_interface(base, str(error)) from error
     return model

@@ -1,7 +1,13 @@
-"""Attention functions that put what stands in front before the keys and values they are given.
+"""What is put into transformers: attention functions, their masks, a check of every call.
 
-They are registered with transformers (``AttentionInterface``) beside mask functions of the same
-name (``AttentionMaskInterface``), without which transformers would pass no mask at all.
+The attention functions put what stands in front before the keys and values they are given. They
+are registered (``AttentionInterface``) beside mask functions of the same name
+(``AttentionMaskInterface``), without which transformers would pass no mask at all.
+
+The models of transformers hand down every keyword that they do not know, and their attentions
+ignore it: ``model(**inputs, prefix=...)`` before ``enable_prefix(model)`` would compute the bare
+model's logits. The one place that all of them pass is the call of a ``PreTrainedModel``, so a check
+stands there; no other argument is looked at.
 """
 
 from __future__ import annotations
@@ -110,6 +116,29 @@ _FUNCTIONS = {ours.name: ours.attention for ours in BACKENDS.values()}
 for _ours in BACKENDS.values():
     AttentionInterface.register(_ours.name, _ours.attention)
     AttentionMaskInterface.register(_ours.name, _ours.mask)
+
+
+class WouldIgnore(UserError):
+    """A model was given a prefix that it does not use."""
+
+
+def _call(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+    prefix = kwargs.get("prefix")
+    if prefix is not None and isinstance(prefix, Front | nn.Module) and not _is_enabled(self):
+        raise WouldIgnore(
+            f"{type(self).__name__} would ignore the prefix it was given: call "
+            "prefix_tuning.enable_prefix(model) first"
+        )
+    return nn.Module.__call__(self, *args, **kwargs)
+
+
+def _is_enabled(model: PreTrainedModel) -> bool:
+    """Whether it is an enabled model, or the body of one, which shares its configuration."""
+    backend = model.config._attn_implementation or ""
+    return hasattr(model, "_prefix_base") or backend.startswith("prefix_tuning_")
+
+
+PreTrainedModel.__call__ = _call  # type: ignore[method-assign]
 
 
 class InterfaceDoor(Door):

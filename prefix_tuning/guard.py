@@ -1,11 +1,4 @@
-"""What may be given to a model as its prefix; anything else is an error, and not ignored.
-
-The models of transformers hand down every keyword that they do not know, and their attentions
-ignore it: without :func:`install`, ``model(**inputs, prefix=...)`` before ``enable_prefix(model)``
-would compute the bare model's logits. The one place that all of them pass is the call of a
-``PreTrainedModel``, so importing :mod:`prefix_tuning.attention` puts a check there; no other
-argument is looked at.
-"""
+"""What may be given to a model as its prefix, and what a change of its class may meet."""
 
 from __future__ import annotations
 
@@ -18,31 +11,6 @@ from transformers import PreTrainedModel
 
 from prefix_tuning.errors import UserError
 from prefix_tuning.key_values import Front
-
-
-class WouldIgnore(UserError):
-    """A model was given a prefix that it does not use."""
-
-
-def install() -> None:
-    """Check every call of a model from now on."""
-    PreTrainedModel.__call__ = _call  # type: ignore[method-assign]
-
-
-def _call(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
-    prefix = kwargs.get("prefix")
-    if prefix is not None and isinstance(prefix, Front | nn.Module) and not _is_enabled(self):
-        raise WouldIgnore(
-            f"{type(self).__name__} would ignore the prefix it was given: call "
-            "prefix_tuning.enable_prefix(model) first"
-        )
-    return nn.Module.__call__(self, *args, **kwargs)
-
-
-def _is_enabled(model: PreTrainedModel) -> bool:
-    """Whether it is an enabled model, or the body of one, which shares its configuration."""
-    backend = model.config._attn_implementation or ""
-    return hasattr(model, "_prefix_base") or backend.startswith("prefix_tuning_")
 
 
 def rebind(module: nn.Module) -> None:

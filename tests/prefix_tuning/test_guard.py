@@ -10,7 +10,7 @@ from conftest import FAMILIES, tiny_model
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 from transformers.models.t5.modeling_t5 import T5Stack
 
-from prefix_tuning import FlatPrefix, KeyValues, MLPPrefix, guard
+from prefix_tuning import FlatPrefix, KeyValues, MLPPrefix, backends, guard
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.errors import UserError
 
@@ -95,7 +95,7 @@ def test_a_model_with_a_part_that_is_not_reached_is_refused_by_its_own_name(
 ) -> None:
     """As T5 before transformers 5.23, whose stacks have configurations of their own."""
     model = T5ForConditionalGeneration(T5Config(vocab_size=50, d_model=32, d_kv=8, num_heads=4))
-    monkeypatch.setattr(guard, "_is_enabled", lambda part: not isinstance(part, T5Stack))
+    monkeypatch.setattr(backends, "_is_enabled", lambda part: not isinstance(part, T5Stack))
     before = type(model), model.config._attn_implementation
     with pytest.raises(UserError, match=r"T5ForConditionalGeneration cannot carry .*T5Stack would"):
         enable_prefix(model)
