@@ -261,7 +261,8 @@ def train(trainer: SafeTrainer, folder: RunFolder, checkpoint: Path | None) -> T
     if trainer.is_world_process_zero():
         shutil.rmtree(folder.path / UNFINISHED, ignore_errors=True)
     if checkpoint is not None and (checkpoint / UNLOGGED).is_file():
-        trainer.add_callback(_GoOnAddingUp(trainer, checkpoint))
+        unlogged = read_json_object(checkpoint / UNLOGGED)
+        trainer.add_callback(_GoOnAddingUp(trainer, unlogged))
     with stopping() as stop:
         trainer.stop = stop
         try:
@@ -280,9 +281,8 @@ def train(trainer: SafeTrainer, folder: RunFolder, checkpoint: Path | None) -> T
 class _GoOnAddingUp(TrainerCallback):
     """A run that was stopped between two logs averages its loss over all steps between them."""
 
-    def __init__(self, trainer: SafeTrainer, checkpoint: Path) -> None:
-        self.trainer = trainer
-        self.unlogged = read_json_object(checkpoint / UNLOGGED)
+    def __init__(self, trainer: SafeTrainer, unlogged: dict[str, Any]) -> None:
+        self.trainer, self.unlogged = trainer, unlogged
 
     def on_train_begin(self, *_: Any, **kwargs: Any) -> None:
         self.trainer._tr_loss += self.unlogged["loss"]

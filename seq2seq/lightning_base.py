@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prefix_tuning import checkpoint, fingerprint
 from prefix_tuning.attention import KeyValues, enable_prefix
@@ -26,6 +26,7 @@ from seq2seq import arguments, loading, run_folder
 from seq2seq.arguments import Arguments
 from seq2seq.data import Seq2SeqDataset
 from seq2seq.files import Record
+from seq2seq.loading import Loaded
 from seq2seq.optimization import make_optimizer, make_schedule
 from seq2seq.prefixTuning import PrefixTuning
 from seq2seq.processes import Processes
@@ -44,7 +45,7 @@ class BaseTransformer(pl.LightningModule):
     Args:
         args: the flags (:mod:`seq2seq.arguments`).
         records: of the splits "train" and "val".
-        resuming: parameters are about to be replaced by those of a checkpoint.
+        loaded: tokenizer, base model, and what is trained.
     """
 
     model: torch.nn.Module
@@ -55,39 +56,55 @@ class BaseTransformer(pl.LightningModule):
     """Lightning's checkpoints hold trained parameters only."""
 
     def __init__(
-        self,
-        args: Arguments,
-        records: Mapping[str, Sequence[Record]],
-        resuming: bool = False,
+        self, args: Arguments, records: Mapping[str, Sequence[Record]], loaded: Loaded
     ) -> None:
         super().__init__()
-        self.args = args
-        loading.device(args)  # before minutes of loading: can this machine do it?
-        loading.own_options(args)
-        self.tokenizer, base = loading.load_base(args, args.model_name_or_path or "")
+        self.args, self.tokenizer, base = args, loaded.tokenizer, loaded.base
         self.together = Processes()
         self.base_described = fingerprint.describe(base, args.model_name_or_path or "")
         self.has_begun = False
         """Whether a step was begun: what fails before is the checkpoint's fault."""
-        lengths = {n: getattr(args, n) for n in ("max_target_length", "val_max_target_length")}
-        lengths["max_source_length"] = args.max_source_length or 512
-        lengths["eval_max_gen_length"] = arguments.search(args).max_length
-        loading.check_positions(base, lengths)
-        if args.gradient_checkpointing:
-            base.gradient_checkpointing_enable({"use_reentrant": False})
         self.source_prefix = loading.source_prefix(args, base)
         self.datasets = {
             "train": self._dataset(records["train"], args.max_target_length, args.n_train),
             "val": self._dataset(records["val"], args.val_max_target_length, args.n_val),
         }
         self.position = (0, 0)  # epoch, batches of it
-        self.freeze_base(base)
-        self.model = self.make_trained(base, resuming)
+        self.model = loaded.trained
 
-    def freeze_base(self, base: PreTrainedModel) -> None:
+    @classmethod
+    def load(
+        cls, args: Arguments, records: Mapping[str, Sequence[Record]], resuming: bool = False
+    ) -> Self:
+        """Load the base model, and make the module on it.
+
+        Args:
+            resuming: parameters are about to be replaced by those of a checkpoint.
+
+        Raises:
+            UserError: this machine cannot do it, the model cannot be had, or a flag is not for it.
+        """
+        loading.device(args)  # before minutes of loading
+        loading.own_options(args)
+        tokenizer, base = loading.load_base(args, args.model_name_or_path or "")
+        lengths = {n: getattr(args, n) for n in ("max_target_length", "val_max_target_length")}
+        lengths["max_source_length"] = args.max_source_length or 512
+        lengths["eval_max_gen_length"] = arguments.search(args).max_length
+        loading.check_positions(base, lengths)
+        if args.gradient_checkpointing:
+            base.gradient_checkpointing_enable({"use_reentrant": False})
+        cls.freeze_base(args, base)
+        trained = cls.make_trained(args, tokenizer, base, not resuming)
+        return cls(args, records, Loaded(tokenizer, base, trained))
+
+    @classmethod
+    def freeze_base(cls, args: Arguments, base: PreTrainedModel) -> None:
         """Freeze what is not trained of the base model: here nothing."""
 
-    def make_trained(self, base: PreTrainedModel, resuming: bool) -> torch.nn.Module:
+    @classmethod
+    def make_trained(
+        cls, args: Arguments, tokenizer: PreTrainedTokenizerBase, base: PreTrainedModel, fit: bool
+    ) -> torch.nn.Module:
         """What is trained: here the base model itself."""
         return base
 
@@ -231,14 +248,23 @@ class PrefixTransformer(BaseTransformer):
 
     model: PrefixTuning
 
-    def freeze_base(self, base: PreTrainedModel) -> None:
-        super().freeze_base(base)
+    def __init__(
+        self, args: Arguments, records: Mapping[str, Sequence[Record]], loaded: Loaded
+    ) -> None:
+        super().__init__(args, records, loaded)
+        self.seq2seq_model = loaded.base
+
+    @classmethod
+    def freeze_base(cls, args: Arguments, base: PreTrainedModel) -> None:
+        super().freeze_base(args, base)
         base.requires_grad_(False)
         assert_all_frozen(base)
 
-    def make_trained(self, base: PreTrainedModel, resuming: bool) -> PrefixTuning:
-        self.seq2seq_model = enable_prefix(base)
-        prefix = loading.make_prefix(self.args, self.tokenizer, base, fit=not resuming)
+    @classmethod
+    def make_trained(
+        cls, args: Arguments, tokenizer: PreTrainedTokenizerBase, base: PreTrainedModel, fit: bool
+    ) -> PrefixTuning:
+        prefix = loading.make_prefix(args, tokenizer, enable_prefix(base), fit)
         return prefix.requires_grad_(True)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,17 @@ from prefix_tuning.saving import load_headless
 from seq2seq import arguments
 from seq2seq.arguments import Arguments
 from seq2seq.prefixTuning import PrefixTuning
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a training is built on."""
+
+    tokenizer: PreTrainedTokenizerBase
+    base: PreTrainedModel
+    trained: torch.nn.Module
+    """The base model itself, or the prefix in front of it."""
+
 
 OVERRIDES = ("encoder_layerdrop", "decoder_layerdrop", "dropout", "attention_dropout")
 

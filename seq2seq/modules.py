@@ -19,6 +19,7 @@ from seq2seq.arguments import Arguments
 from seq2seq.decoding import generate, texts
 from seq2seq.files import Record
 from seq2seq.lightning_base import BaseTransformer, PrefixTransformer
+from seq2seq.loading import Loaded
 from seq2seq.predict import SCORES
 from seq2seq.utils import (
     assert_all_frozen,
@@ -64,19 +65,20 @@ class SummarizationModule(BaseTransformer):
     """The original's scores of one batch, against references cut as training cuts them."""
 
     def __init__(
-        self, args: Arguments, records: Mapping[str, Sequence[Record]], resuming: bool = False
+        self, args: Arguments, records: Mapping[str, Sequence[Record]], loaded: Loaded
     ) -> None:
-        super().__init__(args, records, resuming)
+        super().__init__(args, records, loaded)
         self.search = arguments.search(args)
         self.metrics: dict[str, list[dict[str, Any]]] = {"val": []}
         self.step_count = 0
         self.outputs: list[_ValidatedBatch] = []
 
-    def freeze_base(self, base: PreTrainedModel) -> None:
-        super().freeze_base(base)
-        if self.args.freeze_embeds:
+    @classmethod
+    def freeze_base(cls, args: Arguments, base: PreTrainedModel) -> None:
+        super().freeze_base(args, base)
+        if args.freeze_embeds:
             freeze_embeds(base)
-        if self.args.freeze_encoder:
+        if args.freeze_encoder:
             freeze_params(base.get_encoder())
             assert_all_frozen(base.get_encoder())
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from evaluation import summarization, translation
 from evaluation.report import Scores, format_table
@@ -84,14 +85,29 @@ class Decoder:
 
     Args:
         args: the flags.
-
-    Raises:
-        UserError: the checkpoint is missing or damaged, belongs to another model, or contradicts
-            a flag.
+        tokenizer: of the model.
+        model: after ``enable_prefix``, where a prefix or a bank comes.
+        folder: of what decodes: the prefix, the bank, or the model.
     """
 
-    def __init__(self, args: Arguments) -> None:
+    def __init__(
+        self, args: Arguments, tokenizer: PreTrainedTokenizerBase, model: Any, folder: Path
+    ) -> None:
         self.args, self.search = args, arguments.search(args)
+        self.tokenizer, self.model, self.folder = tokenizer, model, folder
+        self.prefix: KeyValues | None = None
+        self.bank: PrefixBank | None = None
+        self.names: list[str | None] = []
+        """With a bank, the prefix of each record of the last :meth:`dataset`."""
+
+    @classmethod
+    def load(cls, args: Arguments) -> Decoder:
+        """The model and the prefix that the flags name.
+
+        Raises:
+            UserError: the checkpoint is missing or damaged, belongs to another model, or
+                contradicts a flag.
+        """
         trained, meta = args.prefixModel_name_or_path, None
         if trained:
             meta = loading.check_flags(args, trained)
@@ -101,29 +117,27 @@ class Decoder:
                 "--tuning_mode finetune"
             )
         part = trained or args.prefix_bank
-        name = self._base(meta or {})
+        name = cls._base(args, meta or {})
         if part and not args.model_name_or_path:
             at_hand(name, Path(part), args.cache_dir)
-        self.folder, device = Path(part or name), loading.device(args)
-        self.tokenizer, self.model = loading.load_base(args, name)
-        self.model.to(device)
-        self.prefix: KeyValues | None = None
-        self.bank: PrefixBank | None = None
-        self.names: list[str | None] = []
-        """With a bank, the prefix of each record of the last :meth:`dataset`."""
+        device = loading.device(args)
+        tokenizer, model = loading.load_base(args, name)
+        model.to(device)
         if part:
-            enable_prefix(self.model.requires_grad_(False))
+            enable_prefix(model.requires_grad_(False))
+        run = cls(args, tokenizer, model, Path(part or name))
         if trained:
-            prefix, _ = load_headless(trained, self.model)
+            prefix, _ = load_headless(trained, model)
             with torch.no_grad():
-                self.prefix = KeyValues(prefix.to(self.model.device).all_key_values())
+                run.prefix = KeyValues(prefix.to(model.device).all_key_values())
         if args.prefix_bank:  # whose prefixes say theirs once records name them
-            self.bank = PrefixBank(self.model, args.prefix_bank)
+            run.bank = PrefixBank(model, args.prefix_bank)
         else:
-            self._adopt((meta or {}).get("task", {}), trained)
+            run._adopt((meta or {}).get("task", {}), trained)
+        return run
 
-    def _base(self, meta: dict[str, Any]) -> str:
-        args = self.args
+    @staticmethod
+    def _base(args: Arguments, meta: dict[str, Any]) -> str:
         recorded = meta.get("base_model", {}).get("name_or_path")
         if args.prefix_bank and not args.model_name_or_path:
             recorded = base_of(Path(args.prefix_bank))
@@ -213,7 +227,7 @@ def evaluate(args: Arguments) -> list[Path]:
         )
         for split in arguments.predict_splits(args)
     }
-    run = Decoder(args)
+    run = Decoder.load(args)
     return [
         _decode(args, run, split, of_split[: args.n_test] if args.n_test > 0 else of_split)
         for split, of_split in records.items()

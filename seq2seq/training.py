@@ -68,7 +68,7 @@ def train(args: Arguments, resume_from: Path | None, folder: RunFolder) -> pl.Tr
     """Train as the flags say, or go on from a checkpoint."""
     records, logger = _records(args), _logger(args)
     set_seed(args.seed)
-    module = MODULES[args.task_mode, args.tuning_mode](args, records, resume_from is not None)
+    module = MODULES[args.task_mode, args.tuning_mode].load(args, records, resume_from is not None)
     return generic_train(module, args, logger, resume_from, folder)
 
 

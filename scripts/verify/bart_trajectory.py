@@ -57,7 +57,7 @@ def trained(folder: Path, steps: int) -> Trajectory:
     records = {split: read_split(folder, split, True) for split in ("train", "val")}
     torch.manual_seed(args.seed)
     with quiet():
-        module = modules.MODULES[args.task_mode, args.tuning_mode](args, records)
+        module = modules.MODULES[args.task_mode, args.tuning_mode].load(args, records)
         seen.start, step = copied(module.model.state_dict()), module.training_step
 
         def note(batch: dict[str, Tensor], batch_idx: int) -> Any:

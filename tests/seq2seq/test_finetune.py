@@ -59,7 +59,7 @@ def make_module(arguments_of_run: list[str], data: Path) -> Any:
     """A module as ``finetune.py`` makes it, without the run around it."""
     args = arguments.parse(arguments_of_run)
     records = {split: read_split(data, split, True) for split in ("train", "val")}
-    return finetune.MODULES[args.task_mode, args.tuning_mode](args, records)
+    return finetune.MODULES[args.task_mode, args.tuning_mode].load(args, records)
 
 
 @pytest.fixture

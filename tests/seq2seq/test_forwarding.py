@@ -89,7 +89,7 @@ def test_the_seed_decides_where_training_starts(watched: Any, pairs: Path) -> No
     args = arguments.parse(watched.flags)
     records = {split: read_split(pairs, split, True) for split in ("train", "val")}
     torch.manual_seed(7)
-    expected = MODULES["summarization", "prefixtune"](args, records).model.state_dict()
+    expected = MODULES["summarization", "prefixtune"].load(args, records).model.state_dict()
     for name, value in expected.items():
         assert torch.equal(value, watched.start[name]), name
 
@@ -113,7 +113,7 @@ def test_further_flags_reach_the_model(watched: Any, pairs: Path, tmp_path: Path
     original = loading.load_model
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "load_model", load)
-        module = MODULES["summarization", "prefixtune"](args, records)
+        module = MODULES["summarization", "prefixtune"].load(args, records)
     assert seen == [str(tmp_path)]
     assert module.seq2seq_model.is_gradient_checkpointing
     assert module.model.dropout.p == 0.25
@@ -228,7 +228,7 @@ def test_the_target_language_of_mbart_comes_first_and_no_token_of_bart(
 def decoder(bart_folder: Path, pairs: Path) -> predict.Decoder:
     given = f"--do_predict --tuning_mode finetune --model_name_or_path {bart_folder} "
     given += f"--data_dir {pairs} --accelerator cpu --eval_beams 1 --max_source_length 24"
-    return predict.Decoder(arguments.parse(given.split()))
+    return predict.Decoder.load(arguments.parse(given.split()))
 
 
 @pytest.mark.parametrize(
