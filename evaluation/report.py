@@ -69,7 +69,7 @@ def percent(row: Mapping[str, Any], column: str) -> float | None:
 
 
 def format_table(rows: Mapping[str, Scores], digits: int = 4) -> str:
-    """Lay out one line per row, so many decimals, then the notes and why columns are missing."""
+    """Lay out a line per row with ``digits`` decimals, the notes, and why columns are missing."""
     columns = list(dict.fromkeys(column for scores in rows.values() for column in scores.values))
     cells = [["", *columns]]
     for name, scores in rows.items():

@@ -101,7 +101,7 @@ class Estimate:
         return sum(decoding) / result["n_inputs"] if decoding and result["n_inputs"] else None
 
     def seconds(self, run: Run) -> float | None:
-        """Of a whole run; None where its size is not known."""
+        """Seconds of a whole run; None where its size is not known."""
         steps, texts = n_steps(run), n_inputs(run)
         if steps is None or texts is None:
             return None

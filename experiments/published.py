@@ -58,7 +58,7 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """Of this checkout, with ``-dirty`` where files are changed; ``unknown`` without git."""
+    """The commit of this checkout, ``-dirty`` where files are changed; ``unknown`` without git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

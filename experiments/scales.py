@@ -26,7 +26,7 @@ class Scale:
     launchers: dict[str, dict[str, Any]]
     skip_models: tuple[str, ...] = ()
     repeats: int | None = None
-    """At most so many seeds and so many subsets."""
+    """The most seeds, and the most subsets, of a row."""
     only_named: bool = False
     """Whether a table has to name the scale to be meant for it."""
 

@@ -44,7 +44,7 @@ class GenArguments:
     """What is decoded."""
 
     mode: str = required(f"task: {', '.join(TASKS)}", positional=True)
-    control: str = required("without effect", positional=True, choices=("yes", "no"))
+    control: str = required("accepted without effect", positional=True, choices=("yes", "no"))
     split: str = required("split of the data", positional=True, choices=("train", "valid", "test"))
     checkpoint: str = required(
         "folder of a run, of any tuning mode, or of prefixes that the records of --data_file name",

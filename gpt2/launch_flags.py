@@ -250,7 +250,7 @@ def read(
 
 
 def _recipe(args: LaunchFlags) -> Recipe | None:
-    """Of a run on all of one's own data."""
+    """The defaults of a run on all of one's own data; None for other runs."""
     if not args.train_file or not is_own(args.mode, args.train_file):
         return None
     if args.subset:

@@ -31,7 +31,7 @@ class PrefixAndModel(nn.Module):
 
     @property
     def objective_mode(self) -> Any:
-        """That of the prefix."""
+        """The objective mode of the prefix."""
         return self.prefix.objective_mode
 
     def train(self, mode: bool = True) -> PrefixAndModel:

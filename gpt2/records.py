@@ -69,7 +69,7 @@ def sample_pairs(records: Sequence[Record], size: str, seed: int) -> list[Record
     subset of 100 has 100 of them, as many as the paper's.
 
     Args:
-        size: so many, ``"100"``, or a share, ``"10%"``.
+        size: a number of pairs, ``"100"``, or a share of them, ``"10%"``.
         seed: decides which; the same on every machine.
 
     Raises:

@@ -193,7 +193,7 @@ class RunFolder:
                 )
 
     def _digests(self) -> dict[str, str | None]:
-        """Of the data files and folders; None for a flag that is not given, or names neither."""
+        """Digests of data files and folders; None for a flag that is not given or names neither."""
         there = {n: p for n, p in self.data.items() if p is not None and p.exists()}
         return {n: manifest.content(there[n]) if n in there else None for n in self.data}
 

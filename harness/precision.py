@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 AUTO = "auto"
-"""As a precision: bfloat16 where the machine has it, else float32."""
+"""A precision's name that means bfloat16 where the machine multiplies it, else float32."""
 
 
 def resolve(dtype: str) -> str:

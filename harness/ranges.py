@@ -40,7 +40,7 @@ class Range:
 
 
 LARGEST_COUNT = 2**31 - 1
-"""Of rows, steps and tokens: what lies above overflows somewhere in a library."""
+"""The most rows, steps or tokens: what lies above overflows somewhere in a library."""
 _TINY, _HUGE = math.ulp(0.0), math.nextafter(math.inf, 0.0)
 
 COUNT = Range(1, LARGEST_COUNT, "must be at least 1")
@@ -57,7 +57,7 @@ SHARE = Range(0, 1, "must be from 0 to 1")
 FRACTION = Range(0, math.nextafter(1.0, 0.0), "must be in [0, 1)")
 SEED = Range(0, 2**32 - 1, f"must be from 0 to {2**32 - 1}")
 EXPONENT = Range(-100, 100, "must be from -100 to 100")
-"""Of a length: a power of a hundred tokens that is still a number of fp64."""
+"""Exponents of a length: a power of a hundred tokens is still a number of fp64."""
 
 
 def check_all(ranges: Mapping[str, Range], values: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from prefix_tuning.errors import UserError
 from prefix_tuning.key_values import Attended, Attention, Front, KeyValues
 
 _STEPS_OF_ROOM = 32
-"""For so many tokens room is made at a time."""
+"""Steps for which room is made at a time."""
 
 
 class BeamTree(Front):

@@ -18,7 +18,7 @@ from prefix_tuning.shape import PrefixShape
 
 T = TypeVar("T")
 LARGEST = 2**20
-"""Of lengths, widths and counts: a number above it is a mistake, and would fill the memory."""
+"""The largest length, width or count: a number above it is a mistake, and would fill the memory."""
 
 
 def number(low: float, high: float, default: Any = MISSING) -> Any:

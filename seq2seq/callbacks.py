@@ -48,7 +48,7 @@ class BestValidation:
         self.loss_merit, self.always_equal = -math.inf, True
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """What a checkpoint keeps of it."""
         merit = self.merit
         return {
             "best": -merit if self.metric == "loss" and merit is not None else merit,
@@ -264,7 +264,7 @@ class Seq2SeqLoggingCallback(Callback):
 
 
 class StopEarly(Callback):
-    """Stops when so many validations in a row were not better than all before.
+    """Stops after ``patience`` validations in a row that were not better than all before.
 
     Args:
         metric: of the validation (:class:`BestValidation`).

@@ -117,7 +117,7 @@ class Seq2SeqDataset(Dataset[dict[str, Any]]):
         records: as :func:`read_split` gives them.
         max_source_length: tokens at which a source is cut, special tokens included.
         max_target_length: the same for targets.
-        n_obs: use the first so many records; all when None or negative.
+        n_obs: number of first records to use; all when None or negative.
         prefix: text in front of every source, such as T5's "summarize: ".
         src_lang: language of the sources, for a tokenizer that has languages (mBART).
         tgt_lang: language of the targets.

@@ -52,7 +52,7 @@ class _ValidatedBatch:
     examples: dict[int, _Validated]
     """By index in the set."""
     seconds: float
-    """Of generation, per example."""
+    """Seconds of generation per example."""
     legacy: dict[str, float]
     """The original's scores, and its loss."""
 

@@ -106,7 +106,7 @@ UNREADABLE: tuple[type[Exception], ...] = (
 )
 SCHEMES = ("http", "https")
 LARGEST = 100
-"""What is unpacked of an archive may be so many times as large as it; text is up to about 20."""
+"""How many times as large as its archive an unpacked file may be; text is up to about 20."""
 
 
 def fetch(urls: Sequence[str], target: Path, expected: dict[str, Any], local: bool = False) -> None:

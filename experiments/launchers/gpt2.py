@@ -137,7 +137,7 @@ class Gpt2(Launcher):
 
 
 def _as_jsonl(path: Path) -> Path:
-    """Where inputs of a file are that no writer of its own format exists for."""
+    """The file for inputs whose own format has no writer here."""
     return path.with_name(f"{path.name}.jsonl")
 
 
@@ -148,7 +148,7 @@ def _cut_records(name: str, source: Path, target: Path, count: int) -> None:
 
 
 def _cut_entries(path: Path, count: int) -> list[Any] | dict[str, list[Any]]:
-    """Of a file of DART, a list, or of WebNLG, whose entries have their numbers as keys."""
+    """Evenly spaced entries of DART, a list, or of WebNLG, which has their numbers as keys."""
     document = read_json(path)
     entries = document.get("entries") if isinstance(document, dict) else document
     if not isinstance(entries, list):

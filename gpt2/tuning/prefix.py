@@ -51,7 +51,7 @@ class WithPrefix(PrefixFlags, TuningMode):
 
     @property
     def sums_losses(self) -> bool:
-        """As the objective says."""
+        """Whether the objective adds up the losses of a text, instead of their mean."""
         return self.objective_mode == 1
 
     def check_processes(self) -> None:

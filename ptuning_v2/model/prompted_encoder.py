@@ -120,7 +120,7 @@ class PromptedEncoder(nn.Module):
 
         Args:
             input_ids: ``[B, T]`` int64, of multiple choice ``[B, C, T]``; ``attention_mask`` and
-                ``token_type_ids`` are as it.
+                ``token_type_ids`` have its shape.
             labels: ``[B]``; of token classification ``[B, T]``.
             start_positions, end_positions: ``[B]`` int64, of question answering.
 

@@ -34,7 +34,7 @@ class Ties:
 
     is_always_equal: bool = True
     step: int | None = None
-    """That of the least loss while the score was always equal."""
+    """The step of the least loss, while the score was always equal."""
     score: float | None = None
     loss: float = math.inf
     n_evaluation: int = 0

@@ -32,6 +32,24 @@ BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.S)
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.S)
 
 
+FOLDERS = (
+    "benchmarks docs evaluation experiments gpt2 harness prefix_tuning ptuning_v2 scripts seq2seq"
+)
+PATH = rf"\b(?:{FOLDERS.replace(' ', '|')})/[\w./-]+\.(?:py|sh|md|json|yaml|png|svg|ipynb)\b"
+
+
+def test_the_files_that_pages_name_are_there() -> None:
+    pages = [
+        *FILES,
+        *ROOT.glob("docs/*.md"),
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "benchmarks/README.md",
+    ]
+    named = {(page, name) for page in pages for name in re.findall(PATH, page.read_text("utf-8"))}
+    assert len(named) > 50
+    assert [n for p, n in named if not ((ROOT / n).exists() or (p.parent / n).exists())] == []
+
+
 def commands_in(blocks: list[str]) -> list[list[str]]:
     lines = [line for block in blocks for line in re.sub(r"\\\n", " ", block).split("\n")]
     return [shlex.split(line, comments=True) for line in lines if line.startswith("python ")]
