@@ -119,3 +119,17 @@ def test_imports_can_be_followed() -> None:
         called = [node.func for node in nodes(module) if isinstance(node, ast.Call)]
         names = {getattr(func, "id", None) or getattr(func, "attr", None) for func in called}
         assert not names & {"import_module", "__import__"}, module
+
+
+def test_constructors_read_no_files() -> None:
+    """A call that reads says so: ``load``, ``read_...``."""
+    reads = re.compile(r"open$|read|load|from_pretrained")
+    found = set()
+    for module in sources():
+        for cls in (node for node in nodes(module) if isinstance(node, ast.ClassDef)):
+            for made in (n for n in cls.body if isinstance(n, ast.FunctionDef)):
+                if made.name in ("__init__", "__post_init__"):
+                    called = [n.func for n in ast.walk(made) if isinstance(n, ast.Call)]
+                    names = (getattr(f, "id", None) or getattr(f, "attr", "") for f in called)
+                    found |= {(module, cls.name, name) for name in names if reads.match(name)}
+    assert found == set()
