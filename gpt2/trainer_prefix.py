@@ -97,7 +97,7 @@ class TableToTextTrainer(SafeTrainer):
         share = self.share_of_batch(0, model, inputs)
         smoothing = self.smoothing_for(model)
         if not smoothing:
-            loss = super().compute_loss(model, inputs)
+            loss = cast(Tensor, super().compute_loss(model, inputs))
             if self.whole is not None:
                 n_target = (inputs["labels"][:, 1:] != IGNORE).sum()
                 self.count(loss * n_target, n_target)
