@@ -212,7 +212,7 @@ def test_an_mlp_is_fitted_once_and_never_at_load(
     target = words_table(tiny_folder, " Describe it.")
     near, far = ((start_table(f) - target).square().mean() for f in (fitted, random))
     assert near < 0.9 * far
-    monkeypatch.setattr("prefix_tuning.parametrizations.fit", pytest.fail)
+    monkeypatch.setattr("prefix_tuning.prefix.fit", pytest.fail)
     checkpoint.load(fitted)
     PrefixTuning.from_pretrained(fitted, load_causal_lm(str(tiny_folder)).config)
     (fitted / "log_history.json").unlink()
