@@ -22,7 +22,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from prefix_tuning import checkpoint, parametrizations
+from prefix_tuning import checkpoint
+from prefix_tuning import prefix as prefixes
 from prefix_tuning.attention import enable_prefix
 from prefix_tuning.errors import UserError
 from prefix_tuning.initialization import activations
@@ -528,7 +529,7 @@ def test_low_data_runs_start_from_words(
 ) -> None:
     """The prefix is as long as the words with their special tokens, and close to their keys."""
     fits: list[tuple[Any, ...]] = []
-    original = parametrizations.fit
+    original = prefixes.fit
 
     def fit(prefix: Any, targets: Any, *args: Any, **more: Any) -> Any:
         fits.append((prefix, targets))
@@ -536,7 +537,7 @@ def test_low_data_runs_start_from_words(
         assert (len(losses), losses[-1] < losses[0]) == (200, True)
         return losses
 
-    monkeypatch.setattr(parametrizations, "fit", fit)
+    monkeypatch.setattr(prefixes, "fit", fit)
     more = ("--use_lowdata_token", "yes", "--lowdata_token", "The restaurant", "--max_steps", "1")
     finetune.main(command(bart_folder, pairs, tmp_path / "m", *more, "--do_predict"))
     assert checkpoint.read_metadata(tmp_path / "m")["options"]["length"] == 4
