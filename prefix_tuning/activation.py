@@ -11,6 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 
+from prefix_tuning.guard import is_watched
+
 
 def fuse_activations(model: PreTrainedModel) -> PreTrainedModel:
     """Put ``nn.GELU`` where ``model`` has transformers' ``NewGELUActivation``.
@@ -24,12 +26,6 @@ def fuse_activations(model: PreTrainedModel) -> PreTrainedModel:
     """
     for parent in model.modules():
         for name, child in list(parent.named_children()):
-            if type(child) is NewGELUActivation and not _is_watched(child):
+            if type(child) is NewGELUActivation and not is_watched(child):
                 setattr(parent, name, nn.GELU("tanh").train(child.training))
     return model
-
-
-def _is_watched(module: nn.Module) -> bool:
-    """Whether somebody hooked the module, or put another function before its forward."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-    return any(hooks) or bool(module._backward_pre_hooks) or "forward" in vars(module)

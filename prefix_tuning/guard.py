@@ -1,4 +1,4 @@
-"""What may be given to a model as its prefix, and what a change of its class may meet."""
+"""What may be given to a model as its prefix, and what others may have put on its modules."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ def check_forward(model: nn.Module) -> None:
             f"{type(model).__name__} would ignore a prefix: another library has replaced its "
             "forward; enable the prefix before that library gets the model"
         )
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether somebody hooked the module, or put another function before its forward."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+    return any(hooks) or bool(module._backward_pre_hooks) or "forward" in vars(module)
 
 
 def as_front(model: PreTrainedModel, prefix: Any, inputs: Mapping[str, Any]) -> Front:

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from prefix_tuning.attention import has_plain_head
+from prefix_tuning.guard import is_watched
 
 PART = 1024
 """Tokens of a part: its logits for some hundred rows fit into the cache of a core."""
@@ -38,10 +39,7 @@ class Head:
         hook or no plain linear layer, or if the logits are not its output alone.
         """
         head = model.get_output_embeddings() if has_plain_head(model) else None
-        if type(head) is not nn.Linear or torch.compiler.is_compiling():
-            return None
-        hooks = (head._forward_hooks, head._forward_pre_hooks, head._backward_hooks)
-        if any(hooks) or head._backward_pre_hooks or "forward" in vars(head):
+        if type(head) is not nn.Linear or is_watched(head) or torch.compiler.is_compiling():
             return None
         weight = head.weight.data
         if type(weight) is not Tensor or weight.device.type != "cpu":

@@ -85,9 +85,7 @@ def target_logits(
     if not has_plain_head(model):
         logits = run(model, prefix, inputs).logits
         return logits.flatten(0, 1).index_select(0, at)  # [B, T, V] -> [N, V]
-    hidden = run(model, prefix, inputs, model.base_model).last_hidden_state  # [B, T, D]
-    hidden = hidden.flatten(0, 1).index_select(0, at)  # [B, T, D] -> [N, D]
-    return model.get_output_embeddings()(hidden)
+    return model.get_output_embeddings()(_hidden(model, prefix, inputs, at))
 
 
 def target_nll(
@@ -111,11 +109,15 @@ def target_nll(
     head = Head.of(model)
     if head is None or smoothing or not head.is_fp32:
         return scatter_nll(target_logits(model, prefix, inputs, at), labels, at, smoothing)
-    hidden = run(model, prefix, inputs, model.base_model).last_hidden_state  # [B, T, D]
-    hidden = hidden.flatten(0, 1).index_select(0, at)  # [B, T, D] -> [N, D]
+    hidden = _hidden(model, prefix, inputs, at)
     targets = _next(labels).flatten().index_select(0, at)
     losses = head.nll(hidden, targets.clamp(min=0)).masked_fill(targets == IGNORE, 0.0)
     return _scatter(losses, labels, at)
+
+
+def _hidden(model: PreTrainedModel, prefix: Front, inputs: dict[str, Any], at: Tensor) -> Tensor:
+    hidden = run(model, prefix, inputs, model.base_model).last_hidden_state
+    return hidden.flatten(0, 1).index_select(0, at)  # [B, T, D] -> [N, D]
 
 
 def _next(labels: Tensor) -> Tensor:
